@@ -1,0 +1,47 @@
+"""Best-of-N sampling at test time: draw N candidates, score each, return the best."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bestofn.engines.base import SamplingParams as SamplingParams
+    from bestofn.engines.base import load_engine as load_engine
+    from bestofn.errors import BestOfNError as BestOfNError
+    from bestofn.rewards.flip import FLIPLikelihood as FLIPLikelihood
+    from bestofn.rewards.flip import FLIPReward as FLIPReward
+    from bestofn.sampler import BestOfN as BestOfN
+    from bestofn.types import Candidate as Candidate
+    from bestofn.types import Message as Message
+    from bestofn.types import Prompt as Prompt
+    from bestofn.types import Score as Score
+    from bestofn.types import Selection as Selection
+    from bestofn.types import Usage as Usage
+
+__version__ = "0.1.0"
+
+# Loaded at first use, so that `import bestofn` is quick.
+_HOMES = {
+    "BestOfN": "bestofn.sampler",
+    "BestOfNError": "bestofn.errors",
+    "Candidate": "bestofn.types",
+    "FLIPLikelihood": "bestofn.rewards.flip",
+    "FLIPReward": "bestofn.rewards.flip",
+    "Message": "bestofn.types",
+    "Prompt": "bestofn.types",
+    "SamplingParams": "bestofn.engines.base",
+    "Score": "bestofn.types",
+    "Selection": "bestofn.types",
+    "Usage": "bestofn.types",
+    "load_engine": "bestofn.engines.base",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'bestofn' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,153 @@
+"""The Engine protocol, what goes in and comes out of it, and `load_engine`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.resources import files
+from typing import Any, Protocol, Self
+
+from bestofn.errors import ConfigError
+from bestofn.types import FinishReason, Prompt, Usage
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one candidate is drawn.
+
+    Attributes:
+        temperature: 0 is greedy.
+        top_p: Keep the smallest set of tokens with at least this probability, in (0, 1].
+        top_k: Keep the k most likely tokens; 0 keeps all.
+        min_p: Keep tokens at least this share as likely as the most likely one, in [0, 1].
+        repetition_penalty: Divide positive and multiply negative logits of tokens that occurred,
+            in the prompt or since; 1 does nothing.
+        max_tokens: Tokens to generate at most.
+        stop: End before any of these strings.
+        extra: Further options, passed to the engine by name.
+
+    Raises:
+        ConfigError: a value is out of its range.
+    """
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    max_tokens: int = 512
+    stop: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    def __post_init__(self) -> None:
+        require = [
+            (self.temperature >= 0, "temperature", "at least 0"),
+            (0 < self.top_p <= 1, "top_p", "above 0 and at most 1"),
+            (self.top_k >= 0, "top_k", "at least 0"),
+            (0 <= self.min_p <= 1, "min_p", "between 0 and 1"),
+            (self.repetition_penalty > 0, "repetition_penalty", "above 0"),
+            (self.max_tokens >= 1, "max_tokens", "at least 1"),
+            (not isinstance(self.stop, str) and all(self.stop), "stop", "non-empty strings"),
+        ]
+        for holds, name, rule in require:
+            if not holds:
+                raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)!r}")
+
+
+@dataclass(slots=True)
+class Completion:
+    """One generated response.
+
+    Attributes:
+        text: The response without its reasoning and without a stop string.
+        reasoning: What stood in thinking tags, None if nothing did.
+        finish_reason: "stop" or "length".
+        token_ids: Every generated token, the closing one included.
+        token_logprobs: Their log-probabilities in nats under the raw model, before temperature
+            and truncation; None where the engine gives none.
+        usage: What it cost.
+    """
+
+    text: str
+    reasoning: str | None
+    finish_reason: FinishReason
+    token_ids: list[int]
+    token_logprobs: list[float] | None
+    usage: Usage
+
+
+@dataclass(slots=True)
+class TokenScores:
+    """Log-probabilities of a continuation, one for each of its tokens.
+
+    Attributes:
+        token_ids: The continuation's tokens.
+        token_logprobs: log p(token | prompt, the tokens before it) of the raw model, in nats.
+        usage: What it cost.
+    """
+
+    token_ids: list[int]
+    token_logprobs: list[float]
+    usage: Usage
+
+
+class Engine(Protocol):
+    """A language model that generates and scores. Calls run concurrently and share batches."""
+
+    name: str
+    """What the engine was loaded from, for people to read."""
+    default_template: str
+    """The backward template that suits the model."""
+
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        """One candidate. Cancelling the task aborts the request.
+
+        Raises:
+            ContextLengthError: the prompt leaves no room for a single token.
+            EngineError: the engine failed.
+        """
+        ...
+
+    async def loglikelihood(
+        self, prompt: Prompt, continuation: str, *, close: bool = False
+    ) -> TokenScores:
+        """Log-probabilities of `continuation` as the answer to `prompt`.
+
+        Prompt and continuation are tokenised apart, so that the prompt's tokens are the same
+        whatever follows. `close` appends the token that ends an answer.
+
+        Raises:
+            ContextLengthError: the two together do not fit.
+            EngineError: the engine failed, or cannot score.
+        """
+        ...
+
+    def with_options(self, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Self:
+        """A view on the same engine with other options; it costs nothing."""
+        ...
+
+    def close(self) -> None:
+        """Frees what the engine holds; requests in flight fail."""
+        ...
+
+
+def load_engine(spec: str, **options: Any) -> Engine:
+    """The engine that a spec names.
+
+    Args:
+        spec: "tiny" for the model that ships with the package, or "hf:PATH_OR_REPO" for any
+            causal language model that transformers loads.
+        options: Passed to the engine, see `TransformersEngine`.
+
+    Raises:
+        ConfigError: the spec has another form.
+        EngineError: the model cannot be loaded.
+    """
+    kind, _, model = spec.partition(":")
+    if spec == "tiny":
+        kind, model = "hf", str(files("bestofn.tiny") / "model")
+    if kind != "hf" or not model:
+        raise ConfigError(f"no engine {spec!r}: use 'tiny' or 'hf:PATH_OR_REPO'")
+    from bestofn.engines.transformers import TransformersEngine
+
+    return TransformersEngine(model, name=spec, **options)

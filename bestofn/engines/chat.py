@@ -1,0 +1,99 @@
+"""From conversations to token ids and back, by the model's own chat template."""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from bestofn.thinking import split_thinking
+from bestofn.types import Message, Prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+PROBE = "probe text"
+
+
+class ChatFormat:
+    """One tokenizer's view of prompts, continuations and completions.
+
+    Two rules cover models that lack something. Without a chat template a conversation becomes
+    plain text: "User: ...", "Assistant: ..." in paragraphs, ending in "Assistant:". Without a
+    system role in the template the system text goes in front of the first user message.
+    """
+
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        template_kwargs: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.template_kwargs = dict(template_kwargs or {})
+        self.has_template = bool(tokenizer.chat_template)
+        self.has_system_role = self._probe_system_role()
+        self.closing_ids = self._find_closing_ids()
+        # One prompt is encoded once for all its candidates.
+        self.encode = lru_cache(maxsize=4096)(self._encode)
+
+    def with_kwargs(self, template_kwargs: Mapping[str, Any]) -> "ChatFormat":
+        return ChatFormat(self.tokenizer, self.template_kwargs | dict(template_kwargs))
+
+    def render(self, messages: tuple[Message, ...]) -> str:
+        """The conversation as the text that the model reads, up to where it is to answer."""
+        if not self.has_template:
+            turns = [f"{message.role.capitalize()}: {message.content}" for message in messages]
+            return "\n\n".join([*turns, "Assistant:"])
+        if messages[0].role == "system" and not self.has_system_role:
+            messages = _merge_system(messages)
+        return self._apply(messages)
+
+    def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], bool]:
+        """Token ids of the prompt, and whether it ends inside an opened thinking tag."""
+        text = self.render(prompt.messages)
+        # A template writes its own special tokens; plain text needs the tokenizer's.
+        ids = self.tokenizer(text, add_special_tokens=not self.has_template)["input_ids"]
+        return tuple(ids), text.rstrip().lower().endswith(("<think>", "<thinking>"))
+
+    def encode_continuation(self, text: str, close: bool) -> tuple[int, ...]:
+        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return (*ids, *(self.closing_ids if close else ()))
+
+    def decode(self, ids: list[int], thinking_opened: bool) -> tuple[str | None, str]:
+        """Reasoning (None if there is none) and answer."""
+        text = self.tokenizer.decode(ids, skip_special_tokens=True)
+        assert isinstance(text, str)
+        return split_thinking(text, opened=thinking_opened)
+
+    def _apply(self, messages: tuple[Message, ...], prompt: bool = True) -> str:
+        turns = [{"role": message.role, "content": message.content} for message in messages]
+        text = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=prompt, **self.template_kwargs
+        )
+        assert isinstance(text, str)
+        return text
+
+    def _probe_system_role(self) -> bool:
+        """Whether the template keeps a system message; some raise, some drop it silently."""
+        if not self.has_template:
+            return True
+        from jinja2 import TemplateError
+
+        try:
+            return PROBE in self._apply((Message("system", PROBE), Message("user", "x")))
+        except TemplateError:
+            return False
+
+    def _find_closing_ids(self) -> tuple[int, ...]:
+        """The token that the template sets after an answer, else the end of sequence."""
+        if self.has_template:
+            turn = (Message("user", "x"), Message("assistant", PROBE))
+            _, _, after = self._apply(turn, prompt=False).rpartition(PROBE)
+            ids = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+            if ids and ids[0] in self.tokenizer.all_special_ids:
+                return (ids[0],)
+        end = self.tokenizer.eos_token_id
+        return () if end is None else (end,)
+
+
+def _merge_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    system, first, *rest = (*messages, Message("user", "")) if len(messages) == 1 else messages
+    return (Message("user", f"{system.content}\n\n{first.content}".rstrip()), *rest)

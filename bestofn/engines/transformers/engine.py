@@ -1,0 +1,260 @@
+"""The public face of the embedded engine: coroutines in front of the worker thread."""
+
+import copy
+import inspect
+import json
+import secrets
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.chat import ChatFormat
+from bestofn.engines.transformers.kv import PrefixCache
+from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
+from bestofn.engines.transformers.runner import Runner, Stats
+from bestofn.engines.transformers.scheduler import Scheduler
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.types import Prompt
+
+GIB = 1 << 30
+CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
+
+
+class TransformersEngine:
+    """A causal language model on the CPU or one GPU.
+
+    Requests are gathered into batches whatever prompt they belong to: new ones join the running
+    batch, finished ones leave it, and equal prefixes are computed once.
+
+    Args:
+        model: A folder or a repository of the model hub.
+        name: What to call the engine.
+        device: "auto" takes CUDA, then MPS, then the CPU.
+        dtype: "auto" is float32 on the CPU and the model's own elsewhere.
+        max_rows: Sequences decoded at once.
+        wave_tokens: New prompt tokens of one forward pass.
+        kv_cache_gib: Memory for keys and values, by default 2 GiB, on CUDA 60 % of what is free
+            once the model is loaded. A quarter of it holds prefixes for later requests.
+        model_options: Passed to `AutoModelForCausalLM.from_pretrained`.
+
+    Raises:
+        EngineError: the model cannot be loaded or is of a kind that this engine does not run.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        name: str | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+        max_rows: int = 256,
+        wave_tokens: int = 4096,
+        kv_cache_gib: float | None = None,
+        **model_options: Any,
+    ) -> None:
+        self.name = name or f"hf:{model}"
+        for option, value in (("max_rows", max_rows), ("wave_tokens", wave_tokens)):
+            if value < 1:
+                raise ConfigError(f"{option} must be at least 1, not {value}")
+        loaded = _load(model, _device(device), dtype, model_options)
+        self._chat = ChatFormat(_load_tokenizer(model))
+        self.default_template = _default_template(model)
+        self._ends = _end_ids(loaded, self._chat)
+        self.context = _context(loaded)
+        kv_tokens = _kv_tokens(loaded, kv_cache_gib)
+        self._scheduler = Scheduler(
+            Runner(loaded),
+            max_rows,
+            wave_tokens,
+            int(kv_tokens * (1 - CACHE_SHARE)),
+            PrefixCache(int(kv_tokens * CACHE_SHARE)),
+        )
+        self._scheduler.start()
+        # The thread must not be inside the model when the interpreter exits, nor outlive the last
+        # view of the engine.
+        self._lifetime = _Lifetime()
+        weakref.finalize(self._lifetime, self._scheduler.close)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts since the engine was loaded."""
+        return self._scheduler.runner.stats
+
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        if params.extra:
+            raise ConfigError(
+                f"the transformers engine knows no sampling option {', '.join(params.extra)}"
+            )
+        ids, thinking = self._chat.encode(prompt)
+        room = self.context - len(ids)
+        if room < 1:
+            raise ContextLengthError(len(ids) + 1, self.context)
+        request = GenerateRequest(
+            ids,
+            wanted=len(ids) - 1,
+            prompt_tokens=len(ids),
+            params=params,
+            seed=secrets.randbits(64) if seed is None else seed % (1 << 64),
+            limit=min(params.max_tokens, room),
+            ends=self._ends,
+            decode=self._chat.tokenizer.decode,
+        )
+        await self._run(request)
+        reasoning, text = self._chat.decode(request.tokens, thinking)
+        return Completion(
+            text=_before_stop(text, params.stop),
+            reasoning=reasoning,
+            finish_reason=request.finish_reason,
+            token_ids=request.tokens,
+            token_logprobs=request.logprobs,
+            usage=request.usage(generated_tokens=len(request.tokens)),
+        )
+
+    async def loglikelihood(
+        self, prompt: Prompt, continuation: str, *, close: bool = False
+    ) -> TokenScores:
+        prefix, _ = self._chat.encode(prompt)
+        ids = self._chat.encode_continuation(continuation, close)
+        if not ids:
+            raise ConfigError("the continuation to score is empty")
+        if len(prefix) + len(ids) > self.context:
+            raise ContextLengthError(len(prefix) + len(ids), self.context)
+        # The last token is never read, only predicted.
+        request = ScoreRequest(
+            (*prefix, *ids[:-1]),
+            wanted=len(prefix) - 1,
+            prompt_tokens=len(prefix),
+            continuation=ids,
+        )
+        await self._run(request)
+        usage = request.usage(scored_tokens=len(ids))
+        return TokenScores(list(ids), request.logprobs, usage)
+
+    async def _run(self, request: Request) -> None:
+        self._scheduler.submit(request)
+        await request.future
+
+    def with_options(self, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Self:
+        view = copy.copy(self)
+        view._chat = self._chat.with_kwargs(chat_template_kwargs or {})
+        return view
+
+    def close(self) -> None:
+        self._scheduler.close()
+
+
+class _Lifetime:
+    """Shared by all views of one engine; gone when the last of them is."""
+
+
+def _device(device: str) -> torch.device:
+    if device == "auto":
+        if torch.cuda.is_available():
+            device = "cuda"
+        elif torch.backends.mps.is_available():
+            device = "mps"
+        else:
+            device = "cpu"
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise EngineError(
+            f"device {device!r} does not work ({reason}); `bestofn doctor` lists those that do"
+        ) from error
+
+
+def _load(
+    model: str, device: torch.device, dtype: str, options: Mapping[str, Any]
+) -> PreTrainedModel:
+    if dtype == "auto" and device.type == "cpu":
+        dtype = "float32"
+    _check_folder(model)
+    try:
+        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        raise EngineError(
+            f"cannot load model {model!r}: {_first_sentence(error)}; "
+            "give a model folder or the name of a repository"
+        ) from error
+    _check_architecture(model, loaded)
+    return loaded.to(device).eval()
+
+
+def _load_tokenizer(model: str) -> Any:
+    try:
+        return AutoTokenizer.from_pretrained(model)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(
+            f"cannot load the tokenizer of {model!r}: {_first_sentence(error)}"
+        ) from error
+
+
+def _check_folder(model: str) -> None:
+    """A path that does not exist is no repository name to look up."""
+    path = Path(model).expanduser()
+    if (path.is_absolute() or model.startswith((".", "~"))) and not path.is_dir():
+        raise EngineError(f"cannot load model {model!r}: there is no such folder")
+
+
+def _first_sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__).rstrip(".:")
+
+
+def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
+    """This engine moves rows to other columns, which only position-explicit attention allows."""
+    layers = set(getattr(loaded.config.get_text_config(), "layer_types", None) or ())
+    other = layers - {"full_attention", "sliding_attention"}
+    if other or "position_ids" not in inspect.signature(loaded.forward).parameters:
+        kind = ", ".join(sorted(other)) or "attention without explicit positions"
+        raise EngineError(
+            f"model {model!r} has {kind}, which the transformers engine does not run; "
+            "serve it with an engine of its own"
+        )
+
+
+def _end_ids(loaded: PreTrainedModel, chat: ChatFormat) -> frozenset[int]:
+    config = loaded.generation_config
+    ends = None if config is None else config.eos_token_id
+    listed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    eos = chat.tokenizer.eos_token_id
+    return frozenset([*listed, *chat.closing_ids, *([] if eos is None else [eos])])
+
+
+def _context(loaded: PreTrainedModel) -> int:
+    return int(getattr(loaded.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+
+def _kv_tokens(loaded: PreTrainedModel, gib: float | None) -> int:
+    """Tokens whose keys and values fit into the memory set aside for them."""
+    config = loaded.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    token_bytes = 2 * config.num_hidden_layers * heads * width * loaded.dtype.itemsize
+    if gib is None:
+        gib = 2.0
+        if loaded.device.type == "cuda":
+            gib = 0.6 * torch.cuda.mem_get_info(loaded.device)[0] / GIB
+    return int(gib * GIB / token_bytes)
+
+
+def _default_template(model: str) -> str:
+    """What the model's own bestofn.json names, if it has one."""
+    path = Path(model) / "bestofn.json"
+    if not path.is_file():
+        return "reasoned"
+    return str(json.loads(path.read_text("utf-8")).get("template", "reasoned"))
+
+
+def _before_stop(text: str, stops: tuple[str, ...]) -> str:
+    cuts = [text.find(stop) for stop in stops]
+    return text[: min((cut for cut in cuts if cut >= 0), default=len(text))]

@@ -1,0 +1,243 @@
+"""Keys and values: the rows of a batch, and the cache of prefixes already computed.
+
+`Row` is one sequence's keys and values: for each layer a pair of tensors `[heads, tokens, dim]`.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+Layers = list[tuple[torch.Tensor, torch.Tensor]]
+
+BLOCK = 16  # tokens; prefixes are shared in whole blocks
+
+
+class BatchLayer(CacheLayerMixin):
+    """One layer's keys and values `[rows, heads, columns, dim]`, in buffers with room to grow.
+
+    transformers' own layers copy the whole cache at each step, or fix its size for good.
+    """
+
+    is_sliding = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.columns = 0
+
+    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+        self.keys = key_states.new_empty(0)
+        self.values = value_states.new_empty(0)
+        self.is_initialized = True
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows, _, new, _ = key_states.shape
+        end = self.columns + new
+        self.keys = _with_room(self.keys, key_states, rows, end, self.columns)
+        self.values = _with_room(self.values, value_states, rows, end, self.columns)
+        self.keys[:rows, :, self.columns : end] = key_states
+        self.values[:rows, :, self.columns : end] = value_states
+        self.columns = end
+        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.columns + query_length, 0
+
+    def get_seq_length(self) -> int:
+        return self.columns
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _with_room(
+    buffer: torch.Tensor | None, like: torch.Tensor, rows: int, columns: int, kept: int
+) -> torch.Tensor:
+    """`buffer`, or a larger one with its first `kept` columns, if it is too small."""
+    if buffer is not None and buffer.ndim == 4:
+        if buffer.shape[0] >= rows and buffer.shape[2] >= columns:
+            return buffer
+        if rows > buffer.shape[0]:
+            rows = rows * 3 // 2
+        rows, columns = max(rows, buffer.shape[0]), max(columns * 5 // 4, buffer.shape[2])
+    larger = like.new_zeros(rows, like.shape[1], columns, like.shape[3])
+    if buffer is not None and buffer.ndim == 4 and kept:
+        larger[: buffer.shape[0], :, :kept] = buffer[:, :, :kept]
+    return larger
+
+
+class BatchKV(Cache):
+    """Keys and values of a batch of rows that all end at the same column (left padding).
+
+    Where a row starts is its own affair; the caller keeps it and masks what lies before.
+    """
+
+    def __init__(self, layers: int) -> None:
+        super().__init__(layers=[BatchLayer() for _ in range(layers)])
+
+    @property
+    def columns(self) -> int:
+        return self.layers[0].get_seq_length()
+
+    def set_rows(self, first: int, rows: list[Layers]) -> None:
+        """Writes sequences into the rows from `first` on, ending at the last column.
+
+        The batch grows to the left where a sequence is longer than it is wide.
+        """
+        width = max(layers[0][0].shape[1] for layers in rows)
+        if width > self.columns:
+            self.shift(width - self.columns)
+        for index, layer in enumerate(self.layers):
+            keys, values = rows[0][index]
+            end = layer.columns
+            total = first + len(rows)
+            layer.keys = _with_room(layer.keys, keys.unsqueeze(0), total, end, end)
+            layer.values = _with_room(layer.values, values.unsqueeze(0), total, end, end)
+            for row, layers in enumerate(rows, first):
+                keys, values = layers[index]
+                layer.keys[row, :, end - keys.shape[1] : end] = keys
+                layer.values[row, :, end - keys.shape[1] : end] = values
+
+    def shift(self, by: int) -> None:
+        """Moves every row `by` columns to the right, or to the left where `by` is negative."""
+        for layer in self.layers:
+            end = layer.columns + by
+            for name in ("keys", "values"):
+                old = getattr(layer, name)
+                if old is None or old.ndim != 4:
+                    continue
+                kept = old[:, :, max(0, -by) : layer.columns].clone()
+                new = _with_room(old, kept, old.shape[0], end, layer.columns)
+                new[:, :, max(0, by) : end] = kept
+                setattr(layer, name, new)
+            layer.columns = end
+
+    def move(self, target: torch.Tensor, source: torch.Tensor) -> None:
+        """Copies the rows `source` over the rows `target`."""
+        for layer in self.layers:
+            layer.keys[target, :, : layer.columns] = layer.keys[source, :, : layer.columns]
+            layer.values[target, :, : layer.columns] = layer.values[source, :, : layer.columns]
+
+    def row(self, index: int, start: int, end: int) -> Layers:
+        """Views of the columns `start` to `end` of one row."""
+        return [
+            (layer.keys[index, :, start:end], layer.values[index, :, start:end])
+            for layer in self.layers
+        ]
+
+
+def block_keys(ids: tuple[int, ...]) -> list[int]:
+    """A hash for each whole block of the sequence, of the block and all that precedes it."""
+    keys, key = [], 0
+    for end in range(BLOCK, len(ids) + 1, BLOCK):
+        key = hash((key, ids[end - BLOCK : end]))
+        keys.append(key)
+    return keys
+
+
+@dataclass(slots=True, eq=False)
+class _Span:
+    """Consecutive blocks that were computed together, after those of `parent`."""
+
+    ids: tuple[int, ...]
+    layers: Layers
+    parent: "_Span | None"
+    parent_tokens: int
+    keys: list[int]
+    children: int = 0
+
+
+@dataclass(slots=True)
+class Prefix:
+    """A cached prefix: its length in tokens and the spans that hold it, each with its length."""
+
+    tokens: int = 0
+    spans: list[tuple[_Span, int]] = field(default_factory=list)
+
+    def layers(self) -> Layers:
+        """Its keys and values, `[heads, tokens, dim]` for each layer."""
+        parts = [[(k[:, :n], v[:, :n]) for k, v in span.layers] for span, n in self.spans]
+        if len(parts) == 1:
+            return parts[0]
+        return [
+            (torch.cat([k for k, _ in pairs], dim=1), torch.cat([v for _, v in pairs], dim=1))
+            for pairs in zip(*parts, strict=True)
+        ]
+
+
+class PrefixCache:
+    """Keys and values of prefixes, in whole blocks, the least recently used dropped first.
+
+    Args:
+        capacity: Tokens it holds at most.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.tokens = 0
+        self._blocks: dict[int, tuple[_Span, int]] = {}  # block key -> span, tokens of it
+        self._recent: OrderedDict[int, _Span] = OrderedDict()
+        self._serial = count()
+
+    def match(self, ids: tuple[int, ...], keys: list[int], limit: int) -> Prefix:
+        """The longest cached prefix of `ids`, of at most `limit` tokens."""
+        for blocks in range(min(limit // BLOCK, len(keys)), 0, -1):
+            found = self._blocks.get(keys[blocks - 1])
+            if found is None:
+                continue
+            prefix = self._collect(*found)
+            # A hash may collide; the tokens decide.
+            if tuple(t for span, n in prefix.spans for t in span.ids[:n]) == ids[: prefix.tokens]:
+                return prefix
+        return Prefix()
+
+    def _collect(self, span: _Span | None, tokens: int) -> Prefix:
+        spans: list[tuple[_Span, int]] = []
+        while span is not None:
+            spans.append((span, tokens))
+            self._recent.move_to_end(id(span))
+            span, tokens = span.parent, span.parent_tokens
+        spans.reverse()
+        return Prefix(sum(n for _, n in spans), spans)
+
+    def insert(self, ids: tuple[int, ...], keys: list[int], prefix: Prefix, layers: Layers) -> None:
+        """Keeps the whole blocks of `ids` beyond `prefix`.
+
+        Args:
+            ids: The sequence.
+            keys: Its block keys.
+            prefix: What `match` gave for it.
+            layers: Keys and values of all its tokens.
+        """
+        whole = len(ids) // BLOCK * BLOCK
+        fresh = keys[prefix.tokens // BLOCK : whole // BLOCK]
+        if not fresh or fresh[-1] in self._blocks or whole - prefix.tokens > self.capacity:
+            return
+        parent, parent_tokens = prefix.spans[-1] if prefix.spans else (None, 0)
+        if parent is not None and id(parent) not in self._recent:
+            return  # dropped since it was matched
+        cut = slice(prefix.tokens, whole)
+        kept = [(k[:, cut].clone(), v[:, cut].clone()) for k, v in layers]
+        span = _Span(ids[cut], kept, parent, parent_tokens, fresh)
+        if parent is not None:
+            parent.children += 1
+        self._recent[id(span)] = span
+        for index, key in enumerate(fresh, 1):
+            self._blocks.setdefault(key, (span, index * BLOCK))
+        self.tokens += len(span.ids)
+        self._make_room()
+
+    def _make_room(self) -> None:
+        while self.tokens > self.capacity:
+            oldest = next(span for span in self._recent.values() if not span.children)
+            del self._recent[id(oldest)]
+            for key in oldest.keys:
+                if self._blocks[key][0] is oldest:
+                    del self._blocks[key]
+            if oldest.parent is not None:
+                oldest.parent.children -= 1
+            self.tokens -= len(oldest.ids)

@@ -1,0 +1,30 @@
+"""What can go wrong, each error one sentence that names the thing and the way out."""
+
+
+class BestOfNError(Exception):
+    """Base of every error that bestofn raises on purpose."""
+
+
+class ConfigError(BestOfNError, ValueError):
+    """An option, a file or an argument is not usable as given."""
+
+
+class EngineError(BestOfNError, RuntimeError):
+    """An engine cannot be loaded, or cannot do what was asked of it."""
+
+
+class ContextLengthError(EngineError):
+    """One request does not fit into the model's context; other requests are not affected.
+
+    Attributes:
+        length: Tokens that the request needs at least.
+        limit: Tokens that the model's context holds.
+    """
+
+    def __init__(self, length: int, limit: int) -> None:
+        super().__init__(
+            f"the prompt needs {length} tokens but the model's context holds {limit}; "
+            "shorten it or load a model with a longer context"
+        )
+        self.length = length
+        self.limit = limit

@@ -1,0 +1,73 @@
+"""What may stand for a prompt, and which of its messages a reward is about."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from bestofn.errors import ConfigError
+from bestofn.types import Message, Prompt
+
+PromptLike = str | Prompt | Sequence[Message | Mapping[str, Any]]
+
+ROLES = ("system", "user", "assistant")
+
+
+def as_prompt(value: PromptLike, id: str | None = None) -> Prompt:
+    """A Prompt from a string (one user message), chat messages, or a Prompt.
+
+    Without an id the prompt gets a hash of its content, so that equal prompts have equal ids.
+
+    Raises:
+        ConfigError: it is empty, has no user message, or is not of one of these forms.
+    """
+    if isinstance(value, Prompt):
+        messages, id = value.messages, id or value.id
+    elif isinstance(value, str):
+        messages = (Message("user", value),)
+    elif isinstance(value, Sequence):
+        messages = tuple(_as_message(message) for message in value)
+    else:
+        raise ConfigError(
+            f"a prompt is a string or a list of chat messages, not {type(value).__name__}"
+        )
+    if not messages or messages[-1].role != "user":
+        raise ConfigError("the last message of a prompt must be a user message")
+    if not messages[-1].content.strip():
+        raise ConfigError("the prompt is empty; give it some text")
+    return Prompt(messages, id or _content_id(messages))
+
+
+def _as_message(message: Message | Mapping[str, Any]) -> Message:
+    if isinstance(message, Message):
+        return message
+    if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):
+        raise ConfigError(f"a chat message needs a `role` and a text `content`, not {message!r}")
+    role = message.get("role")
+    if role not in ROLES:
+        raise ConfigError(f"a chat message has the role {' or '.join(ROLES)}, not {role!r}")
+    return Message(role, message["content"])
+
+
+def _content_id(messages: tuple[Message, ...]) -> str:
+    text = "\x1e".join(f"{message.role}\x1f{message.content}" for message in messages)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def user_message(prompt: Prompt) -> str:
+    """The last user message, whole."""
+    return prompt.messages[-1].content
+
+
+def system_message(prompt: Prompt) -> str | None:
+    """The system prompt, None where there is none."""
+    first = prompt.messages[0]
+    return first.content if first.role == "system" else None
+
+
+def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
+    """The seed of one candidate, 63 bits: a hash of run seed, prompt id and candidate index.
+
+    Neither the order of prompts nor a resumed or sharded run changes it.
+    """
+    text = f"{run_seed}\x1f{prompt.id}\x1f{index}".encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

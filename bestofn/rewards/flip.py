@@ -1,0 +1,260 @@
+"""FLIP (arXiv 2602.13551): score a response by the instruction that can be read back from it.
+
+Both rewards build the same prefix from the response and what else is known of the conversation,
+never from the instruction itself. `FLIPReward` decodes an instruction after it and compares;
+`FLIPLikelihood` reads off how likely the true one is there.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Literal
+
+from bestofn.engines.base import Completion, Engine, SamplingParams
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.prompts import candidate_seed, system_message, user_message
+from bestofn.rewards.base import Composable
+from bestofn.rewards.copying import find_quotes, without_spans
+from bestofn.rewards.parsing import Parsed, parse_field, parse_plain
+from bestofn.rewards.similarity import Similarity, resolve
+from bestofn.rewards.templates import InverseTemplate, Target, load_template
+from bestofn.types import Candidate, Message, Prompt, Score, Usage
+
+CopyGuard = Literal["off", "flag", "strip"]
+
+CUTS = 8  # attempts to cut a response so that it fits into the context
+
+
+@dataclass(slots=True)
+class _Backward:
+    """The response of one candidate on its way to a score."""
+
+    response: str
+    context: str
+    flags: list[str] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+
+class _InverseReward(Composable):
+    """What both rewards share: target, context, template, copy guard, cutting to the context."""
+
+    pointwise = True
+
+    def __init__(
+        self, engine: Engine, template: str | Path, target: Target, copy_guard: CopyGuard, name: str
+    ) -> None:
+        if target not in ("user", "system"):
+            raise ConfigError(f"target must be 'user' or 'system', not {target!r}")
+        if copy_guard not in ("off", "flag", "strip"):
+            raise ConfigError(f"copy_guard must be 'off', 'flag' or 'strip', not {copy_guard!r}")
+        self.engine = engine
+        self.target: Target = target
+        self.copy_guard = copy_guard
+        self.name = name
+        self.template: InverseTemplate = load_template(
+            engine.default_template if template == "auto" else template
+        )
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return list(await asyncio.gather(*(self._score_one(prompt, c) for c in candidates)))
+
+    async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        instruction = self.instruction(prompt)
+        if candidate.finish_reason == "error":
+            return Score(reason=f"no response: {candidate.error}")
+        if instruction is None:
+            return Score(reason="the prompt has no system message to infer")
+        backward = self.prepare(prompt, candidate.text)
+        if not backward.response.strip():
+            return Score(reason="empty response", flags=backward.flags)
+        try:
+            return await self._fit(backward, prompt, candidate, instruction)
+        except EngineError as error:
+            return Score(reason=f"engine: {error}", flags=backward.flags, usage=backward.usage)
+
+    def instruction(self, prompt: Prompt) -> str | None:
+        """The message that is to be inferred; None where the prompt has no such message."""
+        return user_message(prompt) if self.target == "user" else system_message(prompt)
+
+    def prepare(self, prompt: Prompt, response: str) -> _Backward:
+        """The part of the response that is inverted, with what was noticed about it."""
+        backward = _Backward(response, _known_context(prompt, self.target))
+        instruction = self.instruction(prompt)
+        if self.copy_guard != "off" and instruction is not None:
+            quotes = find_quotes(instruction, response)
+            if quotes:
+                backward.flags.append("quotes_instruction")
+            if self.copy_guard == "strip":
+                backward.response = without_spans(response, quotes)
+        return backward
+
+    def prefix(self, backward: _Backward) -> Prompt:
+        """The backward prompt. It has no access to the instruction."""
+        return self.template.fill(backward.response, backward.context, self.target)
+
+    async def _fit(
+        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+    ) -> Score:
+        """Scores the longest beginning of the response that fits into the context."""
+        for _ in range(CUTS):
+            try:
+                return await self._invert(backward, prompt, candidate, instruction)
+            except ContextLengthError as error:
+                excess = error.length - error.limit
+                # Characters per token differ along a text: cut a little more than the mean asks.
+                keep = len(backward.response) * (1 - 1.1 * excess / error.length) - 1
+                if keep < 1:
+                    break
+                backward.response = backward.response[: int(keep)]
+                if "cut_to_context" not in backward.flags:
+                    backward.flags.append("cut_to_context")
+        return Score(reason="too long: the instruction alone does not fit", flags=backward.flags)
+
+    async def _invert(
+        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+    ) -> Score:
+        raise NotImplementedError
+
+
+def _known_context(prompt: Prompt, target: Target) -> str:
+    """All of the conversation but the message that is to be inferred."""
+    hidden = len(prompt.messages) - 1 if target == "user" else 0
+    if target == "system" and prompt.messages[0].role != "system":
+        hidden = -1
+    known = [message for index, message in enumerate(prompt.messages) if index != hidden]
+    return "\n\n".join(f"{_label(message)}: {message.content}" for message in known)
+
+
+def _label(message: Message) -> str:
+    return message.role.capitalize()
+
+
+class FLIPReward(_InverseReward):
+    """Similarity between the instruction and the one inferred from the response alone.
+
+    Args:
+        engine: The model that infers.
+        similarity: "f1" (the paper's word F1), "rouge_l", or any `(inferred, true) -> float`.
+        samples: Inferences to average; the mean is over those that could be read.
+        temperature: Of the inferences. Several greedy ones would be the same one.
+        max_tokens: Of one inference.
+        target: "user" compares with the last user message, "system" with the system prompt.
+        template: "auto" (the engine's own), a built-in name, or a path; see `load_template`.
+        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
+            quote before the inference, "off" does neither.
+        seed: Of sampled inferences, together with prompt, candidate and sample.
+        name: Of the scores on a candidate.
+
+    Source: arXiv 2602.13551.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        similarity: str | Similarity = "f1",
+        samples: int = 1,
+        temperature: float = 0.0,
+        max_tokens: int = 512,
+        target: Target = "user",
+        template: str | Path = "auto",
+        copy_guard: CopyGuard = "flag",
+        seed: int = 0,
+        name: str = "flip",
+    ) -> None:
+        super().__init__(engine, template, target, copy_guard, name)
+        if samples < 1:
+            raise ConfigError(f"samples must be at least 1, not {samples}")
+        if samples > 1 and temperature == 0:
+            raise ConfigError("several samples need a temperature above 0")
+        self.similarity = resolve(similarity)
+        self.samples = samples
+        self.seed = seed
+        self.params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+
+    async def _invert(
+        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+    ) -> Score:
+        prefix = self.prefix(backward)
+        # The prefix names the response; equal responses get equal inferences.
+        source = replace(prefix, id=prompt.id + "\x1f" + backward.response)
+        seeds = [
+            candidate_seed(self.seed, source, sample) if self.params.temperature else None
+            for sample in range(self.samples)
+        ]
+        answers = await asyncio.gather(
+            *(self.engine.generate(prefix, self.params, seed) for seed in seeds)
+        )
+        parsed = [self._parse(answer) for answer in answers]
+        inferred = [p.text for p in parsed if p.text is not None]
+        score = Score(
+            inferred=inferred,
+            flags=backward.flags,
+            usage=sum((answer.usage for answer in answers), backward.usage),
+        )
+        if inferred:
+            score.value = fmean(self.similarity(text, instruction) for text in inferred)
+            if len(inferred) < len(parsed):
+                score.flags.append("some_inferences_failed")
+        else:
+            score.reason = "parse: " + "; ".join(sorted({str(p.reason) for p in parsed}))
+        return score
+
+    def _parse(self, answer: Completion) -> Parsed:
+        truncated = answer.finish_reason == "length"
+        if not answer.text and answer.reasoning is not None:
+            return Parsed(reason="unclosed thinking" if truncated else "empty")
+        if self.template.field is None:
+            return parse_plain(answer.text, truncated=truncated)
+        return parse_field(answer.text, self.template.field, truncated=truncated)
+
+
+class FLIPLikelihood(_InverseReward):
+    """Mean log-probability of the true instruction's tokens after the backward prefix, in nats.
+
+    Nothing is decoded: one forward pass over the instruction, the closing token included.
+
+    Args:
+        engine: The model that infers.
+        forward_weight: Adds this times the mean log p(response | prompt) that sampling returned,
+            a heuristic mix in the spirit of the noisy channel. Tune it on other prompts than
+            those that are reported.
+        target: As for `FLIPReward`.
+        template: One whose answer is the instruction alone; "auto" takes `direct`.
+        copy_guard: As for `FLIPReward`.
+        name: Of the scores on a candidate.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        forward_weight: float = 0.0,
+        target: Target = "user",
+        template: str | Path = "auto",
+        copy_guard: CopyGuard = "flag",
+        name: str = "flip-likelihood",
+    ) -> None:
+        super().__init__(
+            engine, "direct" if template == "auto" else template, target, copy_guard, name
+        )
+        if self.template.output != "text":
+            raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
+        self.forward_weight = forward_weight
+
+    async def _invert(
+        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+    ) -> Score:
+        if self.forward_weight and candidate.mean_logprob is None:
+            raise ConfigError(
+                "forward_weight needs the generator's log-probabilities, which it does not give; "
+                "set it to 0 or draw the candidates with an engine"
+            )
+        scores = await self.engine.loglikelihood(self.prefix(backward), instruction, close=True)
+        value = fmean(scores.token_logprobs)
+        if self.forward_weight:
+            assert candidate.mean_logprob is not None
+            value += self.forward_weight * candidate.mean_logprob
+        return Score(value=value, flags=backward.flags, usage=backward.usage + scores.usage)

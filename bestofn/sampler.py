@@ -1,0 +1,226 @@
+"""BestOfN: draw N candidates, score each as it lands, choose the best."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from copy import deepcopy
+from dataclasses import replace
+from math import isnan
+
+from bestofn import loop
+from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn.errors import ConfigError
+from bestofn.generators import EngineGenerator, FunctionGenerator, GenerateFunction, Generator
+from bestofn.prompts import PromptLike, as_prompt
+from bestofn.rewards.base import RewardModel
+from bestofn.types import Candidate, Prompt, Score, Selection, Usage
+
+CANDIDATES_IN_FLIGHT = 512  # fill the engine's batch twice over
+
+
+class BestOfN:
+    """Draws `n` candidates for a prompt and selects the one that the reward prefers.
+
+    Args:
+        generator: An engine, an engine's spec such as "tiny", or a function
+            `(prompt, n) -> responses`, sync or async, that returns strings or Candidates.
+        reward: Scores the candidates. A pointwise one gets each as soon as it is drawn.
+        n: Candidates for each prompt.
+        sampling: How an engine draws; the default is temperature 1 and at most 512 tokens.
+        seed: With a run seed each candidate has a seed of its own, made from the run seed, the
+            prompt's id and its index. Without one the engine takes its fast path.
+        keep_tokens: Keep token ids and their log-probabilities on the candidates.
+        window: Prompts in flight in `select_many`, by default enough for 512 candidates.
+
+    Raises:
+        ConfigError: an argument makes no sense.
+    """
+
+    def __init__(
+        self,
+        generator: Engine | str | GenerateFunction,
+        reward: RewardModel,
+        *,
+        n: int,
+        sampling: SamplingParams | None = None,
+        seed: int | None = None,
+        keep_tokens: bool = False,
+        window: int | None = None,
+    ) -> None:
+        if n < 1:
+            raise ConfigError(f"n must be at least 1, not {n}")
+        if window is not None and window < 1:
+            raise ConfigError(f"window must be at least 1, not {window}")
+        if not isinstance(reward, RewardModel):
+            raise ConfigError(f"{reward!r} is no reward: it needs `name`, `pointwise` and `score`")
+        self.generator = _as_generator(
+            generator, sampling or SamplingParams(), seed, keep_tokens
+        )
+        self.reward = reward
+        self.n = n
+        self.window = window or max(1, CANDIDATES_IN_FLIGHT // n)
+
+    def select(self, prompt: PromptLike) -> Selection:
+        """The best of `n` responses to one prompt.
+
+        Raises:
+            ConfigError: the prompt is empty or malformed.
+        """
+        return loop.run(self._select(as_prompt(prompt)))
+
+    async def aselect(self, prompt: PromptLike) -> Selection:
+        """`select` for use inside an event loop."""
+        return await loop.bridge(self._select(as_prompt(prompt)))
+
+    def select_many(
+        self, prompts: Iterable[PromptLike], *, progress: bool = True
+    ) -> Iterator[Selection]:
+        """Selections in the order of the prompts, several of them in flight.
+
+        Args:
+            prompts: Read as they are needed, so they may be endless.
+            progress: Show a progress bar.
+        """
+        selections = loop.iterate(self._select_many(prompts))
+        return _with_progress(selections, prompts) if progress else selections
+
+    async def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncIterator[Selection]:
+        """`select_many` for use inside an event loop, without a progress bar."""
+        async for selection in loop.aiterate(self._select_many(prompts)):
+            yield selection
+
+    async def _select_many(self, prompts: Iterable[PromptLike]) -> AsyncIterator[Selection]:
+        source = iter(prompts)
+        running: list[asyncio.Task[Selection]] = []
+        try:
+            while True:
+                while len(running) < self.window and (item := next(source, None)) is not None:
+                    running.append(asyncio.create_task(self._select(as_prompt(item))))
+                if not running:
+                    return
+                yield await running[0]
+                del running[0]
+        finally:
+            await _cancel(running)
+
+    async def _select(self, prompt: Prompt) -> Selection:
+        started = time.perf_counter()
+        candidates = await self._draw_and_score(prompt)
+        usage = _total_usage(candidates, self.reward.name, time.perf_counter() - started)
+        return choose(prompt, candidates, self.reward.name, usage)
+
+    async def _draw_and_score(self, prompt: Prompt) -> list[Candidate]:
+        candidates: list[Candidate | None] = [None] * self.n
+        scoring: dict[str, asyncio.Task[list[Score]]] = {}
+        draws = self.generator.draw(prompt, self.n)
+        try:
+            async for candidate in draws:
+                candidates[candidate.index] = candidate
+                key = scoring_key(candidate)
+                # Equal responses are scored once.
+                if self.reward.pointwise and key not in scoring:
+                    scoring[key] = asyncio.create_task(self.reward.score(prompt, [candidate]))
+            drawn = [candidate for candidate in candidates if candidate is not None]
+            if self.reward.pointwise:
+                await _attach_pointwise(drawn, scoring, self.reward.name)
+            else:
+                scores = await self.reward.score(prompt, drawn)
+                for candidate, score in zip(drawn, scores, strict=True):
+                    candidate.scores[self.reward.name] = score
+            return drawn
+        finally:
+            await draws.aclose()  # type: ignore[attr-defined]
+            await _cancel(scoring.values())
+
+
+def scoring_key(candidate: Candidate) -> str:
+    """What a pointwise reward may depend on, as one string."""
+    return f"{candidate.finish_reason == 'error'}\x1f{candidate.text}"
+
+
+async def _attach_pointwise(
+    candidates: list[Candidate], scoring: dict[str, asyncio.Task[list[Score]]], name: str
+) -> None:
+    paid = set[str]()
+    for candidate in candidates:
+        key = scoring_key(candidate)
+        (score,) = await scoring[key]
+        score = deepcopy(score)
+        if key in paid:
+            score.usage = Usage()
+        paid.add(key)
+        candidate.scores[name] = score
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
+    """Cancels what still runs and waits until it is gone."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def choose(
+    prompt: Prompt, candidates: list[Candidate], reward: str, usage: Usage | None = None
+) -> Selection:
+    """The selection by the scores that the candidates have under the name `reward`.
+
+    The highest value wins, ties go to the lowest index, a failed score loses to any value. When
+    every score failed the first candidate stands in.
+    """
+    values = [candidate.scores[reward].value for candidate in candidates]
+    valid = [value for value in values if not isnan(value)]
+    best = max(valid, default=None)
+    return Selection(
+        prompt=prompt,
+        candidates=candidates,
+        index=0 if best is None else values.index(best),
+        reward=reward,
+        tie=best is not None and values.count(best) > 1,
+        fallback=best is None,
+        usage=usage or Usage(),
+    )
+
+
+def _total_usage(candidates: list[Candidate], reward: str, seconds: float) -> Usage:
+    parts = [c.usage for c in candidates] + [c.scores[reward].usage for c in candidates]
+    return replace(sum(parts, Usage()), seconds=seconds)
+
+
+def _as_generator(
+    generator: Engine | str | GenerateFunction,
+    sampling: SamplingParams,
+    seed: int | None,
+    keep_tokens: bool,
+) -> Generator:
+    if isinstance(generator, str):
+        generator = load_engine(generator)
+    if hasattr(generator, "generate"):
+        return EngineGenerator(generator, sampling, seed, keep_tokens)
+    if isinstance(generator, Callable):  # type: ignore[arg-type]
+        return FunctionGenerator(generator)
+    raise ConfigError(
+        f"{generator!r} is no generator: give an engine, a spec such as 'tiny', or a function"
+    )
+
+
+def _with_progress(
+    selections: Iterator[Selection], prompts: Iterable[PromptLike]
+) -> Iterator[Selection]:
+    from tqdm import tqdm
+
+    total = len(prompts) if hasattr(prompts, "__len__") else None
+    drawn = failed = prompt_tokens = cached = 0
+    with tqdm(total=total, unit="prompt", dynamic_ncols=True) as bar:
+        for selection in selections:
+            drawn += len(selection.candidates)
+            failed += sum(isnan(score.value) for score in selection.scores)
+            prompt_tokens += selection.usage.prompt_tokens
+            cached += selection.usage.cached_tokens
+            rate = drawn / max(bar.format_dict["elapsed"], 1e-9)
+            hits = cached / max(prompt_tokens, 1)
+            bar.set_postfix_str(
+                f"{rate:.0f} candidates/s, {failed / drawn:.1%} failed, {hits:.0%} cached"
+            )
+            bar.update()
+            yield selection

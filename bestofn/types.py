@@ -1,0 +1,149 @@
+"""The whole vocabulary: prompts, candidates, scores and selections, with no logic of their own."""
+
+from dataclasses import dataclass, field
+from math import nan
+from typing import Literal
+
+FinishReason = Literal["stop", "length", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A conversation that ends where the model is to answer.
+
+    Attributes:
+        messages: The turns, oldest first.
+        id: Names the prompt in seeds and rows; empty for prompts that rewards make.
+    """
+
+    messages: tuple[Message, ...]
+    id: str = ""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What something cost. Sums over everything it covers.
+
+    Attributes:
+        prompt_tokens: Tokens of prompts and prefixes that were asked for.
+        cached_tokens: Those of them that were not computed again: read from a cache, or shared
+            with another request.
+        generated_tokens: Tokens decoded.
+        scored_tokens: Continuation tokens whose log-probability was computed.
+        seconds: Time from the first request to the last result; overlapping requests each count
+            their own.
+    """
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    generated_tokens: int = 0
+    scored_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.generated_tokens + other.generated_tokens,
+            self.scored_tokens + other.scored_tokens,
+            self.seconds + other.seconds,
+        )
+
+
+@dataclass(slots=True)
+class Score:
+    """What one reward says of one candidate.
+
+    Attributes:
+        value: The reward, higher is better; NaN if it failed.
+        reason: Why it failed, None if it did not.
+        inferred: The instructions inferred from the response, for rewards that infer any.
+        flags: Remarks that do not change the value, such as "quotes_prompt".
+        usage: What the score cost.
+    """
+
+    value: float = nan
+    reason: str | None = None
+    inferred: list[str] = field(default_factory=list)
+    flags: list[str] = field(default_factory=list)
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True)
+class Candidate:
+    """One response to a prompt, with its scores by reward name.
+
+    Attributes:
+        index: Its place among the candidates of its prompt.
+        text: The response without its reasoning.
+        reasoning: What a thinking model wrote before its answer, None if it wrote none.
+        finish_reason: "stop", "length" (cut at the token limit) or "error".
+        error: Why there is no response, where finish_reason is "error".
+        token_count: Tokens generated, reasoning and closing token included.
+        mean_logprob: Mean log-probability of the generated tokens under the raw model, in nats;
+            None where the generator gives none.
+        sum_logprob: Their sum.
+        seed: What it was drawn with, None on the engine's unseeded path.
+        token_ids: The generated tokens, where they were kept.
+        token_logprobs: Their log-probabilities, where they were kept.
+        scores: By the reward's name.
+        usage: What drawing it cost.
+    """
+
+    index: int
+    text: str
+    reasoning: str | None = None
+    finish_reason: FinishReason = "stop"
+    error: str | None = None
+    token_count: int | None = None
+    mean_logprob: float | None = None
+    sum_logprob: float | None = None
+    seed: int | None = None
+    token_ids: list[int] | None = None
+    token_logprobs: list[float] | None = None
+    scores: dict[str, Score] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True)
+class Selection:
+    """The candidates of one prompt and which of them was chosen.
+
+    Attributes:
+        prompt: What was asked.
+        candidates: All that were drawn, by index.
+        index: The chosen one.
+        reward: The name of the reward that chose.
+        tie: Whether another candidate had the same best value.
+        fallback: Whether every score failed, so that the first candidate stands in.
+        usage: What drawing and scoring all candidates cost; `seconds` is wall-clock time.
+    """
+
+    prompt: Prompt
+    candidates: list[Candidate]
+    index: int
+    reward: str
+    tie: bool = False
+    fallback: bool = False
+    usage: Usage = field(default_factory=Usage)
+
+    @property
+    def best(self) -> Candidate:
+        return self.candidates[self.index]
+
+    @property
+    def text(self) -> str:
+        return self.best.text
+
+    @property
+    def scores(self) -> list[Score]:
+        """The choosing reward's scores, by candidate index."""
+        return [candidate.scores[self.reward] for candidate in self.candidates]
