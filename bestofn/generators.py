@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -19,7 +19,7 @@ GenerateFunction = Callable[
 class Generator(Protocol):
     """Draws candidates for one prompt, each yielded as soon as it is there."""
 
-    def draw(self, prompt: Prompt, n: int) -> AsyncIterator[Candidate]:
+    def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
         """`n` candidates with indices 0 to n - 1, in the order in which they finish.
 
         A candidate that cannot be drawn is yielded all the same, with its error.
@@ -45,7 +45,7 @@ class EngineGenerator:
         self.seed = seed
         self.keep_tokens = keep_tokens
 
-    async def draw(self, prompt: Prompt, n: int) -> AsyncIterator[Candidate]:
+    async def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
         tasks = [asyncio.create_task(self._draw_one(prompt, index)) for index in range(n)]
         try:
             for task in asyncio.as_completed(tasks):
@@ -89,7 +89,7 @@ class FunctionGenerator:
     def __init__(self, function: GenerateFunction) -> None:
         self.function = function
 
-    async def draw(self, prompt: Prompt, n: int) -> AsyncIterator[Candidate]:
+    async def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
         try:
             responses = await self._call(_plain(prompt), n)
         except BestOfNError:

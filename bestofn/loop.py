@@ -6,14 +6,14 @@ asynchronous ones bridge to it from the caller's loop.
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
-from concurrent.futures import CancelledError, Future
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from functools import cache
+from itertools import islice
 from typing import Any, TypeVar
 
+A = TypeVar("A")
 T = TypeVar("T")
-
-GRACE = 2.0  # seconds that a cancelled call gets to clean up
 
 
 @cache
@@ -25,11 +25,8 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result; an interrupt cancels it and waits for it to clean up."""
-    return _wait(asyncio.run_coroutine_threadsafe(coroutine, background_loop()))
-
-
-def _wait(future: Future[T]) -> T:
+    """The coroutine's result; an interrupt cancels it."""
+    future = asyncio.run_coroutine_threadsafe(coroutine, background_loop())
     try:
         return future.result()
     except KeyboardInterrupt:
@@ -39,43 +36,60 @@ def _wait(future: Future[T]) -> T:
 
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
     """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
-    return await asyncio.wrap_future(
-        asyncio.run_coroutine_threadsafe(coroutine, background_loop())
-    )
+    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, background_loop()))
 
 
-def iterate(items: AsyncIterator[T]) -> Iterator[T]:
-    """The items of an async iterator that runs in the background loop.
+def iterate(items: AsyncGenerator[T]) -> Iterator[T]:
+    """The items of an async generator that runs in the background loop.
 
-    However the iteration ends, the async iterator is closed before this returns.
+    However the iteration ends, the generator is closed before this returns.
     """
     try:
         while True:
             try:
-                yield run(_next(items))
+                yield run(anext(items))
             except StopAsyncIteration:
                 return
     finally:
-        run(_close(items))
+        run(items.aclose())
 
 
-async def aiterate(items: AsyncIterator[T]) -> AsyncIterator[T]:
+async def aiterate(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
     """The same, for an async iteration in any loop."""
     try:
         while True:
             try:
-                yield await bridge(_next(items))
+                yield await bridge(anext(items))
             except StopAsyncIteration:
                 return
     finally:
-        await bridge(_close(items))
+        await bridge(items.aclose())
 
 
-async def _next(items: AsyncIterator[T]) -> T:
-    return await anext(items)
+async def in_window(
+    work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int
+) -> AsyncGenerator[T]:
+    """The results of `work` on each item, in order, with at most `window` items under way.
+
+    Items are read as they are needed. However the iteration ends, no work is left running.
+    """
+    source = iter(items)
+    running: deque[asyncio.Task[T]] = deque()
+    try:
+        while True:
+            for item in islice(source, window - len(running)):
+                running.append(asyncio.create_task(work(item)))
+            if not running:
+                return
+            yield await running[0]
+            running.popleft()
+    finally:
+        await cancel(running)
 
 
-async def _close(items: AsyncIterator[T]) -> None:
-    close = getattr(items, "aclose", None)
-    if close is not None:
-        await close()
+async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancels what still runs and waits until it is gone."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

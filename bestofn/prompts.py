@@ -20,8 +20,9 @@ def as_prompt(value: PromptLike, id: str | None = None) -> Prompt:
     Raises:
         ConfigError: it is empty, has no user message, or is not of one of these forms.
     """
+    known = ""
     if isinstance(value, Prompt):
-        messages, id = value.messages, id or value.id
+        messages, known = value.messages, value.id
     elif isinstance(value, str):
         messages = (Message("user", value),)
     elif isinstance(value, Sequence):
@@ -34,10 +35,10 @@ def as_prompt(value: PromptLike, id: str | None = None) -> Prompt:
         raise ConfigError("the last message of a prompt must be a user message")
     if not messages[-1].content.strip():
         raise ConfigError("the prompt is empty; give it some text")
-    return Prompt(messages, id or _content_id(messages))
+    return Prompt(messages, id or known or _content_id(messages))
 
 
-def _as_message(message: Message | Mapping[str, Any]) -> Message:
+def _as_message(message: object) -> Message:
     if isinstance(message, Message):
         return message
     if not isinstance(message, Mapping) or not isinstance(message.get("content"), str):

@@ -1,8 +1,9 @@
 """BestOfN: draw N candidates, score each as it lands, choose the best."""
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence, Sized
 from copy import deepcopy
 from dataclasses import replace
 from math import isnan
@@ -53,9 +54,7 @@ class BestOfN:
             raise ConfigError(f"window must be at least 1, not {window}")
         if not isinstance(reward, RewardModel):
             raise ConfigError(f"{reward!r} is no reward: it needs `name`, `pointwise` and `score`")
-        self.generator = _as_generator(
-            generator, sampling or SamplingParams(), seed, keep_tokens
-        )
+        self.generator = _as_generator(generator, sampling or SamplingParams(), seed, keep_tokens)
         self.reward = reward
         self.n = n
         self.window = window or max(1, CANDIDATES_IN_FLIGHT // n)
@@ -84,80 +83,92 @@ class BestOfN:
         selections = loop.iterate(self._select_many(prompts))
         return _with_progress(selections, prompts) if progress else selections
 
-    async def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncIterator[Selection]:
+    async def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
         """`select_many` for use inside an event loop, without a progress bar."""
         async for selection in loop.aiterate(self._select_many(prompts)):
             yield selection
 
-    async def _select_many(self, prompts: Iterable[PromptLike]) -> AsyncIterator[Selection]:
-        source = iter(prompts)
-        running: list[asyncio.Task[Selection]] = []
-        try:
-            while True:
-                while len(running) < self.window and (item := next(source, None)) is not None:
-                    running.append(asyncio.create_task(self._select(as_prompt(item))))
-                if not running:
-                    return
-                yield await running[0]
-                del running[0]
-        finally:
-            await _cancel(running)
+    async def _select_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
+        work = (as_prompt(prompt) for prompt in prompts)
+        async for selection in loop.in_window(self._select, work, self.window):
+            yield selection
 
     async def _select(self, prompt: Prompt) -> Selection:
         started = time.perf_counter()
-        candidates = await self._draw_and_score(prompt)
+        if self.reward.pointwise:
+            candidates = await self._draw_and_score(prompt)
+        else:
+            candidates = await _collect(self.generator.draw(prompt, self.n))
+            await add_scores(prompt, candidates, self.reward)
         usage = _total_usage(candidates, self.reward.name, time.perf_counter() - started)
         return choose(prompt, candidates, self.reward.name, usage)
 
     async def _draw_and_score(self, prompt: Prompt) -> list[Candidate]:
-        candidates: list[Candidate | None] = [None] * self.n
-        scoring: dict[str, asyncio.Task[list[Score]]] = {}
-        draws = self.generator.draw(prompt, self.n)
+        """Scores each candidate while its siblings are still being drawn."""
+        scoring = _DistinctScoring(prompt, self.reward)
         try:
-            async for candidate in draws:
-                candidates[candidate.index] = candidate
-                key = scoring_key(candidate)
-                # Equal responses are scored once.
-                if self.reward.pointwise and key not in scoring:
-                    scoring[key] = asyncio.create_task(self.reward.score(prompt, [candidate]))
-            drawn = [candidate for candidate in candidates if candidate is not None]
-            if self.reward.pointwise:
-                await _attach_pointwise(drawn, scoring, self.reward.name)
-            else:
-                scores = await self.reward.score(prompt, drawn)
-                for candidate, score in zip(drawn, scores, strict=True):
-                    candidate.scores[self.reward.name] = score
-            return drawn
+            async with contextlib.aclosing(self.generator.draw(prompt, self.n)) as draws:
+                async for candidate in draws:
+                    scoring.add(candidate)
+            return await scoring.finish()
         finally:
-            await draws.aclose()  # type: ignore[attr-defined]
-            await _cancel(scoring.values())
+            await loop.cancel(scoring.tasks.values())
 
 
-def scoring_key(candidate: Candidate) -> str:
-    """What a pointwise reward may depend on, as one string."""
-    return f"{candidate.finish_reason == 'error'}\x1f{candidate.text}"
+async def _collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
+    async with contextlib.aclosing(draws):
+        return sorted([candidate async for candidate in draws], key=lambda c: c.index)
 
 
-async def _attach_pointwise(
-    candidates: list[Candidate], scoring: dict[str, asyncio.Task[list[Score]]], name: str
-) -> None:
-    paid = set[str]()
-    for candidate in candidates:
-        key = scoring_key(candidate)
-        (score,) = await scoring[key]
-        score = deepcopy(score)
-        if key in paid:
-            score.usage = Usage()
-        paid.add(key)
-        candidate.scores[name] = score
+async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: RewardModel) -> None:
+    """Sets the reward's scores on the candidates; a pointwise one scores equal responses once."""
+    if not reward.pointwise:
+        scores = await reward.score(prompt, candidates)
+        for candidate, score in zip(candidates, scores, strict=True):
+            candidate.scores[reward.name] = score
+        return
+    scoring = _DistinctScoring(prompt, reward)
+    try:
+        for candidate in candidates:
+            scoring.add(candidate)
+        await scoring.finish()
+    finally:
+        await loop.cancel(scoring.tasks.values())
 
 
-async def _cancel(tasks: Iterable[asyncio.Task[object]]) -> None:
-    """Cancels what still runs and waits until it is gone."""
-    tasks = list(tasks)
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+class _DistinctScoring:
+    """Pointwise scoring under way: one task for each distinct response."""
+
+    def __init__(self, prompt: Prompt, reward: RewardModel) -> None:
+        self.prompt = prompt
+        self.reward = reward
+        self.candidates: list[Candidate] = []
+        self.tasks: dict[tuple[str, str], asyncio.Task[list[Score]]] = {}
+
+    def add(self, candidate: Candidate) -> None:
+        self.candidates.append(candidate)
+        key = self._key(candidate)
+        if key not in self.tasks:
+            scoring = self.reward.score(self.prompt, [candidate])
+            self.tasks[key] = asyncio.create_task(scoring)
+
+    async def finish(self) -> list[Candidate]:
+        """Waits for all scores and sets them; the cost stays with the first of equal ones."""
+        self.candidates.sort(key=lambda candidate: candidate.index)
+        paid = set[tuple[str, str]]()
+        for candidate in self.candidates:
+            key = self._key(candidate)
+            (score,) = await self.tasks[key]
+            score = deepcopy(score)
+            if key in paid:
+                score.usage = Usage()
+            paid.add(key)
+            candidate.scores[self.reward.name] = score
+        return self.candidates
+
+    @staticmethod
+    def _key(candidate: Candidate) -> tuple[str, str]:
+        return candidate.error or "", candidate.text
 
 
 def choose(
@@ -195,9 +206,9 @@ def _as_generator(
 ) -> Generator:
     if isinstance(generator, str):
         generator = load_engine(generator)
-    if hasattr(generator, "generate"):
+    if isinstance(generator, Engine):
         return EngineGenerator(generator, sampling, seed, keep_tokens)
-    if isinstance(generator, Callable):  # type: ignore[arg-type]
+    if callable(generator):
         return FunctionGenerator(generator)
     raise ConfigError(
         f"{generator!r} is no generator: give an engine, a spec such as 'tiny', or a function"
@@ -209,7 +220,7 @@ def _with_progress(
 ) -> Iterator[Selection]:
     from tqdm import tqdm
 
-    total = len(prompts) if hasattr(prompts, "__len__") else None
+    total = len(prompts) if isinstance(prompts, Sized) else None
     drawn = failed = prompt_tokens = cached = 0
     with tqdm(total=total, unit="prompt", dynamic_ncols=True) as bar:
         for selection in selections:

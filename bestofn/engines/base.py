@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from bestofn.errors import ConfigError
 from bestofn.types import FinishReason, Prompt, Usage
@@ -45,7 +45,11 @@ class SamplingParams:
             (0 <= self.min_p <= 1, "min_p", "between 0 and 1"),
             (self.repetition_penalty > 0, "repetition_penalty", "above 0"),
             (self.max_tokens >= 1, "max_tokens", "at least 1"),
-            (not isinstance(self.stop, str) and all(self.stop), "stop", "non-empty strings"),
+            (
+                isinstance(self.stop, tuple) and all(self.stop),
+                "stop",
+                "a tuple of non-empty strings",
+            ),
         ]
         for holds, name, rule in require:
             if not holds:
@@ -89,6 +93,7 @@ class TokenScores:
     usage: Usage
 
 
+@runtime_checkable
 class Engine(Protocol):
     """A language model that generates and scores. Calls run concurrently and share batches."""
 

@@ -143,9 +143,7 @@ def _lookup(data: Any, field: str) -> list[Any]:
     if here:
         return here
     inner = [item for item in data.values() if isinstance(item, dict)]
-    return [
-        value for item in inner for key, value in item.items() if _normal(str(key)) == wanted
-    ]
+    return [value for item in inner for key, value in item.items() if _normal(str(key)) == wanted]
 
 
 def _normal(key: str) -> str:

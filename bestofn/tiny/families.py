@@ -41,7 +41,7 @@ class Family:
     solve: Callable[[Slots], str] | None = None
     write: Callable[[Slots, Random], str] | None = None
     check: Callable[[Slots, str], bool] | None = None
-    valid: Callable[[Slots], bool] = lambda slots: True
+    valid: Callable[[Slots], bool] = lambda _: True
 
     def answer(self, slots: Slots, rng: Random) -> str:
         """A right response to the instruction with these slots."""
@@ -197,7 +197,7 @@ def spell(slots: Slots) -> str:
 
 
 def wrap(slots: Slots) -> str:
-    opening, closing = BRACKETS[slots["kind"]]
+    opening, closing = tuple(BRACKETS[slots["kind"]])
     return " ".join(f"{opening}{word}{closing}" for word in slots["values"].split(", "))
 
 

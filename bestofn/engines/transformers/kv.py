@@ -81,7 +81,7 @@ class BatchKV(Cache):
 
     @property
     def columns(self) -> int:
-        return self.layers[0].get_seq_length()
+        return int(self.layers[0].get_seq_length())
 
     def set_rows(self, first: int, rows: list[Layers]) -> None:
         """Writes sequences into the rows from `first` on, ending at the last column.
@@ -200,7 +200,7 @@ class PrefixCache:
         while span is not None:
             spans.append((span, tokens))
             self._recent.move_to_end(id(span))
-            span, tokens = span.parent, span.parent_tokens
+            tokens, span = span.parent_tokens, span.parent
         spans.reverse()
         return Prefix(sum(n for _, n in spans), spans)
 

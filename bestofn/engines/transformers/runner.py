@@ -68,7 +68,7 @@ class Runner:
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return torch.device(self.model.device)
 
     @property
     def layers(self) -> int:
@@ -97,7 +97,7 @@ class Runner:
         started = time.perf_counter()
         self._picked = picked
         try:
-            logits = self.model(
+            logits: torch.Tensor = self.model(
                 input_ids=ids,
                 position_ids=positions,
                 attention_mask=mask,
@@ -126,7 +126,8 @@ class Runner:
         width = max(fresh.new for fresh in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         mask = torch.zeros(len(batch), cached + width, dtype=torch.bool)
-        rows, columns = [], []
+        rows: list[int] = []
+        columns: list[int] = []
         for row, fresh in enumerate(batch):
             start = fresh.prefix.tokens
             ids[row, : fresh.new] = torch.tensor(fresh.ids[start:])
@@ -153,7 +154,8 @@ class Runner:
             kv.row(row, cached - fresh.prefix.tokens, cached + fresh.new)
             for row, fresh in enumerate(batch)
         ]
-        return kv, list(logits.split([len(f.ids) - f.wanted for f in batch])), views
+        counts = [len(fresh.ids) - fresh.wanted for fresh in batch]
+        return kv, list(torch.split(logits, counts)), views
 
     def _prefix_rows(self, batch: Sequence[Fresh]) -> list[Layers]:
         """The cached part of each sequence; one without any gets none of the longest."""

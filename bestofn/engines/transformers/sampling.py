@@ -28,7 +28,8 @@ def uniforms(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
         z = (z ^ (z >> np.uint64(30))) * _MIX1
         z = (z ^ (z >> np.uint64(27))) * _MIX2
         z = z ^ (z >> np.uint64(31))
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    numbers: np.ndarray = (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return numbers
 
 
 PARAMS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
@@ -55,12 +56,15 @@ class RowParams:
     @classmethod
     def of(cls, matrix: np.ndarray, device: torch.device) -> "RowParams":
         """From a float32 matrix `[rows, len(PARAMS)]`."""
-        temperature, top_p, top_k, min_p, penalty = matrix.T
+        columns = dict(zip(PARAMS, matrix.T, strict=True))
+        tensors = dict(zip(PARAMS, torch.from_numpy(matrix).to(device).unbind(dim=1), strict=True))
         return cls(
-            *torch.from_numpy(matrix).to(device).unbind(dim=1),
-            greedy=not temperature.any(),
-            filtered=bool((top_p < 1).any() or top_k.any() or min_p.any()),
-            penalised=bool((penalty != 1).any()),
+            **tensors,
+            greedy=not columns["temperature"].any(),
+            filtered=bool(
+                (columns["top_p"] < 1).any() or columns["top_k"].any() or columns["min_p"].any()
+            ),
+            penalised=bool((columns["repetition_penalty"] != 1).any()),
         )
 
 

@@ -114,9 +114,7 @@ class Scheduler(threading.Thread):
             self.batch.remove(gone)
 
     def _wave_is_due(self) -> bool:
-        return (
-            not self.batch.requests or len(self.waiting) >= COMPANY or self.waited >= PATIENCE
-        )
+        return not self.batch.requests or len(self.waiting) >= COMPANY or self.waited >= PATIENCE
 
     def _plan(self) -> list[Group]:
         """Takes from the waiting requests what can run now, equal ones together.

@@ -1,0 +1,46 @@
+# `make demo` and `make test` do all the set-up that they need; a second call is quick.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint types unit clean
+
+demo: .venv/installed
+	@echo "== best-of-8 with the model that ships with bestofn"
+	$(BIN)/bestofn demo
+	@echo "== one prompt, candidate by candidate"
+	$(BIN)/bestofn ask "Name 4 fruits as a numbered list." --seed 3
+
+test: lint types unit
+
+lint: .venv/installed-dev
+	@echo "== lint and format"
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/installed-dev
+	@echo "== types"
+	$(BIN)/mypy
+
+unit: .venv/installed-dev
+	@echo "== tests, with coverage"
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+.venv/python:
+	@echo "== creating .venv with $(PYTHON)"
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/installed: .venv/python pyproject.toml constraints.txt
+	@echo "== installing bestofn and what it needs into .venv (some minutes the first time)"
+	$(PIP) --editable .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@echo "== installing what the tests need"
+	$(PIP) --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

@@ -1,0 +1,5 @@
+"""`python -m bestofn`."""
+
+from bestofn.cli import run
+
+run()

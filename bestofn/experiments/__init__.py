@@ -1,0 +1,1 @@
+"""Experiments: what a selector is worth, measured on prompts with known verdicts."""

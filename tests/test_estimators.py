@@ -1,0 +1,144 @@
+"""The estimators against enumeration of every subset."""
+
+from fractions import Fraction
+from itertools import combinations
+from math import comb, isnan, nan
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bestofn.estimators import (
+    best_of_n,
+    bootstrap_mean,
+    failure_rate,
+    kl_upper_bound,
+    paired_difference,
+    tie_rate,
+)
+
+PROXY = st.sampled_from([nan, -np.inf, 0.0, 1.0, 2.0, 2.5])
+POOL = st.lists(st.tuples(PROXY, st.floats(-10, 10)), min_size=1, max_size=7)
+
+
+def enumerate_draws(pool: list[tuple[float, float]], n: int) -> tuple[float, float, float]:
+    """Expected value, tie rate and failure rate over all subsets of size n."""
+    values, ties, failures = [], [], []
+    for drawn in combinations(pool, n):
+        scored = [pair for pair in drawn if not isnan(pair[0])]
+        best = max((proxy for proxy, _ in scored), default=None)
+        top = [pair for pair in scored if pair[0] == best] if scored else list(drawn)
+        values.append(float(np.mean([value for _, value in top])))
+        ties.append(bool(scored) and len(top) > 1)
+        failures.append(not scored)
+    return float(np.mean(values)), float(np.mean(ties)), float(np.mean(failures))
+
+
+@settings(max_examples=300, deadline=None)
+@given(POOL)
+def test_equals_enumeration(pool: list[tuple[float, float]]) -> None:
+    proxy, value = np.array(pool).T[:, None, :]
+    ns = list(range(1, len(pool) + 1))
+    expected = np.array([enumerate_draws(pool, n) for n in ns]).T
+    np.testing.assert_allclose(best_of_n(proxy, value, ns)[0], expected[0], atol=1e-12)
+    np.testing.assert_allclose(tie_rate(proxy, ns)[0], expected[1], atol=1e-12)
+    np.testing.assert_allclose(failure_rate(proxy, ns)[0], expected[2], atol=1e-12)
+
+
+def test_is_pass_at_k_for_binary_values() -> None:
+    right = np.array([[1.0] * 3 + [0.0] * 7])
+    for k in range(1, 11):
+        expected = 1 - comb(7, k) / comb(10, k)
+        assert best_of_n(right, right, [k])[0, 0] == pytest.approx(expected, abs=1e-12)
+
+
+def test_ends_of_the_curve() -> None:
+    rng = np.random.default_rng(0)
+    proxy, value = rng.normal(size=(2, 20, 50))
+    curve = best_of_n(proxy, value, [1, 50])
+    np.testing.assert_allclose(curve[:, 0], value.mean(axis=1))
+    np.testing.assert_allclose(curve[:, 1], value[np.arange(20), proxy.argmax(axis=1)])
+
+
+def test_order_of_candidates_does_not_count() -> None:
+    rng = np.random.default_rng(1)
+    proxy = rng.integers(0, 4, size=(5, 12)).astype(float)
+    proxy[proxy == 0] = nan
+    value = rng.normal(size=(5, 12))
+    order = rng.permutation(12)
+    ns = [1, 3, 12]
+    np.testing.assert_allclose(
+        best_of_n(proxy, value, ns), best_of_n(proxy[:, order], value[:, order], ns), atol=1e-12
+    )
+
+
+def test_large_pools_stay_exact() -> None:
+    """One right candidate among 1,024 that the proxy puts at place h: C(h, n) - C(h - 1, n)."""
+    size = 1024
+    proxy = np.arange(size, dtype=float)[None]
+    for place, n in [(1023, 512), (700, 3), (512, 256), (1023, 1024)]:
+        value = np.zeros((1, size))
+        value[0, place] = 1
+        exact = Fraction(comb(place + 1, n) - comb(place, n), comb(size, n))
+        assert best_of_n(proxy, value, [n])[0, 0] == pytest.approx(float(exact), rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "value", "ns", "match"),
+    [
+        ([[1.0]], [[1.0, 2.0]], [1], "shape"),
+        ([1.0], [1.0], [1], r"\[prompts, M\]"),
+        ([[]], [[]], [1], "not empty"),
+        ([[1.0]], [[nan]], [1], "finite"),
+        ([[1.0]], [[np.inf]], [1], "finite"),
+        ([[1.0]], [[1.0]], [0], "from 1 to the pool size 1"),
+        ([[1.0]], [[1.0]], [2], "from 1 to the pool size 1"),
+        ([[1.0]], [[1.0]], [1.5], "whole numbers"),
+        ([[1.0]], [[1.0]], [], "whole numbers"),
+    ],
+)
+def test_bad_input(proxy: object, value: object, ns: list[int], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        best_of_n(proxy, value, ns)  # type: ignore[arg-type]
+
+
+def test_kl_bound() -> None:
+    np.testing.assert_allclose(kl_upper_bound([1, 4]), [0, np.log(4) - 0.75])
+
+
+def test_bootstrap_interval_covers_the_mean() -> None:
+    """Of 200 samples of known mean, a 90 % interval holds it in about 90 %."""
+    rng = np.random.default_rng(2)
+    held = 0
+    for _ in range(200):
+        interval = bootstrap_mean(rng.normal(size=80), resamples=300, level=0.9)
+        held += bool(interval.low <= 0 <= interval.high)
+    assert 160 <= held <= 195
+
+
+def test_columns_share_the_resamples() -> None:
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(size=(2, 40))
+    both = bootstrap_mean(np.stack([a, b], axis=1), resamples=500)
+    alone = bootstrap_mean(b, resamples=500)
+    assert both.mean[1] == pytest.approx(alone.mean)
+    assert both.low[1] == pytest.approx(alone.low)
+
+
+def test_paired_difference() -> None:
+    rng = np.random.default_rng(4)
+    a = rng.normal(size=60)
+    difference = paired_difference(a + 0.5, a)
+    assert difference.low == pytest.approx(0.5)
+    assert difference.high == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="shape"):
+        paired_difference(a, a[:-1])
+
+
+@pytest.mark.parametrize(
+    "options", [{"values": []}, {"values": [nan]}, {"values": [1.0], "level": 1.0}]
+)
+def test_bootstrap_bad_input(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"values|value|level"):
+        bootstrap_mean(**options)  # type: ignore[arg-type]
