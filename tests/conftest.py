@@ -1,0 +1,31 @@
+"""What many tests share: the embedded model, loaded once."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bestofn.engines.base import load_engine
+from bestofn.engines.transformers import TransformersEngine
+
+ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pools.jsonl.gz"
+
+
+@pytest.fixture(scope="session")
+def tiny() -> Iterator[TransformersEngine]:
+    engine = load_engine("tiny")
+    assert isinstance(engine, TransformersEngine)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="session")
+def alpaca_rows() -> list[dict[str, Any]]:
+    """300 real prompts with 16 real responses each."""
+    if not ALPACA.is_file():
+        pytest.skip(f"real AlpacaEval responses are not at {ALPACA.name} beside the project")
+    with gzip.open(ALPACA, "rt", encoding="utf-8") as lines:
+        return [json.loads(line) for line in lines]

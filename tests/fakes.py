@@ -1,0 +1,89 @@
+"""An engine whose answers are scripted, for what is not about a model."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.types import Prompt, Usage
+
+Answer = Callable[[Prompt, SamplingParams, int | None], str | Exception]
+
+
+class ScriptedEngine:
+    """Answers `generate` by a function, and `loglikelihood` by minus the length.
+
+    Attributes:
+        generated: The prompts of all calls of `generate`.
+        scored: Prompts and continuations of all calls of `loglikelihood`.
+        running: Calls under way.
+        aborted: Calls that were cancelled.
+    """
+
+    name = "scripted"
+    default_template = "direct"
+
+    def __init__(
+        self,
+        answer: Answer | str = "an answer",
+        *,
+        delay: Callable[[Prompt], float] = lambda _: 0.0,
+        finish_reason: str = "stop",
+        logprobs: bool = True,
+        template: str = "direct",
+    ) -> None:
+        self.answer = answer
+        self.delay = delay
+        self.finish_reason = finish_reason
+        self.logprobs = logprobs
+        self.default_template = template
+        self.generated: list[Prompt] = []
+        self.scored: list[tuple[Prompt, str]] = []
+        self.seeds: list[int | None] = []
+        self.running = 0
+        self.most_running = 0
+        self.aborted = 0
+
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        self.generated.append(prompt)
+        self.seeds.append(seed)
+        text = self.answer if isinstance(self.answer, str) else self.answer(prompt, params, seed)
+        await self._work(prompt)
+        if isinstance(text, Exception):
+            raise text
+        ids = list(range(len(text.split()) + 1))
+        return Completion(
+            text=text,
+            reasoning=None,
+            finish_reason=self.finish_reason,  # type: ignore[arg-type]
+            token_ids=ids,
+            token_logprobs=[-0.5] * len(ids) if self.logprobs else None,
+            usage=Usage(prompt_tokens=10, generated_tokens=len(ids), seconds=0.1),
+        )
+
+    async def loglikelihood(
+        self, prompt: Prompt, continuation: str, *, close: bool = False
+    ) -> TokenScores:
+        self.scored.append((prompt, continuation))
+        await self._work(prompt)
+        length = float(len(prompt.messages[-1].content))
+        return TokenScores([1, 2], [-length, -length], Usage(prompt_tokens=10, scored_tokens=2))
+
+    async def _work(self, prompt: Prompt) -> None:
+        self.running += 1
+        self.most_running = max(self.most_running, self.running)
+        try:
+            await asyncio.sleep(self.delay(prompt))
+        except asyncio.CancelledError:
+            self.aborted += 1
+            raise
+        finally:
+            self.running -= 1
+
+    def with_options(self, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Self:
+        return self
+
+    def close(self) -> None:
+        pass
