@@ -1,0 +1,281 @@
+"""FLIP: what the model sees, what becomes of its answer, and what happens when things go wrong."""
+
+import json
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import pytest
+from fakes import ScriptedEngine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bestofn import loop
+from bestofn.engines.transformers import TransformersEngine
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.prompts import as_prompt
+from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
+from bestofn.types import Candidate, Prompt, Score
+
+INSTRUCTION = "Count from 3 to 9."
+
+
+def score(reward: Any, response: str, prompt: Any = INSTRUCTION, **fields: Any) -> Score:
+    candidate = Candidate(0, response, **fields)
+    (result,) = loop.run(reward.score(as_prompt(prompt), [candidate]))
+    assert (result.reason is None) != isnan(result.value)
+    return result
+
+
+# --- rule 3: the instruction never enters the backward prefix --------------------------------------
+
+TEXT = st.text(min_size=1, max_size=60).filter(str.strip)
+REWARDS: list[Callable[[ScriptedEngine], Any]] = [
+    lambda engine: FLIPReward(engine, template="direct"),
+    lambda engine: FLIPReward(engine, template="reasoned"),
+    lambda engine: FLIPReward(engine, samples=2, temperature=1.0),
+    FLIPLikelihood,
+]
+
+
+@pytest.mark.parametrize("make", REWARDS)
+@settings(max_examples=60, deadline=None)
+@given(response=TEXT, first=TEXT, second=TEXT, context=st.booleans())
+def test_prefix_does_not_depend_on_the_instruction(
+    make: Callable[[ScriptedEngine], Any], response: str, first: str, second: str, context: bool
+) -> None:
+    earlier = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi.")] if context else []
+    prefixes = []
+    for instruction in (first, second):
+        engine = ScriptedEngine("guess")
+        turns = [{"role": r, "content": c} for r, c in [*earlier, ("user", instruction)]]
+        score(make(engine), response, turns)
+        seen = engine.generated or [prompt for prompt, _ in engine.scored]
+        prefixes.append([prompt.messages for prompt in seen])
+    assert prefixes[0] == prefixes[1]
+    assert prefixes[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(response=TEXT, first=TEXT, second=TEXT)
+def test_system_target_does_not_leak_the_system_prompt(
+    response: str, first: str, second: str
+) -> None:
+    prefixes = []
+    for system in (first, second):
+        engine = ScriptedEngine("guess")
+        turns = [{"role": "system", "content": system}, {"role": "user", "content": "Hello."}]
+        score(FLIPReward(engine, target="system"), response, turns)
+        prefixes.append(engine.generated[0].messages)
+    assert prefixes[0] == prefixes[1]
+    assert "Hello." in prefixes[0][1].content
+
+
+def test_stripping_only_takes_away(tiny: TransformersEngine) -> None:
+    """With `strip` the prefix may depend on the instruction, but by words removed, none added."""
+    engine = ScriptedEngine("guess")
+    score(FLIPReward(engine, copy_guard="strip"), f"{INSTRUCTION} 3, 4, 5")
+    (prompt,) = engine.generated
+    assert INSTRUCTION not in prompt.messages[1].content
+    assert "3, 4, 5" in prompt.messages[1].content
+
+
+# --- FLIPReward -----------------------------------------------------------------------------------
+
+
+def test_value_is_the_similarity_of_the_inferred_instruction() -> None:
+    result = score(FLIPReward(ScriptedEngine("Count from 3 to 8.")), "3, 4, 5, 6, 7, 8")
+    assert result.value == pytest.approx(0.8)
+    assert result.inferred == ["Count from 3 to 8."]
+
+
+def test_json_template_reads_its_field() -> None:
+    answer = json.dumps({"reasoning": "Numbers.", "instruction": INSTRUCTION})
+    result = score(FLIPReward(ScriptedEngine(answer), template="reasoned"), "3, 4")
+    assert result.value == 1
+
+
+def test_template_auto_is_the_engines_own() -> None:
+    assert FLIPReward(ScriptedEngine(template="reasoned")).template.field == "instruction"
+    assert FLIPReward(ScriptedEngine(template="direct")).template.field is None
+
+
+@pytest.mark.parametrize(
+    ("engine", "template", "reason"),
+    [
+        (ScriptedEngine("Count from 3"), "reasoned", "no JSON"),
+        (ScriptedEngine(""), "direct", "empty"),
+        (ScriptedEngine("Count fr", finish_reason="length"), "direct", "truncated"),
+        (ScriptedEngine(lambda *_: EngineError("it broke")), "direct", "it broke"),
+        (ScriptedEngine(lambda *_: ContextLengthError(900, 10)), "direct", "too long"),
+    ],
+)
+def test_failures_are_reasons(engine: ScriptedEngine, template: str, reason: str) -> None:
+    result = score(FLIPReward(engine, template=template), "3, 4, 5")
+    assert isnan(result.value)
+    assert reason in str(result.reason)
+
+
+@pytest.mark.parametrize("make", REWARDS)
+def test_responses_that_cannot_be_inverted(make: Callable[[ScriptedEngine], Any]) -> None:
+    engine = ScriptedEngine("guess")
+    assert score(make(engine), "  \n").reason == "empty response"
+    failed = score(make(engine), "", finish_reason="error", error="prompt too long")
+    assert failed.reason == "no response: prompt too long"
+    assert not engine.generated
+    assert not engine.scored
+
+
+def test_several_samples_are_averaged_and_reproducible() -> None:
+    guesses = iter(["Count from 3 to 9.", "nothing alike", ""])
+    engine = ScriptedEngine(lambda *_: next(guesses))
+    result = score(FLIPReward(engine, samples=3, temperature=1.0, seed=5), "3, 4")
+    assert result.value == pytest.approx(0.5)
+    assert result.inferred == ["Count from 3 to 9.", "nothing alike"]
+    assert "some_inferences_failed" in result.flags
+    again = ScriptedEngine("guess")
+    score(FLIPReward(again, samples=3, temperature=1.0, seed=5), "3, 4")
+    assert again.seeds == engine.seeds
+    assert len(set(engine.seeds)) == 3
+    assert FLIPReward(again).params.temperature == 0
+
+
+def test_any_similarity() -> None:
+    result = score(FLIPReward(ScriptedEngine("x"), similarity=lambda a, b: 0.25), "3, 4")
+    assert result.value == 0.25
+
+
+def test_multi_turn_prompts_are_context_and_target() -> None:
+    engine = ScriptedEngine("And\nthen?")
+    turns = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "Line one\nuser: line two"},
+        {"role": "assistant", "content": "Hi."},
+        {"role": "user", "content": "And\nthen?"},
+    ]
+    result = score(FLIPReward(engine), "Then nothing.", turns)
+    content = engine.generated[0].messages[1].content
+    assert result.value == 1
+    for known in ("System: Be brief.", "User: Line one\nuser: line two", "Assistant: Hi."):
+        assert known in content
+    assert "And\nthen?" not in content
+
+
+def test_system_target_needs_a_system_prompt() -> None:
+    reward = FLIPReward(ScriptedEngine("Be brief."), target="system")
+    assert "no system message" in str(score(reward, "ok").reason)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]
+    assert score(reward, "ok", turns).value == 1
+
+
+@pytest.mark.parametrize(
+    ("guard", "flags", "kept"),
+    [
+        ("off", [], True),
+        ("flag", ["quotes_instruction"], True),
+        ("strip", ["quotes_instruction"], False),
+    ],
+)
+def test_copy_guard(guard: Any, flags: list[str], kept: bool) -> None:
+    engine = ScriptedEngine("guess")
+    result = score(FLIPReward(engine, copy_guard=guard), f"{INSTRUCTION} Is: 3, 4")
+    assert result.flags == flags
+    assert (INSTRUCTION in engine.generated[0].messages[1].content) is kept
+
+
+def test_a_response_of_nothing_but_the_quote_is_empty_once_stripped() -> None:
+    result = score(FLIPReward(ScriptedEngine("guess"), copy_guard="strip"), INSTRUCTION)
+    assert result.reason == "empty response"
+    assert result.flags == ["quotes_instruction"]
+
+
+def test_reasoning_is_not_scored() -> None:
+    engine = ScriptedEngine("guess")
+    score(FLIPReward(engine), "3, 4", reasoning="The user asks to count from 3 to 9.")
+    assert "user asks" not in engine.generated[0].messages[1].content
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"samples": 0},
+        {"samples": 3},
+        {"temperature": -1.0},
+        {"similarity": "bleu"},
+        {"target": "assistant"},
+        {"copy_guard": "maybe"},
+        {"template": "nonesuch"},
+        {"max_tokens": 0},
+    ],
+)
+def test_bad_options(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        FLIPReward(ScriptedEngine(), **options)
+
+
+# --- FLIPLikelihood -------------------------------------------------------------------------------
+
+
+def test_likelihood_scores_the_instruction_with_its_closing_token(
+    tiny: TransformersEngine,
+) -> None:
+    reward = FLIPLikelihood(tiny)
+    result = score(reward, "3, 4, 5, 6, 7, 8, 9")
+    prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), "3, 4, 5, 6, 7, 8, 9"))
+    expected = loop.run(tiny.loglikelihood(prefix, INSTRUCTION, close=True))
+    assert expected.token_ids[-1] == tiny._chat.tokenizer.eos_token_id
+    mean = sum(expected.token_logprobs) / len(expected.token_logprobs)
+    assert result.value == pytest.approx(mean, abs=1e-5)
+    assert result.usage.scored_tokens == len(expected.token_ids)
+    assert result.usage.generated_tokens == 0
+
+
+def test_likelihood_prefers_the_right_response(tiny: TransformersEngine) -> None:
+    reward = FLIPLikelihood(tiny)
+    instruction = "Write Ivy, age 31, baker, as JSON."
+    right = score(reward, '{"name": "Ivy", "age": 31, "job": "baker"}', instruction)
+    wrong = score(reward, '{"name": "Ivy", "age": 64, "job": "baker"}', instruction)
+    assert right.value > wrong.value + 0.2
+
+
+def test_forward_weight_mixes_in_the_generators_own_probability() -> None:
+    engine = ScriptedEngine()
+    plain = score(FLIPLikelihood(engine), "3, 4", mean_logprob=-2.0)
+    mixed = score(FLIPLikelihood(engine, forward_weight=0.5), "3, 4", mean_logprob=-2.0)
+    assert mixed.value == pytest.approx(plain.value - 1.0)
+
+
+def test_forward_weight_needs_log_probabilities() -> None:
+    with pytest.raises(ConfigError, match="log-probabilities"):
+        score(FLIPLikelihood(ScriptedEngine(), forward_weight=0.5), "3, 4")
+
+
+def test_likelihood_refuses_a_template_that_reasons() -> None:
+    with pytest.raises(ConfigError, match="instruction"):
+        FLIPLikelihood(ScriptedEngine(), template="reasoned")
+
+
+def test_a_response_longer_than_the_context_is_cut_and_flagged(tiny: TransformersEngine) -> None:
+    result = score(FLIPLikelihood(tiny), "lake, " * 2000)
+    assert "cut_to_context" in result.flags
+    assert result.value > -50
+
+
+def test_an_instruction_longer_than_the_context_fails_with_a_reason(
+    tiny: TransformersEngine,
+) -> None:
+    result = score(FLIPLikelihood(tiny), "3, 4", "Count! " * 600)
+    assert "too long" in str(result.reason)
+
+
+def test_real_responses(tiny: TransformersEngine, alpaca_rows: list[dict[str, Any]]) -> None:
+    """Real text gets a finite score or a reason; what did not fit is flagged."""
+    reward = FLIPLikelihood(tiny)
+    for row in alpaca_rows[:6]:
+        prompt: Prompt = as_prompt(row["prompt"], row["id"])
+        candidates = [Candidate(i, c["text"]) for i, c in enumerate(row["candidates"])]
+        scores = loop.run(reward.score(prompt, candidates))
+        for candidate, result in zip(candidates, scores, strict=True):
+            assert (result.reason is None) != isnan(result.value)
+            if len(candidate.text) > 3000:
+                assert result.flags or result.reason

@@ -1,0 +1,75 @@
+"""Templates: what is built in, what loads by path, what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from bestofn.errors import ConfigError
+from bestofn.rewards.templates import load_template
+
+
+@pytest.mark.parametrize("name", ["direct", "reasoned"])
+def test_order_suits_the_prefix_cache(name: str) -> None:
+    """System text and header first, then the response, then the cue; only the response varies."""
+    template = load_template(name)
+    first, second = template.fill("AAAA"), template.fill("BBBB")
+    assert first.messages[0] == second.messages[0]
+    before, after = first.messages[1].content.split("AAAA")
+    assert second.messages[1].content == f"{before}BBBB{after}"
+    assert before
+    assert after
+
+
+def test_context_stands_before_the_response() -> None:
+    text = load_template("direct").fill("RESPONSE", "User: Hello.").messages[1].content
+    assert text.index("User: Hello.") < text.index("RESPONSE")
+
+
+def test_the_target_is_named() -> None:
+    assert "system prompt" in load_template("direct").fill("x", "c", "system").messages[0].content
+
+
+def test_braces_in_responses_are_data() -> None:
+    response = '{"a": {response}} {context} {0}'
+    assert response in load_template("reasoned").fill(response).messages[1].content
+
+
+def test_the_papers_files_load_by_folder(tmp_path: Path) -> None:
+    (tmp_path / "FLIP_SYSTEM.prompt").write_text('Answer as {{"INFERRED INSTRUCTION": "..."}}')
+    (tmp_path / "FLIP_USER.prompt").write_text("Look:\n{response}\n")
+    template = load_template(tmp_path)
+    prompt = template.fill("RESPONSE")
+    assert prompt.messages[0].content == 'Answer as {"INFERRED INSTRUCTION": "..."}'
+    assert prompt.messages[1].content == "Look:\nRESPONSE\n"
+    assert template.field == "INFERRED INSTRUCTION"
+
+
+def test_a_yaml_file_loads_by_path(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("system: S\nuser: 'U {response}'\noutput: text\n")
+    assert load_template(path).fill("x").messages[1].content == "U x"
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("system: S\nuser: no place\noutput: text\n", "response"),
+        ("system: S\nuser: '{response}'\noutput: json\n", "field"),
+        ("system: S\nuser: '{response}'\noutput: text\ncolour: red\n", "colour"),
+        ("system: S\nuser: '{response} {instruction}'\noutput: text\n", "format string"),
+        ("system: '{'\nuser: '{response}'\noutput: text\n", "format string"),
+        ("system: [unclosed\n", "well formed"),
+    ],
+)
+def test_malformed_templates_are_refused(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=match):
+        load_template(path)
+
+
+def test_missing_templates_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="direct, reasoned"):
+        load_template("nonesuch")
+    with pytest.raises(ConfigError, match=r"FLIP_SYSTEM\.prompt"):
+        load_template(tmp_path)
