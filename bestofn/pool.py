@@ -4,13 +4,15 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.types import Candidate, Selection, Usage
+
+T = TypeVar("T")
 
 
 def to_row(selection: Selection) -> dict[str, Any]:
@@ -67,25 +69,28 @@ def from_row(row: Mapping[str, Any]) -> Selection:
         ConfigError: a field is missing or wrong; the message names it.
     """
     try:
-        prompt = as_prompt(row["prompt"], row["id"])
-        candidates = _CANDIDATES.validate_python(row["candidates"])
         selection = Selection(
-            prompt=prompt,
-            candidates=candidates,
+            prompt=as_prompt(row["prompt"], row["id"]),
+            candidates=_validated(_CANDIDATES, row, "candidates"),
             index=row["index"],
             reward=row["reward"],
             tie=row.get("tie", False),
             fallback=row.get("fallback", False),
-            usage=_USAGE.validate_python(row.get("usage", {})),
+            usage=_validated(_USAGE, {"usage": {}, **row}, "usage"),
         )
     except KeyError as error:
         raise ConfigError(f"the row has no field {error.args[0]!r}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"the row's field {where!r} is wrong: {first['msg']}") from None
     _check(selection)
     return selection
+
+
+def _validated(adapter: TypeAdapter[T], row: Mapping[str, Any], field: str) -> T:
+    try:
+        return adapter.validate_python(row[field])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, (field, *first["loc"])))
+        raise ConfigError(f"the row's field {where!r} is wrong: {first['msg']}") from None
 
 
 def _check(selection: Selection) -> None:

@@ -1,6 +1,7 @@
 """The embedded engine against plain, unbatched transformers, and its behaviour under load."""
 
 import asyncio
+import itertools
 import json
 import random
 from collections.abc import Awaitable, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM as AutoModel
 from transformers import (
     Gemma2Config,
     GPT2Config,
@@ -17,7 +19,6 @@ from transformers import (
     PreTrainedModel,
     Qwen3Config,
 )
-from transformers import AutoModelForCausalLM as AutoModel
 
 from bestofn import loop
 from bestofn.engines.base import Completion, SamplingParams, TokenScores, load_engine
@@ -247,7 +248,7 @@ def test_an_overlong_prompt_fails_alone(tiny: TransformersEngine) -> None:
     assert isinstance(result, Completion)
 
 
-# --- work that is shared, saved or given up ----------------------------------------------------------
+# --- work that is shared, saved or given up -------------------------------------------------------
 
 
 def computed(engine: TransformersEngine, calls: list[Awaitable[Any]]) -> tuple[int, list[Any]]:
@@ -256,9 +257,12 @@ def computed(engine: TransformersEngine, calls: list[Awaitable[Any]]) -> tuple[i
     return engine.stats.computed_tokens - before, results
 
 
-def fresh_prompt(serial: Iterator[int] = iter(range(10**6)), words: int = 40) -> str:
+SERIAL = itertools.count()
+
+
+def fresh_prompt(words: int = 40) -> str:
     """A prompt that no other test has put into the cache."""
-    return f"{next(serial)} " + "river, " * words
+    return f"{next(SERIAL)} " + "river, " * words
 
 
 def test_equal_prompts_are_computed_once(tiny: TransformersEngine) -> None:

@@ -27,7 +27,7 @@ def score(reward: Any, response: str, prompt: Any = INSTRUCTION, **fields: Any) 
     return result
 
 
-# --- rule 3: the instruction never enters the backward prefix --------------------------------------
+# --- rule 3: the instruction never enters the backward prefix -------------------------------------
 
 TEXT = st.text(min_size=1, max_size=60).filter(str.strip)
 REWARDS: list[Callable[[ScriptedEngine], Any]] = [
@@ -71,7 +71,7 @@ def test_system_target_does_not_leak_the_system_prompt(
     assert "Hello." in prefixes[0][1].content
 
 
-def test_stripping_only_takes_away(tiny: TransformersEngine) -> None:
+def test_stripping_only_takes_away() -> None:
     """With `strip` the prefix may depend on the instruction, but by words removed, none added."""
     engine = ScriptedEngine("guess")
     score(FLIPReward(engine, copy_guard="strip"), f"{INSTRUCTION} 3, 4, 5")
