@@ -8,7 +8,7 @@ from typing import Any
 
 from bestofn.thinking import is_unclosed, split_thinking
 
-MAX_CHARACTERS = 100_000  # of one output; a longer one is a runaway
+MAX_CHARACTERS = 20_000  # of one answer, several times the default token limit; longer: a runaway
 MAX_DEPTH = 50  # of nested brackets; an instruction needs one
 FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
 LABEL = re.compile(

@@ -84,8 +84,8 @@ FAILURES = {
     "cut inside the value": ('{"reasoning": "r", "instruction": "Write a poem ab', "truncated"),
     "unclosed thinking": ('<think>It could be {"instruction": "x"}', "unclosed thinking"),
     "thinking alone": ("<think>It rhymes.</think>", "empty"),
-    "a flood of braces": ("{" * 50_000, "no JSON"),
-    "a flood of brackets": ("[" * 50_000 + '{"instruction": "x"}', "no JSON"),
+    "a flood of braces": ("{" * 9_000, "no JSON"),
+    "a flood of brackets": ("[" * 9_000 + '{"instruction": "x"}', "no JSON"),
     "a runaway": ("x" * (MAX_CHARACTERS + 1), "too long"),
 }
 

@@ -1,18 +1,80 @@
 """The decoding batch: rows join when they are prefilled and leave when they are done."""
 
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 import torch
 
+from bestofn.engines.transformers.attention import Step
 from bestofn.engines.transformers.kv import BatchKV, Layers
 from bestofn.engines.transformers.requests import GenerateRequest
 from bestofn.engines.transformers.runner import Runner
-from bestofn.engines.transformers.sampling import PARAMS, RowParams, as_row, choose, uniforms
+from bestofn.engines.transformers.sampling import RowParams, choose, uniforms
 
-TRIM = 32  # columns of padding common to all rows before they are cut off
+SEGMENTS = 8  # at most; each costs an attention call in every layer
+SLACK = 32  # columns of padding that are not worth a segment, or a copy, of their own
+
+
+class Segment:
+    """Rows of similar length, all ending at the same column.
+
+    Attributes:
+        requests: One for each row.
+        kv: Their keys and values.
+        starts: The first column of each row, int64 `[rows]`.
+    """
+
+    def __init__(self, layers: int, device: torch.device) -> None:
+        self.requests: list[GenerateRequest] = []
+        self.kv = BatchKV(layers)
+        self.starts = torch.zeros(0, dtype=torch.int64, device=device)
+
+    def padding(self, length: int) -> int:
+        """Columns of padding that a new row of this length would have, or cause in each row."""
+        return abs(self.kv.columns - length)
+
+    def suits(self, length: int) -> bool:
+        shorter = min(self.kv.columns, length)
+        return self.padding(length) <= shorter + SLACK
+
+    def join(self, requests: Sequence[GenerateRequest], layers: list[Layers]) -> None:
+        before = self.kv.columns
+        self.kv.set_rows(len(self.requests), layers)
+        new = [self.kv.columns - len(request.ids) for request in requests]
+        shifted = self.starts + (self.kv.columns - before)
+        self.starts = torch.cat([shifted, shifted.new_tensor(new)])
+        self.requests += requests
+
+    def remove(self, leaving: set[int]) -> None:
+        """Takes out requests by `id`; the last rows fill the gaps."""
+        kept = [row for row, r in enumerate(self.requests) if id(r) not in leaving]
+        if len(kept) == len(self.requests):
+            return
+        count = len(kept)
+        movers = [row for row in kept if row >= count]
+        gaps = sorted(set(range(count)) - set(kept))
+        if movers:
+            source, target = torch.tensor(movers), torch.tensor(gaps)
+            self.kv.move(target, source)
+            self.starts[target] = self.starts[source]
+            for gap, mover in zip(gaps, movers, strict=True):
+                self.requests[gap] = self.requests[mover]
+        del self.requests[count:]
+        self.starts = self.starts[:count].clone()
+        if count:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Cuts off the padding that all rows have, once it is worth the copy."""
+        padding = int(self.starts.min())
+        if padding >= max(SLACK, self.kv.columns // 4):
+            self.kv.shift(-padding)
+            self.starts -= padding
 
 
 class DecodingBatch:
-    """The requests that are being decoded, a row each, all ending at the same column.
+    """The requests that are being decoded, a row each.
 
     Args:
         runner: The model.
@@ -22,23 +84,16 @@ class DecodingBatch:
     def __init__(self, runner: Runner, max_rows: int) -> None:
         self.runner = runner
         self.max_rows = max_rows
-        self.requests: list[GenerateRequest] = []
-        self.kv = BatchKV(runner.layers)
-        self.starts = np.zeros(max_rows, np.int64)  # first column of each row
-        self.params = np.zeros((max_rows, len(PARAMS)), np.float32)
-        self.seeds = np.zeros(max_rows, np.uint64)
-        self.seen: torch.Tensor | None = None  # [max_rows, vocabulary], if a penalty needs it
+        self.segments: list[Segment] = []
 
-    def __len__(self) -> int:
-        return len(self.requests)
+    @property
+    def requests(self) -> list[GenerateRequest]:
+        return [request for segment in self.segments for request in segment.requests]
 
-    def columns_at_end(self, request: GenerateRequest | None = None) -> int:
-        """How wide the batch may grow, with one more request in it if given."""
-        running = [self.kv.columns + r.remaining for r in self.requests]
-        if request is not None:
-            start = max(self.kv.columns if running else 0, len(request.ids))
-            running.append(start + request.remaining)
-        return max(running, default=0)
+    @property
+    def reserved(self) -> int:
+        """Tokens that the rows may grow to, padding included: at most as much again."""
+        return 2 * sum(request.final_length for request in self.requests)
 
     def start(
         self, requests: list[GenerateRequest], logits: torch.Tensor, layers: list[Layers]
@@ -53,73 +108,49 @@ class DecodingBatch:
         Returns:
             Those that are done after one token.
         """
-        params = np.array([as_row(request.params) for request in requests], np.float32)
-        seeds = np.array([request.seed for request in requests], np.uint64)
-        seen = None
-        if (params[:, PARAMS.index("repetition_penalty")] != 1).any():
-            seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
-            for row, request in enumerate(requests):
-                seen[row, list(request.ids)] = True
-        uniform = uniforms(seeds, np.zeros(len(requests), np.uint64))
-        rows = RowParams.of(params, logits.device)
-        done = self._take(requests, *choose(logits, rows, uniform, seen))
-        staying = [row for row, request in enumerate(requests) if request not in done]
-        if staying:
-            self._join(staying, requests, params, seeds, seen, layers)
+        done = self._draw(requests, logits)
+        finished = {id(request) for request in done}
+        joining: dict[Segment, list[int]] = defaultdict(list)
+        # The longest first: they open the segments that shorter ones may join.
+        for row in sorted(range(len(requests)), key=lambda row: -len(requests[row].ids)):
+            if id(requests[row]) not in finished:
+                joining[self._segment_for(len(requests[row].ids), joining)].append(row)
+        for segment, rows in joining.items():
+            segment.join([requests[row] for row in rows], [layers[row] for row in rows])
+            if segment not in self.segments:
+                self.segments.append(segment)
         return done
 
-    def _join(
-        self,
-        rows: list[int],
-        requests: list[GenerateRequest],
-        params: np.ndarray,
-        seeds: np.ndarray,
-        seen: torch.Tensor | None,
-        layers: list[Layers],
-    ) -> None:
-        first, end = len(self), len(self) + len(rows)
-        before = self.kv.columns
-        self.kv.set_rows(first, [layers[row] for row in rows])
-        self.starts[:first] += self.kv.columns - before
-        self.starts[first:end] = [self.kv.columns - len(requests[row].ids) for row in rows]
-        self.params[first:end] = params[rows]
-        self.seeds[first:end] = seeds[rows]
-        self.requests += [requests[row] for row in rows]
-        if seen is not None:
-            if self.seen is None:
-                self.seen = seen.new_zeros(self.max_rows, seen.shape[1])
-            self.seen[first:end] = seen[rows]
-            for row in range(first, end):
-                self.seen[row, self.requests[row].tokens[-1]] = True
+    def _segment_for(self, length: int, joining: dict[Segment, list[int]]) -> Segment:
+        """The segment in which a new row of this length wastes the least, or a new one."""
+        open_segments = dict.fromkeys([*self.segments, *joining])
+        nearest = min(open_segments, key=lambda s: s.padding(length), default=None)
+        if nearest is not None and (nearest.suits(length) or len(open_segments) >= SEGMENTS):
+            return nearest
+        new = Segment(self.runner.layers, self.runner.device)
+        new.kv.widen(length)
+        return new
 
     def step(self) -> list[GenerateRequest]:
         """One token for each row; the requests that are done have left the batch."""
-        count, columns, device = len(self), self.kv.columns, self.runner.device
-        starts = torch.from_numpy(self.starts[:count])
-        ids = torch.tensor([[request.tokens[-1]] for request in self.requests])
-        logits = self.runner.forward(
-            ids.to(device),
-            (columns - starts)[:, None].to(device),
-            (torch.arange(columns + 1) >= starts[:, None]).to(device),
-            self.kv,
-            (torch.arange(count, device=device), torch.zeros(count, dtype=torch.int64)),
-        )
-        self.runner.stats.computed_tokens += count
-        steps = np.array([len(request.tokens) for request in self.requests], np.uint64)
-        rows = RowParams.of(self.params[:count], device)
-        seen = None if self.seen is None else self.seen[:count]
-        tokens, logprobs = choose(logits, rows, uniforms(self.seeds[:count], steps), seen)
-        if seen is not None:
-            seen[torch.arange(count, device=device), tokens] = True
-        done = self._take(self.requests, tokens, logprobs)
+        requests = self.requests
+        positions = torch.cat([s.kv.columns - s.starts for s in self.segments])
+        ids = torch.tensor([request.tokens[-1] for request in requests])
+        logits = self.runner.decode(ids, positions, Step(self.segments))
+        done = self._draw(requests, logits)
         if done:
-            self.remove({id(request) for request in done})
+            self.remove(done)
         return done
 
-    def _take(
-        self, requests: list[GenerateRequest], tokens: torch.Tensor, logprobs: torch.Tensor
+    def _draw(
+        self, requests: Sequence[GenerateRequest], logits: torch.Tensor
     ) -> list[GenerateRequest]:
         """Appends a token to each request; returns those that are done."""
+        rows = RowParams.of(np.array([r.row for r in requests], np.float32), logits.device)
+        seeds = np.array([request.seed for request in requests], np.uint64)
+        steps = np.array([len(request.tokens) for request in requests], np.uint64)
+        seen = _seen(requests, logits) if rows.penalised else None
+        tokens, logprobs = choose(logits, rows, uniforms(seeds, steps), seen)
         done = []
         for request, token, logprob in zip(
             requests, tokens.tolist(), logprobs.tolist(), strict=True
@@ -130,26 +161,17 @@ class DecodingBatch:
                 done.append(request)
         return done
 
-    def remove(self, leaving: set[int]) -> None:
-        """Takes out requests by `id`; the last rows fill the gaps."""
-        kept = [row for row, r in enumerate(self.requests) if id(r) not in leaving]
-        count = len(kept)
-        if count == 0:
-            self.requests, self.kv, self.seen = [], BatchKV(self.runner.layers), None
-            return
-        movers = [row for row in kept if row >= count]
-        gaps = sorted(set(range(count)) - set(kept))
-        if movers:
-            source, target = torch.tensor(movers), torch.tensor(gaps)
-            self.kv.move(target, source)
-            for array in (self.starts, self.params, self.seeds):
-                array[gaps] = array[movers]
-            if self.seen is not None:
-                self.seen[target] = self.seen[source]
-            for gap, mover in zip(gaps, movers, strict=True):
-                self.requests[gap] = self.requests[mover]
-        del self.requests[count:]
-        padding = int(self.starts[:count].min())
-        if padding >= max(TRIM, self.kv.columns // 4):
-            self.kv.shift(-padding)
-            self.starts[:count] -= padding
+    def remove(self, requests: Iterable[GenerateRequest]) -> None:
+        leaving = {id(request) for request in requests}
+        for segment in self.segments:
+            segment.remove(leaving)
+        self.segments = [segment for segment in self.segments if segment.requests]
+
+
+def _seen(requests: Sequence[GenerateRequest], logits: torch.Tensor) -> torch.Tensor:
+    """The tokens that occurred in each request, bool like the logits."""
+    seen = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, request in enumerate(requests):
+        if request.params.repetition_penalty != 1:
+            seen[row, [*request.ids, *request.tokens]] = True
+    return seen.to(logits.device)

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat
+from bestofn.engines.transformers import attention
 from bestofn.engines.transformers.kv import PrefixCache
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
 from bestofn.engines.transformers.runner import Runner, Stats
@@ -59,6 +60,7 @@ class TransformersEngine:
         **model_options: Any,
     ) -> None:
         self.name = name or f"hf:{model}"
+        self.folder = model
         for option, value in (("max_rows", max_rows), ("wave_tokens", wave_tokens)):
             if value < 1:
                 raise ConfigError(f"{option} must be at least 1, not {value}")
@@ -186,6 +188,7 @@ def _load(
             "give a model folder or the name of a repository"
         ) from error
     _check_architecture(model, loaded)
+    loaded.set_attn_implementation(attention.NAME)
     return loaded.to(device).eval()
 
 
@@ -214,8 +217,10 @@ def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
     """This engine moves rows to other columns, which only position-explicit attention allows."""
     layers = set(getattr(loaded.config.get_text_config(), "layer_types", None) or ())
     other = layers - {"full_attention", "sliding_attention"}
-    if other or "position_ids" not in inspect.signature(loaded.forward).parameters:
-        kind = ", ".join(sorted(other)) or "attention without explicit positions"
+    explicit = "position_ids" in inspect.signature(loaded.forward).parameters
+    sdpa = loaded.config.get_text_config()._attn_implementation == "sdpa"
+    if other or not explicit or not sdpa:
+        kind = ", ".join(sorted(other)) or "attention that is not sdpa with explicit positions"
         raise EngineError(
             f"model {model!r} has {kind}, which the transformers engine does not run; "
             "serve it with an engine of its own"

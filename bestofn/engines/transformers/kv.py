@@ -5,7 +5,7 @@
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import groupby
 
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
@@ -42,7 +42,11 @@ class BatchLayer(CacheLayerMixin):
         self.keys[:rows, :, self.columns : end] = key_states
         self.values[:rows, :, self.columns : end] = value_states
         self.columns = end
-        return self.keys[:rows, :, :end], self.values[:rows, :, :end]
+        return self.filled(rows)
+
+    def filled(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Views of the first rows, of the columns that are filled."""
+        return self.keys[:rows, :, : self.columns], self.values[:rows, :, : self.columns]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.columns + query_length, 0
@@ -88,19 +92,27 @@ class BatchKV(Cache):
 
         The batch grows to the left where a sequence is longer than it is wide.
         """
-        width = max(layers[0][0].shape[1] for layers in rows)
-        if width > self.columns:
-            self.shift(width - self.columns)
+        self.widen(max(layers[0][0].shape[1] for layers in rows))
+        # Candidates of one prompt stand together: one copy writes them all.
+        runs: list[tuple[tuple[int, int], Layers]] = []
+        for _, run in groupby(enumerate(rows, first), key=lambda item: id(item[1])):
+            places, same = zip(*run, strict=True)
+            runs.append(((places[0], places[-1] + 1), same[0]))
         for index, layer in enumerate(self.layers):
             keys, values = rows[0][index]
             end = layer.columns
             total = first + len(rows)
             layer.keys = _with_room(layer.keys, keys.unsqueeze(0), total, end, end)
             layer.values = _with_room(layer.values, values.unsqueeze(0), total, end, end)
-            for row, layers in enumerate(rows, first):
+            for (start, stop), layers in runs:
                 keys, values = layers[index]
-                layer.keys[row, :, end - keys.shape[1] : end] = keys
-                layer.values[row, :, end - keys.shape[1] : end] = values
+                layer.keys[start:stop, :, end - keys.shape[1] : end] = keys
+                layer.values[start:stop, :, end - keys.shape[1] : end] = values
+
+    def widen(self, columns: int) -> None:
+        """Makes room on the left for rows of this length."""
+        if columns > self.columns:
+            self.shift(columns - self.columns)
 
     def shift(self, by: int) -> None:
         """Moves every row `by` columns to the right, or to the left where `by` is negative."""
@@ -181,7 +193,6 @@ class PrefixCache:
         self.tokens = 0
         self._blocks: dict[int, tuple[_Span, int]] = {}  # block key -> span, tokens of it
         self._recent: OrderedDict[int, _Span] = OrderedDict()
-        self._serial = count()
 
     def match(self, ids: tuple[int, ...], keys: list[int], limit: int) -> Prefix:
         """The longest cached prefix of `ids`, of at most `limit` tokens."""
@@ -236,7 +247,8 @@ class PrefixCache:
             oldest = next(span for span in self._recent.values() if not span.children)
             del self._recent[id(oldest)]
             for key in oldest.keys:
-                if self._blocks[key][0] is oldest:
+                # Another span may have held the same block first, and be gone already.
+                if key in self._blocks and self._blocks[key][0] is oldest:
                     del self._blocks[key]
             if oldest.parent is not None:
                 oldest.parent.children -= 1

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bestofn.engines.base import SamplingParams
 from bestofn.engines.transformers.kv import block_keys
+from bestofn.engines.transformers.sampling import as_row
 from bestofn.types import FinishReason, Usage
 
 
@@ -58,10 +59,17 @@ class GenerateRequest(Request):
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
+    row: tuple[float, ...] = field(init=False)
+    """The parameters as the sampler reads them."""
+
+    def __post_init__(self) -> None:
+        Request.__post_init__(self)
+        self.row = as_row(self.params)
 
     @property
-    def remaining(self) -> int:
-        return self.limit - len(self.tokens)
+    def final_length(self) -> int:
+        """Tokens of prompt and response at most."""
+        return len(self.ids) + self.limit
 
     def finished(self) -> bool:
         """Whether the token just appended is the last; sets `finish_reason`."""

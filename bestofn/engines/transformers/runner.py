@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 
 import torch
 from transformers import PreTrainedModel
+from transformers.cache_utils import Cache
 
+from bestofn.engines.transformers.attention import Step, decoding
 from bestofn.engines.transformers.kv import BatchKV, Layers, Prefix
 
 
@@ -78,8 +80,8 @@ class Runner:
         self,
         ids: torch.Tensor,
         positions: torch.Tensor,
-        mask: torch.Tensor,
-        kv: BatchKV,
+        mask: torch.Tensor | None,
+        kv: Cache,
         picked: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
         """One forward pass that appends to `kv`.
@@ -87,7 +89,7 @@ class Runner:
         Args:
             ids: int64 `[rows, new]`.
             positions: int64 `[rows, new]`.
-            mask: bool `[rows, columns + new]`, False at padding.
+            mask: bool `[rows, columns + new]`, False at padding; None where `kv` brings its own.
             kv: Keys and values of the columns so far.
             picked: Rows and new columns, each int64 `[picked]`, whose logits are wanted.
 
@@ -111,6 +113,29 @@ class Runner:
         self.stats.forward_seconds += time.perf_counter() - started
         self.stats.forward_passes += 1
         return logits.float()
+
+    def decode(self, ids: torch.Tensor, positions: torch.Tensor, step: Step) -> torch.Tensor:
+        """One token for each row of all segments.
+
+        Args:
+            ids: int64 `[rows]`, each row's last token.
+            positions: int64 `[rows]`, its position.
+            step: The segments that the rows belong to.
+
+        Returns:
+            float32 `[rows, vocabulary]`.
+        """
+        rows = torch.arange(len(ids), device=self.device)
+        with decoding(step):
+            logits = self.forward(
+                ids.to(self.device)[:, None],
+                positions.to(self.device)[:, None],
+                None,
+                step,
+                (rows, torch.zeros_like(rows)),
+            )
+        self.stats.computed_tokens += len(ids)
+        return logits
 
     def prefill(self, batch: Sequence[Fresh]) -> tuple[BatchKV, list[torch.Tensor], list[Layers]]:
         """Computes new sequences, right-padded behind their left-padded cached prefixes.

@@ -35,9 +35,9 @@ def uniforms(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
 PARAMS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-def as_row(params: SamplingParams) -> list[float]:
+def as_row(params: SamplingParams) -> tuple[float, ...]:
     """The parameters as one row of the matrix that `RowParams.of` reads."""
-    return [float(getattr(params, name)) for name in PARAMS]
+    return tuple(float(getattr(params, name)) for name in PARAMS)
 
 
 @dataclass(slots=True)

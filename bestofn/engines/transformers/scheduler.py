@@ -109,7 +109,7 @@ class Scheduler(threading.Thread):
 
     def _drop_cancelled(self) -> None:
         self.waiting = [request for request in self.waiting if not request.future.cancelled()]
-        gone = {id(request) for request in self.batch.requests if request.future.cancelled()}
+        gone = [request for request in self.batch.requests if request.future.cancelled()]
         if gone:
             self.batch.remove(gone)
 
@@ -125,12 +125,12 @@ class Scheduler(threading.Thread):
         groups: dict[tuple[tuple[int, ...], int], Group] = {}
         computing: set[int] = set()
         left: list[Request] = []
-        joining, width = 0, self.batch.columns_at_end()
+        rows, reserved = len(self.batch.requests), self.batch.reserved
         for request in self.waiting:
             if isinstance(request, GenerateRequest):
-                wider = max(width, self.batch.columns_at_end(request))
-                rows = len(self.batch) + joining + 1
-                if rows > self.batch.max_rows or (rows > 1 and rows * wider > self.kv_tokens):
+                wanted = 2 * request.final_length
+                full = rows >= self.batch.max_rows or reserved + wanted > self.kv_tokens
+                if rows and full:
                     left.append(request)
                     continue
             key = request.ids, request.wanted
@@ -145,7 +145,7 @@ class Scheduler(threading.Thread):
                 groups[key].fresh = Fresh(request.ids, prefix, request.wanted)
             groups[key].append(request)
             if isinstance(request, GenerateRequest):
-                joining, width = joining + 1, wider
+                rows, reserved = rows + 1, reserved + wanted
         self.waiting = left
         return list(groups.values())
 
@@ -180,7 +180,9 @@ class Scheduler(threading.Thread):
         starting: list[tuple[GenerateRequest, int]] = []
         for index, group in enumerate(wave):
             fresh = group.fresh
-            self.cache.insert(fresh.ids, group[0].keys, fresh.prefix, layers[index])
+            # What stands behind the prompt is read by nobody else.
+            prompt = fresh.ids[: fresh.wanted + 1]
+            self.cache.insert(prompt, group[0].keys, fresh.prefix, layers[index])
             for position, request in enumerate(group):
                 request.cached_tokens = min(
                     fresh.prefix.tokens if position == 0 else len(fresh.ids),

@@ -1,0 +1,204 @@
+"""Measures the embedded model: what the model card reports, as Markdown and JSON.
+
+    python recipes/tiny/evaluate.py [--engine hf:OUT] [--tasks 320] [-m 32] [--json FILE]
+
+Draws a pool of M candidates for each held-out instruction of the evaluation set at temperature 1
+and reports, for each selector and N, the share of instructions whose selected answer is right:
+its expectation over all subsets of size N, with 95 % intervals over instructions.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+
+from bestofn import FLIPLikelihood, FLIPReward, load_engine, loop
+from bestofn.engines.base import Engine
+from bestofn.estimators import best_of_n, bootstrap_mean
+from bestofn.experiments.selectors import (
+    GOLD,
+    ScoredPool,
+    SelectorCurve,
+    default_selectors,
+    draw_pools,
+    selector_curves,
+)
+from bestofn.prompts import as_prompt
+from bestofn.rewards.base import RewardModel
+from bestofn.tiny import Task, answer, heldout_tasks, verify
+from bestofn.types import Candidate
+
+NS = [1, 2, 4, 8, 16]
+WEIGHTS = [0.1, 0.25, 0.5, 1.0, 2.0]
+TUNING_SEED = 7  # another draw of held-out instructions than the evaluation set's
+
+
+def within_prompt_auc(pools: list[ScoredPool], name: str) -> float:
+    """Probability that a right candidate scores above a wrong one of the same prompt."""
+    rates = []
+    for pool in pools:
+        gold = np.array(pool.values(GOLD)) > 0
+        values = np.nan_to_num(np.array(pool.values(name)), nan=-np.inf)
+        right, wrong = values[gold], values[~gold]
+        if len(right) and len(wrong):
+            above = (right[:, None] > wrong) + 0.5 * (right[:, None] == wrong)
+            rates.append(above.mean())
+    return float(np.mean(rates))
+
+
+def tuned_weight(pools: list[ScoredPool]) -> float:
+    """The weight of the forward log-probability that does best on the tuning instructions."""
+    gold = np.array([pool.values(GOLD) for pool in pools])
+    backward = np.array([pool.values("flip-likelihood") for pool in pools])
+    forward = np.array([pool.values("mean-logprob") for pool in pools])
+    return max(WEIGHTS, key=lambda w: best_of_n(backward + w * forward, gold, [16]).mean())
+
+
+def mixed(pools: list[ScoredPool], weight: float) -> str:
+    """Adds the mix to every candidate's scores, under the name returned."""
+    name = f"flip-likelihood, forward_weight={weight:g}"
+    for pool in pools:
+        for candidate in pool.candidates:
+            score = candidate.scores["flip-likelihood"]
+            assert candidate.mean_logprob is not None
+            mix = score.value + weight * candidate.mean_logprob
+            candidate.scores[name] = type(score)(mix, score.reason)
+    return name
+
+
+def preference(reward: RewardModel, cases: list[tuple[str, str, str]]) -> dict[str, float]:
+    """How often a reward prefers a bad response to a right one, and how often it ties.
+
+    Args:
+        reward: Pointwise.
+        cases: Instruction, right response, bad response.
+    """
+    worse = ties = failed = 0
+    for instruction, right, bad in cases:
+        pair = [Candidate(0, right), Candidate(1, bad)]
+        first, second = (s.value for s in loop.run(reward.score(as_prompt(instruction), pair)))
+        worse += second > first
+        ties += second == first
+        failed += bool(np.isnan(first) or np.isnan(second))
+    count = len(cases)
+    return {"prefers_bad": worse / count, "ties": ties / count, "failed": failed / count}
+
+
+def wrong_results(tasks: list[Task]) -> list[tuple[str, str, str]]:
+    """Sums and differences that are off by a little, on the right numbers."""
+    rng, cases = Random(0), []
+    for task in tasks:
+        if task.family in ("add", "subtract"):
+            right = answer(task, rng)
+            head, result = right.rsplit(" ", 1)
+            cases.append(
+                (task.instruction, right, f"{head} {int(result) + rng.choice([1, 2, 10])}")
+            )
+    return cases
+
+
+def quotes(tasks: list[Task]) -> list[tuple[str, str, str]]:
+    """The instruction itself as the response."""
+    rng = Random(0)
+    return [(task.instruction, answer(task, rng), task.instruction) for task in tasks]
+
+
+def lengths(pools: list[ScoredPool]) -> dict[str, float]:
+    counts = [c.token_count or 0 for pool in pools for c in pool.candidates]
+    shares = np.quantile(counts, [0.05, 0.5, 0.95, 1.0])
+    return dict(zip(("5 %", "median", "95 %", "longest"), map(float, shares), strict=True))
+
+
+def by_family(pools: list[ScoredPool], tasks: list[Task]) -> dict[str, dict[str, float]]:
+    """pass@1 and selection at 16 for each family."""
+    rows: dict[str, dict[str, float]] = {}
+    for family in dict.fromkeys(task.family for task in tasks):
+        chosen = [p for p, t in zip(pools, tasks, strict=True) if t.family == family]
+        curves = selector_curves(chosen, ["random", "flip", "flip-likelihood", GOLD], [16])
+        rows[family] = {curve.name: float(curve.accuracy.mean[0]) for curve in curves}
+    return rows
+
+
+def table(curves: list[SelectorCurve]) -> str:
+    def cell(curve: SelectorCurve, i: int) -> str:
+        interval = curve.accuracy
+        return f"{interval.mean[i]:.3f} [{interval.low[i]:.3f}, {interval.high[i]:.3f}]"
+
+    lines = ["| selector | " + " | ".join(f"N={n}" for n in NS) + " |", "|---" * 6 + "|"]
+    lines += [
+        f"| {curve.name} | " + " | ".join(cell(curve, i) for i in range(len(NS))) + " |"
+        for curve in curves
+    ]
+    return "\n".join(lines)
+
+
+def as_json(curve: SelectorCurve) -> dict[str, Any]:
+    parts: dict[str, Any] = {"ties": curve.ties.tolist(), "failures": curve.failures.tolist()}
+    for name in ("accuracy", "gain"):
+        interval = getattr(curve, name)
+        parts[name] = {k: getattr(interval, k).tolist() for k in ("mean", "low", "high")}
+    return parts
+
+
+def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
+    selectors = [
+        *default_selectors(engine),
+        FLIPReward(engine, samples=4, temperature=1.0, name="flip, 4 samples"),
+    ]
+    started = time.perf_counter()
+    pools = list(draw_pools(engine, tasks, m, 0, selectors))
+    seconds = time.perf_counter() - started
+    tuning = list(draw_pools(engine, heldout_tasks(120, TUNING_SEED), 16, 0, selectors[:-1]))
+    mix = mixed(pools, tuned_weight(tuning))
+    names = [*(selector.name for selector in selectors), mix]
+    curves = selector_curves(pools, names, NS)
+    print(table(curves), "\n")
+    paired = bootstrap_mean(
+        best_of_n([p.values("flip-likelihood") for p in pools], gold(pools), NS)
+        - best_of_n([p.values("flip") for p in pools], gold(pools), NS)
+    )
+    rewards = [FLIPReward(engine), FLIPLikelihood(engine)]
+    strict = [FLIPReward(engine, copy_guard="strip"), FLIPLikelihood(engine, copy_guard="strip")]
+    return {
+        "tasks": len(tasks),
+        "m": m,
+        "seconds": seconds,
+        "candidates_per_second": len(tasks) * m / seconds,
+        "lengths": lengths(pools),
+        "ns": NS,
+        "curves": {curve.name: as_json(curve) for curve in curves},
+        "likelihood_minus_flip": {k: getattr(paired, k).tolist() for k in ("mean", "low", "high")},
+        "auc": {name: within_prompt_auc(pools, name) for name in names},
+        "by_family": by_family(pools, tasks),
+        "wrong_results": {r.name: preference(r, wrong_results(tasks)) for r in rewards},
+        "quotes": {r.name: preference(r, quotes(tasks)) for r in rewards},
+        "quotes_stripped": {r.name: preference(r, quotes(tasks)) for r in strict},
+    }
+
+
+def gold(pools: list[ScoredPool]) -> list[list[float]]:
+    return [pool.values(GOLD) for pool in pools]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--engine", default="tiny")
+    parser.add_argument("--tasks", type=int, default=320)
+    parser.add_argument("-m", type=int, default=32)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    tasks = heldout_tasks(args.tasks)
+    assert all(verify(task.instruction, answer(task, Random(0))) for task in tasks)
+    report = measure(load_engine(args.engine), tasks, args.m)
+    text = json.dumps(report, indent=1)
+    print(text)
+    if args.json:
+        args.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
