@@ -29,7 +29,8 @@ def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
     Exact over all subsets of size n drawn without replacement, ties broken at random. With
     samples sorted by proxy, C(h, n) / C(M, n) is the probability that all n lie among the h
     lowest; a tie group that ends at h and starts above l is chosen from with the difference of
-    the two, and contributes its mean value. For binary values with proxy = value this is pass@k.
+    the two, and contributes its mean value. For binary values with proxy = value this is pass@k
+    (arXiv 2107.03374).
 
     Args:
         proxy: `[prompts, M]`, NaN where scoring failed.
@@ -71,26 +72,35 @@ def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
     Draws that all failed count as a failure, not as a tie. Arguments: `best_of_n`.
     """
     proxies = _matrix(proxy, "proxy")
-    _, _, ends = _tie_groups(proxies)
-    prompts, size = proxies.shape
-    _check_sizes(ns, size)
-    # A sole best at a sorted place: it is drawn, and the others all lie below its tie group.
-    place = np.arange(size)
-    starts = np.ones_like(ends)
-    starts[:, 1:] = ends[:, :-1]
-    below = np.maximum.accumulate(np.where(starts, place, 0), axis=1)
-    succeeded = np.cumsum(np.ones_like(proxies), axis=1) > np.isnan(proxies).sum(1, keepdims=True)
-    sole = np.zeros((prompts, len(ns)))
-    for column, n in enumerate(ns):
-        # C(below, n - 1) / C(M, n) = C(below, n - 1) / C(M, n - 1) * n / (M - n + 1).
-        others = _all_among_lowest(size, [n - 1], least=0)[:, 0] * n / (size - n + 1)
-        sole[:, column] = np.where(succeeded, others[below], 0.0).sum(axis=1)
-    return np.clip(1.0 - sole - failure_rate(proxies, ns), 0.0, 1.0)
+    size = proxies.shape[1]
+    sizes = _check_sizes(ns, size)
+    ordered, _, ends = _tie_groups(proxies)
+    groups = np.zeros_like(ordered)  # at the place where a tie group starts, how many it holds
+    groups[np.roll(ends, 1)] = _group_sizes(ends)
+    groups[np.isnan(ordered)] = 0.0
+    # A sole best: one of its group is drawn, and the others all lie among the h below the group.
+    # C(h, n - 1) / C(M, n) = C(h, n - 1) / C(M, n - 1) * n / (M - n + 1).
+    others = _all_among_lowest(size, sizes - 1, least=0)[:-1] * (sizes / (size - sizes + 1))
+    sole = groups @ others
+    rates: Array = np.clip(1.0 - sole - failure_rate(proxies, ns), 0.0, 1.0)
+    return rates
 
 
 def kl_upper_bound(ns: Sequence[int]) -> Array:
-    """Most that best-of-n may move the policy: log n - (n - 1) / n, in nats (arXiv 2401.01879)."""
-    sizes = np.asarray(ns, dtype=np.float64)
+    """Most that best-of-n may move the policy: log n - (n - 1) / n, in nats (arXiv 2401.01879).
+
+    Args:
+        ns: Sizes, each at least 1.
+
+    Returns:
+        `[len(ns)]`, an upper bound of KL(best-of-n || policy).
+
+    Raises:
+        ValueError: a size is not a whole number, or less than 1.
+    """
+    sizes = _whole_numbers(ns)
+    if sizes.min() < 1:
+        raise ValueError(f"each n must be at least 1, not {list(ns)}")
     return np.asarray(np.log(sizes) - (sizes - 1) / sizes)
 
 
@@ -98,6 +108,9 @@ def bootstrap_mean(
     values: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
     """Mean over prompts with a percentile interval from resampled prompts.
+
+    The percentile bootstrap of Efron and Tibshirani (1993, chapter 13), a prompt being the unit.
+    With a single prompt the interval is that prompt's value.
 
     Args:
         values: `[prompts]` or `[prompts, columns]`, finite. All columns share the resamples, and
@@ -119,8 +132,9 @@ def bootstrap_mean(
     prompts = len(data)
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, *data.shape[1:]))
-    for start in range(0, resamples, 256):  # bounds the memory of the counts
-        stop = min(start + 256, resamples)
+    rows = min(256, max(1, 2**22 // prompts))  # bounds the memory of the counts
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
         counts = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=stop - start)
         means[start:stop] = counts @ data / prompts
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -160,15 +174,19 @@ def _tie_groups(proxies: Array) -> tuple[Array, NDArray[np.intp], NDArray[np.boo
     return ordered, order, ends
 
 
+def _group_sizes(ends: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """How many each tie group holds: one number a group, all prompts in a row."""
+    return np.diff(np.flatnonzero(ends), prepend=-1)
+
+
 def _group_means(values: Array, ends: NDArray[np.bool_]) -> Array:
     """At each place the mean value of its tie group."""
-    flat_ends = np.flatnonzero(ends.ravel())
-    starts = np.concatenate([[0], flat_ends[:-1] + 1])
-    means = np.add.reduceat(values.ravel(), starts) / np.diff([*starts, values.size])
-    return np.repeat(means, np.diff([*starts, values.size])).reshape(values.shape)
+    held = _group_sizes(ends)
+    means = np.add.reduceat(values.ravel(), np.cumsum(held) - held) / held
+    return np.repeat(means, held).reshape(values.shape)
 
 
-def _all_among_lowest(size: int, ns: Sequence[int], least: int = 1) -> Array:
+def _all_among_lowest(size: int, ns: Sequence[int] | NDArray[np.int64], least: int = 1) -> Array:
     """C(h, n) / C(size, n) for h = 0..size and each n: `[size + 1, len(ns)]`.
 
     By the recurrence over h downwards from 1, C(h - 1, n) / C(h, n) = (h - n) / h.
@@ -181,10 +199,17 @@ def _all_among_lowest(size: int, ns: Sequence[int], least: int = 1) -> Array:
     return table
 
 
-def _check_sizes(ns: Sequence[int], size: int, least: int = 1) -> NDArray[np.int64]:
-    sizes = np.asarray(ns)
-    if sizes.ndim != 1 or not sizes.size or sizes.dtype.kind not in "iu":
-        raise ValueError(f"ns must be whole numbers, not {ns!r}")
+def _check_sizes(
+    ns: Sequence[int] | NDArray[np.int64], size: int, least: int = 1
+) -> NDArray[np.int64]:
+    sizes = _whole_numbers(ns)
     if sizes.min() < least or sizes.max() > size:
         raise ValueError(f"each n must be from {least} to the pool size {size}, not {list(ns)}")
     return sizes
+
+
+def _whole_numbers(ns: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
+    numbers = np.asarray(ns)
+    if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
+        raise ValueError(f"ns must be whole numbers, not {ns!r}")
+    return numbers.astype(np.int64)

@@ -8,12 +8,15 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import Future
 from functools import cache
 from itertools import islice
 from typing import Any, TypeVar
 
 A = TypeVar("A")
 T = TypeVar("T")
+
+GRACE = 1.5  # seconds that a cancelled coroutine gets to clean up
 
 
 @cache
@@ -25,18 +28,40 @@ def background_loop() -> asyncio.AbstractEventLoop:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result; an interrupt cancels it."""
-    future = asyncio.run_coroutine_threadsafe(coroutine, background_loop())
+    """The coroutine's result; an interrupt cancels it and waits until it has cleaned up."""
+    future, ended = _submit(coroutine)
     try:
         return future.result()
     except KeyboardInterrupt:
         future.cancel()
+        ended.wait(GRACE)
         raise
 
 
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
-    return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, background_loop()))
+    """The same from any loop: cancelling the wait cancels the coroutine."""
+    future, ended = _submit(coroutine)
+    try:
+        return await asyncio.wrap_future(future)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(ended.wait, GRACE)
+        raise
+
+
+def _submit(coroutine: Coroutine[Any, Any, T]) -> tuple[Future[T], threading.Event]:
+    """Starts a coroutine in the background loop; the event says that nothing of it runs any more.
+
+    A cancelled future is done at once, though its coroutine still has to clean up.
+    """
+    ended = threading.Event()
+
+    async def watched() -> T:
+        try:
+            return await coroutine
+        finally:
+            ended.set()
+
+    return asyncio.run_coroutine_threadsafe(watched(), background_loop()), ended
 
 
 def iterate(items: AsyncGenerator[T]) -> Iterator[T]:

@@ -2,43 +2,49 @@
 
 import re
 
-TAG = r"(?:think|thinking|reasoning)"
-BLOCK = re.compile(rf"<{TAG}>(.*?)</{TAG}>", re.IGNORECASE | re.DOTALL)
-OPENING = re.compile(rf"<{TAG}>", re.IGNORECASE)
-CLOSING = re.compile(rf"</{TAG}>", re.IGNORECASE)
+TAG = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
 
 
 def split_thinking(text: str, *, opened: bool = False) -> tuple[str | None, str]:
-    """Reasoning and answer of a model's output.
+    """Reasoning and answer of a model's output, in one pass over its tags.
+
+    A closing tag that nothing opened (the chat template did) makes everything before it reasoning;
+    an opening tag that is never closed makes everything behind it reasoning.
 
     Args:
         text: The output.
         opened: Whether the prompt ended in an opening tag, so that the output starts inside.
 
     Returns:
-        The reasoning, None where there is none, and the answer, stripped if there was any. An
-        unclosed tag makes everything behind it reasoning.
+        The reasoning, blocks joined by an empty line, None where there is none; and the answer,
+        stripped if there was any reasoning, else the text as it is.
     """
-    parts = []
-    closing = CLOSING.search(text)
-    first = OPENING.search(text)
-    if closing and (first is None or closing.start() < first.start()):
-        # The chat template opened the tag.
-        parts.append(text[: closing.start()])
-        text = text[closing.end() :]
-    elif opened and closing is None:
-        return text.strip(), ""
-    parts += BLOCK.findall(text)
-    text = BLOCK.sub("", text)
-    unclosed = OPENING.search(text)
-    if unclosed:
-        parts.append(text[unclosed.end() :])
-        text = text[: unclosed.start()]
-    if not parts:
+    reasoning, answer, _ = _split(text, opened)
+    if reasoning is None:
         return None, text
-    return "\n\n".join(part.strip() for part in parts), text.strip()
+    return "\n\n".join(filter(None, map(str.strip, reasoning))), "".join(answer).strip()
 
 
-def is_unclosed(text: str) -> bool:
-    """Whether the output ends inside a thinking tag."""
-    return OPENING.search(BLOCK.sub("", text)) is not None
+def is_unclosed(text: str, *, opened: bool = False) -> bool:
+    """Whether the output ends inside its reasoning."""
+    return _split(text, opened)[2]
+
+
+def _split(text: str, opened: bool) -> tuple[list[str] | None, list[str], bool]:
+    """Pieces of reasoning (None if there is no tag), pieces of answer, whether it ends inside."""
+    reasoning: list[str] = []
+    answer: list[str] = []
+    inside, start = opened, 0
+    for tag in TAG.finditer(text):
+        piece, start = text[start : tag.start()], tag.end()
+        if inside:
+            reasoning.append(piece)
+        elif tag[1]:
+            # Nothing opened this block: what looked like the answer so far was reasoning.
+            reasoning += [*answer, piece]
+            answer = []
+        else:
+            answer.append(piece)
+        inside = not tag[1]
+    (reasoning if inside else answer).append(text[start:])
+    return (reasoning if start or opened else None), answer, inside

@@ -1,5 +1,6 @@
 """The estimators against enumeration of every subset."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from itertools import combinations
 from math import comb, isnan, nan
@@ -18,8 +19,8 @@ from bestofn.estimators import (
     tie_rate,
 )
 
-PROXY = st.sampled_from([nan, -np.inf, 0.0, 1.0, 2.0, 2.5])
-POOL = st.lists(st.tuples(PROXY, st.floats(-10, 10)), min_size=1, max_size=7)
+PROXY = st.sampled_from([nan, -np.inf, 0.0, 1.0, 2.0, np.inf])
+POOL = st.lists(st.tuples(PROXY, st.floats(-10, 10)), min_size=1, max_size=8)
 
 
 def enumerate_draws(pool: list[tuple[float, float]], n: int) -> tuple[float, float, float]:
@@ -41,9 +42,8 @@ def test_equals_enumeration(pool: list[tuple[float, float]]) -> None:
     proxy, value = np.array(pool).T[:, None, :]
     ns = list(range(1, len(pool) + 1))
     expected = np.array([enumerate_draws(pool, n) for n in ns]).T
-    np.testing.assert_allclose(best_of_n(proxy, value, ns)[0], expected[0], atol=1e-12)
-    np.testing.assert_allclose(tie_rate(proxy, ns)[0], expected[1], atol=1e-12)
-    np.testing.assert_allclose(failure_rate(proxy, ns)[0], expected[2], atol=1e-12)
+    curves = [best_of_n(proxy, value, ns), tie_rate(proxy, ns), failure_rate(proxy, ns)]
+    np.testing.assert_allclose(np.concatenate(curves), expected, rtol=0, atol=1e-12)
 
 
 def test_is_pass_at_k_for_binary_values() -> None:
@@ -71,6 +71,43 @@ def test_order_of_candidates_does_not_count() -> None:
     np.testing.assert_allclose(
         best_of_n(proxy, value, ns), best_of_n(proxy[:, order], value[:, order], ns), atol=1e-12
     )
+    np.testing.assert_allclose(tie_rate(proxy, ns), tie_rate(proxy[:, order], ns), atol=1e-12)
+
+
+def test_all_of_the_pool_gives_the_mean_of_the_top_group() -> None:
+    proxy = [[3.0, 3.0, 1.0, nan], [nan, -np.inf, nan, nan], [nan] * 4]
+    value = [[1.0, 4.0, 9.0, 9.0], [9.0, 5.0, 9.0, 9.0], [1.0, 2.0, 3.0, 6.0]]
+    np.testing.assert_allclose(best_of_n(proxy, value, [4])[:, 0], [2.5, 5.0, 3.0])
+    np.testing.assert_array_equal(tie_rate(proxy, [4])[:, 0], [1, 0, 0])
+    np.testing.assert_array_equal(failure_rate(proxy, [4])[:, 0], [0, 0, 1])
+
+
+def test_a_pool_that_failed_is_a_uniform_choice() -> None:
+    proxy, value = np.full((1, 6), nan), np.arange(6.0)[None]
+    np.testing.assert_allclose(best_of_n(proxy, value, range(1, 7)), 2.5)
+    np.testing.assert_array_equal(failure_rate(proxy, range(1, 7)), 1)
+    np.testing.assert_array_equal(tie_rate(proxy, range(1, 7)), 0)
+
+
+def test_prompts_do_not_mix() -> None:
+    rng = np.random.default_rng(5)
+    proxy = rng.choice([nan, 0.0, 1.0], size=(30, 9))
+    value = rng.normal(size=(30, 9))
+    ns = [9, 2, 2, 5]  # any order, also twice
+    alone = [best_of_n(proxy[[row]], value[[row]], ns)[0] for row in range(30)]
+    np.testing.assert_allclose(best_of_n(proxy, value, ns), alone, atol=1e-12)
+    alone = [tie_rate(proxy[[row]], ns)[0] for row in range(30)]
+    np.testing.assert_allclose(tie_rate(proxy, ns), alone, atol=1e-12)
+
+
+@pytest.mark.parametrize(("h", "n"), [(1, 1), (700, 3), (512, 512), (1000, 512), (1023, 1023)])
+def test_probability_of_the_lowest_is_exact(h: int, n: int) -> None:
+    """With value 1 for the h lowest of 1,024, the expectation is C(h, n) / C(1024, n)."""
+    value = (np.arange(1024) < h).astype(float)[None]
+    exact = float(Fraction(comb(h, n), comb(1024, n)))
+    assert best_of_n(np.arange(1024.0)[None], value, [n])[0, 0] == pytest.approx(
+        exact, rel=1e-12, abs=0
+    )
 
 
 def test_large_pools_stay_exact() -> None:
@@ -81,7 +118,7 @@ def test_large_pools_stay_exact() -> None:
         value = np.zeros((1, size))
         value[0, place] = 1
         exact = Fraction(comb(place + 1, n) - comb(place, n), comb(size, n))
-        assert best_of_n(proxy, value, [n])[0, 0] == pytest.approx(float(exact), rel=1e-11)
+        assert best_of_n(proxy, value, [n])[0, 0] == pytest.approx(float(exact), rel=1e-11, abs=0)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +140,34 @@ def test_bad_input(proxy: object, value: object, ns: list[int], match: str) -> N
         best_of_n(proxy, value, ns)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("rate", [tie_rate, failure_rate])
+@pytest.mark.parametrize(
+    ("proxy", "ns", "match"),
+    [
+        ([1.0], [1], r"\[prompts, M\]"),
+        ([[]], [1], "not empty"),
+        ([[1.0]], [0], "from 1 to the pool size 1"),
+        ([[1.0]], [2], "from 1 to the pool size 1"),
+        ([[1.0]], [1.5], "whole numbers"),
+    ],
+)
+def test_bad_input_to_rates(
+    rate: Callable[..., object], proxy: object, ns: list[int], match: str
+) -> None:
+    with pytest.raises(ValueError, match=match):
+        rate(proxy, ns)
+
+
 def test_kl_bound() -> None:
     np.testing.assert_allclose(kl_upper_bound([1, 4]), [0, np.log(4) - 0.75])
+
+
+@pytest.mark.parametrize(
+    ("ns", "match"), [([0], "at least 1"), ([1.5], "whole numbers"), ([], "whole numbers")]
+)
+def test_kl_bound_bad_input(ns: list[int], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        kl_upper_bound(ns)
 
 
 def test_bootstrap_interval_covers_the_mean() -> None:
@@ -126,6 +189,30 @@ def test_columns_share_the_resamples() -> None:
     assert both.low[1] == pytest.approx(alone.low)
 
 
+def test_bootstrap_is_the_quantile_of_resampled_means() -> None:
+    """Also across the blocks in which the resamples are drawn."""
+    values = np.random.default_rng(6).normal(size=(7, 2))
+    counts = np.random.default_rng(9).multinomial(7, [1 / 7] * 7, size=600)
+    low, high = np.quantile(counts @ values / 7, [0.1, 0.9], axis=0)
+    interval = bootstrap_mean(values, resamples=600, level=0.8, seed=9)
+    np.testing.assert_allclose(interval.mean, values.mean(axis=0))
+    np.testing.assert_allclose(interval.low, low)
+    np.testing.assert_allclose(interval.high, high)
+
+
+def test_one_prompt_has_an_interval_of_no_width() -> None:
+    interval = bootstrap_mean([0.25])
+    assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
+
+
+def test_paired_difference_is_the_bootstrap_of_the_difference() -> None:
+    a, b = np.random.default_rng(7).normal(size=(2, 30, 3))
+    paired = paired_difference(a, b, resamples=300, level=0.9, seed=4)
+    plain = bootstrap_mean(a - b, resamples=300, level=0.9, seed=4)
+    for name in ("mean", "low", "high"):
+        np.testing.assert_array_equal(getattr(paired, name), getattr(plain, name))
+
+
 def test_paired_difference() -> None:
     rng = np.random.default_rng(4)
     a = rng.normal(size=60)
@@ -137,7 +224,17 @@ def test_paired_difference() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"values": []}, {"values": [nan]}, {"values": [1.0], "level": 1.0}]
+    "options",
+    [
+        {"values": []},
+        {"values": 1.0},
+        {"values": [[[1.0]]]},
+        {"values": [nan]},
+        {"values": [np.inf]},
+        {"values": [1.0], "level": 1.0},
+        {"values": [1.0], "level": 0.0},
+        {"values": [1.0], "resamples": 0},
+    ],
 )
 def test_bootstrap_bad_input(options: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"values|value|level"):

@@ -205,7 +205,7 @@ class FLIPReward(_InverseReward):
     def _parse(self, answer: Completion) -> Parsed:
         truncated = answer.finish_reason == "length"
         if not answer.text and answer.reasoning is not None:
-            return Parsed(reason="unclosed thinking" if truncated else "empty")
+            return Parsed(reason="unclosed_thinking" if truncated else "empty")
         if self.template.field is None:
             return parse_plain(answer.text, truncated=truncated)
         return parse_field(answer.text, self.template.field, truncated=truncated)

@@ -8,151 +8,217 @@ from typing import Any
 
 from bestofn.thinking import is_unclosed, split_thinking
 
-MAX_CHARACTERS = 20_000  # of one answer, several times the default token limit; longer: a runaway
-MAX_DEPTH = 50  # of nested brackets; an instruction needs one
-FENCE = re.compile(r"```[a-zA-Z]*\s*\n?(.*?)(?:```|\Z)", re.DOTALL)
+REPAIR_LIMIT = 8_000  # characters; the repair of hostile input takes quadratic time
+MAX_ATTEMPTS = 200  # failed decodings of one output; an honest one needs a few
+
+MARK = "\ufdd0"  # a noncharacter: no text holds it
+CUT = f"q{MARK}"  # begins with a letter, so that it can be a value, but not with a hex digit
+CLOSED = re.compile(r"[}\]]\s*(?:```\s*)?\Z")
+BREAK = r"[\s_\-*]"  # what varies between the spellings of a key
+FENCED = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
+START = re.compile(r'\{\s*"')  # of strict JSON objects with a key
+OBJECT = re.compile(r"""\{\s*(?:}|\\?["'`“‘]|\w[\w \-]*:)""")  # of anything meant as one
 LABEL = re.compile(
-    r"\A\W*(?:the\s+)?(?:(?:most\s+)?(?:plausible|likely|inferred|original)\s+)*"
-    r"(?:instruction|prompt|question|system prompt)(?:\s+is)?\**:\**\s*",
+    r"\A[\s*_#>]*(?:(?:here\s+is|the|user(?:['’]s)?|most|plausible|likely|inferred|original"
+    r"|reconstructed|system)\s+)*(?:instruction|prompt|question|指令)(?:\s+(?:is|was))?"
+    r"[\s*_]*[:：][\s*_]*",
     re.IGNORECASE,
 )
-QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "`": "`"}
+QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "」", "『": "』"}
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """The text, or the reason why there is none: exactly one of them.
+    """What was read from an output: the text, or the reason why there is none.
 
-    Reasons: "empty", "unclosed thinking", "no JSON", "missing field", "wrong type", "truncated",
-    "too long".
+    Attributes:
+        text: Never blank, without white space around it.
+        reason: "empty" (nothing written, or nothing under the field), "unclosed_thinking" (it ends
+            inside its reasoning), "no_json" (no JSON in the answer), "missing_field",
+            "wrong_type" (the field is no text), "truncated" (cut before the end of the text),
+            "too_long" (malformed, and more than a repair may take).
+
+    Raises:
+        ValueError: both are set, or neither.
     """
 
     text: str | None = None
     reason: str | None = None
 
+    def __post_init__(self) -> None:
+        if (self.text is None) == (self.reason is None):
+            raise ValueError("a Parsed holds either a text or a reason")
+
 
 def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
-    """The whole answer as the instruction, without a label and surrounding quotes.
+    """The whole answer as the instruction, without a label and one pair of surrounding quotes.
 
     Args:
         output: What the model wrote.
         truncated: Whether it was cut at the token limit: half an instruction is none.
     """
-    answer = _answer(output)
-    if answer.reason is not None or answer.text is None:
-        return answer
+    if is_unclosed(output):
+        return Parsed(reason="unclosed_thinking")
+    text = split_thinking(output)[1].strip()
+    if not text:
+        return Parsed(reason="empty")
     if truncated:
         return Parsed(reason="truncated")
-    text = LABEL.sub("", answer.text.strip("* \n")).strip()
-    if len(text) > 1 and QUOTES.get(text[0]) == text[-1] and text.count(text[-1]) <= 2:
-        text = text[1:-1].strip()
-    return Parsed(text) if text else Parsed(reason="empty")
+    unlabelled = LABEL.sub("", text)
+    if unlabelled == text:
+        return _as_text(LABEL.sub("", _unquote(text)))
+    return _as_text(_unquote(unlabelled))
 
 
 def parse_field(output: str, field: str, *, truncated: bool = False) -> Parsed:
     """A text field of the JSON object that the model was asked for.
 
-    JSON may be fenced, pretty-printed, surrounded by text, slightly malformed or cut off behind
-    the field. Where several objects hold the field the last one counts.
+    The JSON may be fenced, pretty-printed, nested one level, surrounded by text, malformed within
+    what `json_repair` mends, or cut behind the field. Of several objects with the field the last
+    counts.
 
     Args:
         output: What the model wrote.
-        field: The key; case, spaces, underscores and hyphens do not count.
+        field: The key; case, spaces, underscores, hyphens and asterisks do not count.
         truncated: Whether the output was cut at the token limit.
     """
-    answer = _answer(output)
-    if answer.reason is not None or answer.text is None:
-        return answer
-    text = answer.text
-    if _depth(text) > MAX_DEPTH:
-        return Parsed(reason="no JSON")
-    values = [value for data in _strict(text) for value in _lookup(data, field)]
-    if not values:
-        return _repaired(text, field, truncated)
-    return _as_text(values[-1])
-
-
-def _answer(output: str) -> Parsed:
-    """The output without its reasoning."""
-    if len(output) > MAX_CHARACTERS:
-        return Parsed(reason="too long")
+    answer = output.strip()
+    if _is_json(answer):
+        # Tags and braces that are left stand in its strings: no reasoning, no further object.
+        return _strict(answer, field)[0] or Parsed(reason="missing_field")
     if is_unclosed(output):
-        return Parsed(reason="unclosed thinking")
-    _, answer = split_thinking(output)
-    return Parsed(answer.strip()) if answer.strip() else Parsed(reason="empty")
+        return Parsed(reason="unclosed_thinking")
+    answer = split_thinking(output)[1].strip()
+    if not answer:
+        return Parsed(reason="empty")
+    strict, end = _strict(answer, field)
+    found = _repaired(answer[end:], field, truncated) or strict
+    if found is not None:
+        return found
+    if truncated:
+        return Parsed(reason="truncated")
+    return Parsed(reason="missing_field" if OBJECT.search(answer) else "no_json")
 
 
-def _depth(text: str) -> int:
-    """The deepest nesting of opening brackets, those that never close included."""
-    deepest = depth = 0
-    for character in text:
-        if character in "{[":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif character in "}]" and depth:
-            depth -= 1
-    return deepest
+def _is_json(text: str) -> bool:
+    """Whether the text is one well-formed object or list, fenced or not, and nothing else."""
+    fenced = FENCED.fullmatch(text)
+    text = fenced[1] if fenced else text
+    if not text.startswith(("{", "[")):
+        return False
+    try:
+        json.loads(text, strict=False)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-def _strict(text: str) -> Iterator[Any]:
-    """Every well-formed JSON object or list in the text, in order, none inside another."""
-    decoder, position = json.JSONDecoder(strict=False), 0
-    while (found := re.compile(r"[{\[]").search(text, position)) is not None:
+def _strict(text: str, field: str) -> tuple[Parsed | None, int]:
+    """The field of the last well-formed object that has it, and where that object ends."""
+    found, end = None, 0
+    for data, position in _objects(text):
+        values = _lookup(data, field)
+        if values:
+            found, end = _as_value(values[-1]), position
+    return found, end
+
+
+def _objects(text: str) -> Iterator[tuple[Any, int]]:
+    """Every well-formed object of the text with its end, none from inside another."""
+    decoder, position, failures = json.JSONDecoder(strict=False), 0, 0
+    while failures < MAX_ATTEMPTS and (start := START.search(text, position)):
         try:
-            data, position = decoder.raw_decode(text, found.start())
-            yield data
-        except ValueError:
-            position = found.start() + 1
+            data, position = decoder.raw_decode(text, start.start())
+        except (ValueError, RecursionError):
+            position, failures = start.end(), failures + 1
+        else:
+            yield data, position
 
 
-def _repaired(text: str, field: str, truncated: bool) -> Parsed:
-    """What a repair of the JSON yields, unless the repair had to end the value itself."""
+def _repaired(text: str, field: str, truncated: bool) -> Parsed | None:
+    """The field of malformed JSON; None where it does not occur in any."""
+    start = OBJECT.search(text)
+    if start is None or not _mention(field).search(text, start.start()):
+        return None
+    malformed = text[start.start() :]
+    if len(malformed) > REPAIR_LIMIT:
+        return Parsed(reason="too_long")
+    closed = CLOSED.search(malformed) and not truncated
+    values = _lookup(_repair(malformed if closed else malformed + CUT), field)
+    if not values:
+        return None
+    # The library ends an open string where the input ends, so the mark gets into what was cut.
+    value = values[-1]
+    if MARK in json.dumps(value, ensure_ascii=False) or _breaks_off(malformed, field, str(value)):
+        return Parsed(reason="truncated")
+    return _as_value(value)
+
+
+def _breaks_off(malformed: str, field: str, value: str) -> bool:
+    """Whether the repair took the apostrophe of a word for the end of the value."""
+    ending = re.compile(r"""[\s"'“‘`]*""" + re.escape(value) + r"['’]\w")
+    return any(ending.match(malformed, key.end()) for key in _mention(field).finditer(malformed))
+
+
+def _repair(malformed: str) -> Any:
+    """The data that `json_repair` reads, None where it gives up."""
     import json_repair
 
-    fenced = FENCE.findall(text)
-    if fenced and "{" in fenced[-1]:
-        text = fenced[-1]
-    if "{" not in text:
-        return Parsed(reason="no JSON")
-    text = text[text.index("{") :]
-    values = _lookup(json_repair.loads(text), field)
-    if not values:
-        return Parsed(reason="truncated" if truncated else "missing field")
-    value = _as_text(values[-1])
-    if value.text is not None and _is_cut(text, value.text):
-        return Parsed(reason="truncated")
-    return value
+    try:
+        return json_repair.loads(malformed, skip_json_loads=True)
+    except Exception:  # it also fails by assertion on some inputs: no data is the answer to any
+        return None
 
 
-def _is_cut(text: str, value: str) -> bool:
-    """Whether the text ends inside the value: nothing that could close it stands behind."""
-    tail = value[-12:].rstrip()
-    position = text.rfind(tail)
-    behind = text[position + len(tail) :] if position >= 0 else text[-2:]
-    return not re.search(r"[\"'”’}\]`]", behind)
+def _mention(field: str) -> re.Pattern[str]:
+    """The field as a key, in any spelling that counts as the same."""
+    parts = [re.escape(part) for part in re.split(f"{BREAK}+", field) if part]
+    return re.compile(rf"{BREAK}*".join(parts) + r"""[\s"'”’`*\\]*:""", re.IGNORECASE)
 
 
 def _lookup(data: Any, field: str) -> list[Any]:
-    """The values under the field: in an object, in objects of a list, or one level down."""
-    if isinstance(data, list):
-        return [value for item in data if isinstance(item, dict) for value in _lookup(item, field)]
-    if not isinstance(data, dict):
-        return []
-    wanted = _normal(field)
-    here = [value for key, value in data.items() if _normal(str(key)) == wanted]
-    if here:
-        return here
-    inner = [item for item in data.values() if isinstance(item, dict)]
-    return [value for item in inner for key, value in item.items() if _normal(str(key)) == wanted]
+    """The values under the field: in an object, in the objects of a list, or one level down."""
+    objects = _dicts(data)
+    values = [value for item in objects for value in _under(item, field)]
+    if values:
+        return values
+    inner = [item for outer in objects for value in outer.values() for item in _dicts(value)]
+    return [value for item in inner for value in _under(item, field)]
+
+
+def _dicts(data: Any) -> list[dict[str, Any]]:
+    items = data if isinstance(data, list) else [data]
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _under(item: dict[str, Any], field: str) -> list[Any]:
+    return [value for key, value in item.items() if _normal(key) == _normal(field)]
 
 
 def _normal(key: str) -> str:
-    return re.sub(r"[\s_\-]+", "", key).casefold()
+    return re.sub(f"{BREAK}+", "", key).casefold()
 
 
-def _as_text(value: Any) -> Parsed:
+def _as_value(value: Any) -> Parsed:
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
     if not isinstance(value, str):
-        return Parsed(reason="wrong type")
-    return Parsed(value.strip()) if value.strip() else Parsed(reason="empty")
+        return Parsed(reason="wrong_type")
+    return _as_text(value)
+
+
+def _as_text(text: str) -> Parsed:
+    # Escapes can spell half a surrogate pair, which no file and no tokenizer takes.
+    text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").strip()
+    return Parsed(text) if text else Parsed(reason="empty")
+
+
+def _unquote(text: str) -> str:
+    """The text without the quotes around it, if they are one pair and not two that meet."""
+    closing = QUOTES.get(text[:1])
+    if closing is None or len(text) < 2 or text[-1] != closing:
+        return text
+    inner = text[1:-1]
+    mark = f"[{text[0]}{closing}]"
+    # An apostrophe inside a word is no quote.
+    return text if re.search(rf"(?<!\w){mark}|{mark}(?!\w)", inner) else inner

@@ -103,7 +103,7 @@ def test_template_auto_is_the_engines_own() -> None:
 @pytest.mark.parametrize(
     ("engine", "template", "reason"),
     [
-        (ScriptedEngine("Count from 3"), "reasoned", "no JSON"),
+        (ScriptedEngine("Count from 3"), "reasoned", "no_json"),
         (ScriptedEngine(""), "direct", "empty"),
         (ScriptedEngine("Count fr", finish_reason="length"), "direct", "truncated"),
         (ScriptedEngine(lambda *_: EngineError("it broke")), "direct", "it broke"),

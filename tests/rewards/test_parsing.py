@@ -6,149 +6,262 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestofn.rewards.parsing import MAX_CHARACTERS, Parsed, parse_field, parse_plain
+from bestofn.rewards.parsing import REPAIR_LIMIT, Parsed, parse_field, parse_plain
 
+FIELD = "INFERRED INSTRUCTION"
 GOOD = "Write a poem about rain."
+KEYED = f'"{FIELD}": "{GOOD}"'
+OBJECT = f"{{{KEYED}}}"
 
-FIELD_CASES = {
-    # --- the value is there ---
-    "as asked": ('{"reasoning": "It rhymes.", "instruction": "Write a poem about rain."}', GOOD),
-    "only the field": ('{"instruction": "Write a poem about rain."}', GOOD),
-    "pretty-printed": (
-        '{\n  "reasoning": "It rhymes.",\n  "instruction": "Write a poem about rain."\n}',
-        GOOD,
-    ),
-    "fenced": ('```json\n{"instruction": "Write a poem about rain."}\n```', GOOD),
-    "fenced without a language": ('```\n{"instruction": "Write a poem about rain."}\n```', GOOD),
-    "fence never closed": ('```json\n{"instruction": "Write a poem about rain."}', GOOD),
-    "fenced and pretty": (
-        'Sure:\n```JSON\n{\n "reasoning": "r",\n "instruction": "Write a poem about rain."\n}\n```',
-        GOOD,
-    ),
-    "text before": ('Here you go: {"instruction": "Write a poem about rain."}', GOOD),
-    "text behind": ('{"instruction": "Write a poem about rain."} I hope this helps!', GOOD),
-    "braces in the text before": (
-        'The set {1, 2} is not it. {"instruction": "Write a poem about rain."}',
-        GOOD,
-    ),
-    "two objects, the last counts": (
-        '{"instruction": "Draft."} No, better: {"instruction": "Write a poem about rain."}',
-        GOOD,
-    ),
-    "another object behind": ('{"instruction": "Write a poem about rain."} {"note": 1}', GOOD),
-    "a list of one object": ('[{"instruction": "Write a poem about rain."}]', GOOD),
-    "a list of a reasoning and an answer": (
-        '[{"reasoning": "r"}, {"instruction": "Write a poem about rain."}]',
-        GOOD,
-    ),
-    "nested one level": ('{"answer": {"instruction": "Write a poem about rain."}}', GOOD),
-    "upper-case key": ('{"INSTRUCTION": "Write a poem about rain."}', GOOD),
-    "title-case key": ('{"Instruction": "Write a poem about rain."}', GOOD),
-    "padded key": ('{" instruction ": "Write a poem about rain."}', GOOD),
-    "single quotes": ("{'reasoning': 'r', 'instruction': 'Write a poem about rain.'}", GOOD),
-    "trailing comma": ('{"instruction": "Write a poem about rain.",}', GOOD),
-    "missing comma": ('{"reasoning": "r" "instruction": "Write a poem about rain."}', GOOD),
-    "unquoted key": ('{instruction: "Write a poem about rain."}', GOOD),
-    "comment": ('{"instruction": "Write a poem about rain." // done\n}', GOOD),
-    "cut behind the value": ('{"reasoning": "r", "instruction": "Write a poem about rain."', GOOD),
-    "cut in a later field": (
-        '{"instruction": "Write a poem about rain.", "confidence": "very hi',
-        GOOD,
-    ),
-    "line break inside the value": ('{"instruction": "Write a\npoem."}', "Write a\npoem."),
-    "escaped line break": ('{"instruction": "Write a\\npoem."}', "Write a\npoem."),
-    "escaped quotes": ('{"instruction": "Say \\"hi\\" twice."}', 'Say "hi" twice.'),
-    "bare quotes inside": ('{"instruction": "Say "hi" twice."}', 'Say "hi" twice.'),
-    "apostrophe": ('{"instruction": "What\'s new?"}', "What's new?"),
-    "unicode": ('{"instruction": "写一首关于雨的诗。"}', "写一首关于雨的诗。"),
-    "unicode escapes": ('{"instruction": "caf\\u00e9"}', "café"),
-    "white space around": ('\n\n  {"instruction": "  Write a poem about rain.  "}  \n', GOOD),
-    "list of one string as value": ('{"instruction": ["Write a poem about rain."]}', GOOD),
-    "thinking before": ('<think>Hm {"a"</think>{"instruction": "Write a poem about rain."}', GOOD),
-    "only a closing tag": ('it rhymes</think>\n{"instruction": "Write a poem about rain."}', GOOD),
-    "braces in the value": ('{"instruction": "Explain {x} and }."}', "Explain {x} and }."),
+FOUND = {
+    # --- well-formed, in some dress ---
+    "as asked": (f'{{"REASONING": "It rhymes.", {KEYED}}}', GOOD),
+    "only the field": (OBJECT, GOOD),
+    "the field first": (f'{{{KEYED}, "REASONING": "It rhymes."}}', GOOD),
+    "pretty-printed": (f'{{\n  "REASONING": "It rhymes.",\n  {KEYED}\n}}\n', GOOD),
+    "white space around all": (f'\n\t {{"{FIELD}" :  "  {GOOD}  "}} \n', GOOD),
+    "fenced": (f"```json\n{OBJECT}\n```", GOOD),
+    "fenced without a language": (f"```\n{OBJECT}\n```", GOOD),
+    "fenced on one line": (f"```json {OBJECT}```", GOOD),
+    "fence never closed": (f"```json\n{OBJECT}", GOOD),
+    "fence and chatter": (f"Sure:\n```JSON\n{OBJECT}\n```\nAnything else?", GOOD),
+    "fence inside the value": (f'{{"{FIELD}": "Run ```ls``` twice."}}', "Run ```ls``` twice."),
+    "text before": (f"Here you go: {OBJECT}", GOOD),
+    "text behind": (f"{OBJECT} I hope this helps!", GOOD),
+    "braces in the text before": (f"From {{a, b}} and \\frac{{1}}{{2}} I infer {OBJECT}", GOOD),
+    "braces in the text behind": (f"{OBJECT} (as {{you}} see)", GOOD),
+    "braces in the value": (f'{{"{FIELD}": "Explain {{x}} and }}."}}', "Explain {x} and }."),
+    "byte-order mark": (f"\ufeff{OBJECT}", GOOD),
+    "escaped quotes": (f'{{"{FIELD}": "Say \\"hi\\" twice."}}', 'Say "hi" twice.'),
+    "escaped line break": (f'{{"{FIELD}": "Write a\\npoem."}}', "Write a\npoem."),
+    "apostrophe": (f'{{"{FIELD}": "What\'s new?"}}', "What's new?"),
+    "Chinese": (f'{{"{FIELD}": "写一首关于雨的诗。"}}', "写一首关于雨的诗。"),
+    "escaped letters": (f'{{"{FIELD}": "caf\\u00e9 \\ud83d\\ude00"}}', "café 😀"),
+    "half a surrogate pair": (f'{{"{FIELD}": "a \\ud83d"}}', "a \ufffd"),
+    # --- several objects, lists, nesting ---
+    "two objects, the last counts": (f'{{"{FIELD}": "Draft."}} Better: {OBJECT}', GOOD),
+    "the last is malformed": (f'{{"{FIELD}": "Draft."}} or {{\'{FIELD}\': "{GOOD}",}}', GOOD),
+    "the first is malformed": (f"{{'{FIELD}': 'Draft.'}} or {OBJECT}", GOOD),
+    "another object behind": (f'{OBJECT} {{"note": 1}}', GOOD),
+    "another object before": (f'{{"note": {{"a": 1}}}} {OBJECT}', GOOD),
+    "the same key twice": (f'{{"{FIELD}": "Draft.", {KEYED}}}', GOOD),
+    "list of one object": (f"[{OBJECT}]", GOOD),
+    "list of reasoning and answer": (f'[{{"REASONING": "r"}}, {OBJECT}]', GOOD),
+    "nested one level": (f'{{"answer": {OBJECT}}}', GOOD),
+    "nested list": (f'{{"answers": [{OBJECT}]}}', GOOD),
+    "doubled braces": (f"{{{OBJECT}}}", GOOD),
+    "one brace too many": (f"{OBJECT}}}", GOOD),
+    "list of one string": (f'{{"{FIELD}": ["{GOOD}"]}}', GOOD),
+    # --- keys ---
+    "lower-case key": (f'{{"inferred instruction": "{GOOD}"}}', GOOD),
+    "underscore": (f'{{"inferred_instruction": "{GOOD}"}}', GOOD),
+    "hyphen": (f'{{"Inferred-Instruction": "{GOOD}"}}', GOOD),
+    "camel case": (f'{{"inferredInstruction": "{GOOD}"}}', GOOD),
+    "padded key": (f'{{" INFERRED  INSTRUCTION ": "{GOOD}"}}', GOOD),
+    "bold key": (f'{{"**{FIELD}**": "{GOOD}"}}', GOOD),
+    # --- malformed, mended by json_repair ---
+    "single quotes": (f"{{'REASONING': 'r', '{FIELD}': '{GOOD}'}}", GOOD),
+    "curly quotes": (f"{{“{FIELD}”: “{GOOD}”}}", GOOD),
+    "trailing comma": (f"{{{KEYED},}}", GOOD),
+    "missing comma": (f'{{"REASONING": "r" {KEYED}}}', GOOD),
+    "unquoted key": (f'{{INFERRED_INSTRUCTION: "{GOOD}"}}', GOOD),
+    "unquoted value": (f'{{"{FIELD}": {GOOD}}}', GOOD),
+    "comment": (f"{{{KEYED} // done\n}}", GOOD),
+    "raw line break": (f'{{"{FIELD}": "Write a\npoem."}}', "Write a\npoem."),
+    "raw line break, trailing comma": (f'{{"{FIELD}": "Write a\npoem.",}}', "Write a\npoem."),
+    "bare quotes": (f'{{"{FIELD}": "Say "hi" twice."}}', 'Say "hi" twice.'),
+    "bare quotes and a comma": (f'{{"{FIELD}": "Say "hi", then go."}}', 'Say "hi", then go.'),
+    "bare quotes in the reasoning": (f'{{"REASONING": "The "rain" part", {KEYED}}}', GOOD),
+    "closing quote forgotten": (f'{{"{FIELD}": "{GOOD}}}', GOOD),
+    "all quotes escaped": (f'{{\\"{FIELD}\\": \\"{GOOD}\\"}}', GOOD),
+    "python's None beside it": (f"{{'REASONING': None, '{FIELD}': '{GOOD}'}}", GOOD),
+    "malformed in a fence": (f"Use {{x}}:\n```json\n{{'{FIELD}': '{GOOD}'}}\n```", GOOD),
+    # --- cut, but behind the value ---
+    "brace missing": (f'{{"REASONING": "r", {KEYED}', GOOD),
+    "brace missing in a fence": (f"```json\n{{{KEYED}\n```", GOOD),
+    "bracket missing": (f"[{{{KEYED}", GOOD),
+    "cut behind the comma": (f"{{{KEYED}, ", GOOD),
+    "cut in a later value": (f'{{{KEYED}, "CONFIDENCE": "very hi', GOOD),
+    "cut in a later key": (f'{{{KEYED}, "CONFI', GOOD),
+    # --- thinking ---
+    "thinking before": (f'<think>Perhaps {{"{FIELD}": "no"}}</think>{OBJECT}', GOOD),
+    "only a closing tag": (f'Perhaps {{"{FIELD}": "no"}}</think>\n{OBJECT}', GOOD),
+    "two blocks": (f"<think>a</think>\n<reasoning>b</reasoning>{OBJECT}", GOOD),
+    "a tag in the value": (f'{{"{FIELD}": "Explain <think>."}}', "Explain <think>."),
 }
-FAILURES = {
-    "empty": ("", "empty"),
+FAILED = {
+    "nothing": ("", "empty"),
     "white space": (" \n\t ", "empty"),
-    "plain text": ("Write a poem about rain.", "no JSON"),
-    "a number": ("42", "no JSON"),
-    "field missing": ('{"reasoning": "It rhymes."}', "missing field"),
-    "empty object": ("{}", "missing field"),
-    "empty value": ('{"instruction": ""}', "empty"),
-    "blank value": ('{"instruction": "  "}', "empty"),
-    "null": ('{"instruction": null}', "wrong type"),
-    "number": ('{"instruction": 7}', "wrong type"),
-    "object": ('{"instruction": {"text": "x"}}', "wrong type"),
-    "list of two": ('{"instruction": ["a", "b"]}', "wrong type"),
-    "cut inside the value": ('{"reasoning": "r", "instruction": "Write a poem ab', "truncated"),
-    "unclosed thinking": ('<think>It could be {"instruction": "x"}', "unclosed thinking"),
-    "thinking alone": ("<think>It rhymes.</think>", "empty"),
-    "a flood of braces": ("{" * 9_000, "no JSON"),
-    "a flood of brackets": ("[" * 9_000 + '{"instruction": "x"}', "no JSON"),
-    "a runaway": ("x" * (MAX_CHARACTERS + 1), "too long"),
+    "thinking alone": ("<think>It rhymes.</think>\n", "empty"),
+    "empty value": (f'{{"{FIELD}": ""}}', "empty"),
+    "blank value": (f'{{"{FIELD}": " \\n "}}', "empty"),
+    "empty value, malformed": (f'{{"{FIELD}": "",}}', "empty"),
+    "the last of two is empty": (f'{OBJECT} {{"{FIELD}": ""}}', "empty"),
+    "unclosed thinking": (f"<think>It could be {OBJECT}", "unclosed_thinking"),
+    "thinking again": (f"{OBJECT} <thinking>or", "unclosed_thinking"),
+    "plain text": (GOOD, "no_json"),
+    "labelled text": (f"{FIELD}: {GOOD}", "no_json"),
+    "a number": ("42", "no_json"),
+    "a list of text": (f'["{GOOD}"]', "missing_field"),
+    "braces in prose": ("Solve \\frac{a}{b} for {x}.", "no_json"),
+    "field missing": ('{"REASONING": "It rhymes."}', "missing_field"),
+    "empty object": ("{}", "missing_field"),
+    "another key": (f'{{"INSTRUCTION": "{GOOD}"}}', "missing_field"),
+    "field two levels down": (f'{{"a": {{"b": {OBJECT}}}}}', "missing_field"),
+    "quoted in the reasoning": (json.dumps({"REASONING": f"as {OBJECT}"}), "missing_field"),
+    "what breaks the library": ("{'```json\n1```json\n", "missing_field"),
+    "and with the field": (f"{{'```json\n1```json\n {KEYED}", "missing_field"),
+    "null": (f'{{"{FIELD}": null}}', "wrong_type"),
+    "number": (f'{{"{FIELD}": 7}}', "wrong_type"),
+    "truth value": (f'{{"{FIELD}": true}}', "wrong_type"),
+    "object": (f'{{"{FIELD}": {{"text": "x"}}}}', "wrong_type"),
+    "empty list": (f'{{"{FIELD}": []}}', "wrong_type"),
+    "list of two": (f'{{"{FIELD}": ["a", "b"]}}', "wrong_type"),
+    "list of a number": (f'{{"{FIELD}": [1]}}', "wrong_type"),
+    "python's None": (f"{{'{FIELD}': None}}", "wrong_type"),
+    "cut in the value": (f'{{"REASONING": "r", "{FIELD}": "Write a po', "truncated"),
+    "cut in a single-quoted value": (f"{{'{FIELD}': 'Write a po", "truncated"),
+    "cut behind an apostrophe": (f"{{'{FIELD}': 'It's a po", "truncated"),
+    "cut in an unquoted value": (f'{{"{FIELD}": Write a po', "truncated"),
+    "cut in a list": (f'{{"{FIELD}": ["Write a po', "truncated"),
+    "cut behind an inner quote": (f'{{"{FIELD}": "Say \\"hi\\"', "truncated"),
+    "cut behind a bare inner quote": (f'{{"{FIELD}": "Say "hi"', "truncated"),
+    "cut in an escape": (f'{{"{FIELD}": "caf\\u00', "truncated"),
+    "cut behind a backslash": (f'{{"{FIELD}": "a\\', "truncated"),
+    "cut before the value": (f'{{"{FIELD}":', "truncated"),
+    "cut in a fence": (f'```json\n{{"{FIELD}": "Write a po\n```', "truncated"),
+    "cut where the reasoning says the same": (
+        f'{{"REASONING": "Write a poem.", "{FIELD}": "Write a po',
+        "truncated",
+    ),
+    "the last of two is cut": (f'{OBJECT} Better: {{"{FIELD}": "Write a so', "truncated"),
+    "a flood of braces": ("{" * 100_000, "no_json"),
+    "a flood of brackets": ("[" * 100_000, "no_json"),
+    "a flood of keys": ('{"a":' * 20_000, "missing_field"),
+    "a flood of tags": ("<think>" * 20_000, "unclosed_thinking"),
+    "deep nesting": ('{"a":' * 2_000 + "1" + "}" * 2_000, "missing_field"),
+    "hostile brackets": ("{[}]" * 25_000, "no_json"),
+    "hostile brackets behind the field": (f'{{"{FIELD}": ' + "{[}]" * 25_000, "too_long"),
+    "too long to mend": (f"{{{KEYED}, " + "x" * REPAIR_LIMIT, "too_long"),
+}
+AT_THE_LIMIT = {
+    "well-formed": (OBJECT, Parsed(GOOD)),
+    "closed string": (f"{{{KEYED}", Parsed(GOOD)),
+    "later value": (f'{{{KEYED}, "CONFIDENCE": "ver', Parsed(GOOD)),
+    "text behind": (f"{OBJECT} I hope that", Parsed(GOOD)),
+    "in the value": (f'{{"{FIELD}": "Write a po', Parsed(reason="truncated")),
+    "in the value, behind a brace": (f'{{"{FIELD}": "Use {{x}}', Parsed(reason="truncated")),
+    "in the reasoning": ('{"REASONING": "It rhy', Parsed(reason="truncated")),
+    "in the key": ('{"REASONING": "r", "INFERR', Parsed(reason="truncated")),
+    "before any JSON": ("Let me see. The text", Parsed(reason="truncated")),
+    "in the thinking": ("<think>Let me", Parsed(reason="unclosed_thinking")),
+    "at once": ("", Parsed(reason="empty")),
+    "well-formed without the field": ('{"REASONING": "r"}', Parsed(reason="missing_field")),
 }
 
 
-@pytest.mark.parametrize(("output", "expected"), FIELD_CASES.values(), ids=FIELD_CASES)
+@pytest.mark.parametrize(("output", "expected"), FOUND.values(), ids=FOUND)
 def test_field_is_found(output: str, expected: str) -> None:
-    assert parse_field(output, "instruction") == Parsed(text=expected)
+    assert parse_field(output, FIELD) == Parsed(expected)
 
 
-@pytest.mark.parametrize(("output", "reason"), FAILURES.values(), ids=FAILURES)
+@pytest.mark.parametrize(("output", "reason"), FAILED.values(), ids=FAILED)
 def test_failure_has_its_reason(output: str, reason: str) -> None:
-    assert parse_field(output, "instruction") == Parsed(reason=reason)
+    assert parse_field(output, FIELD) == Parsed(reason=reason)
 
 
-def test_cut_before_the_field_is_a_truncation_if_the_limit_was_reached() -> None:
-    assert parse_field('{"reasoning": "It rhy', "instruction", truncated=True).reason == "truncated"
+@pytest.mark.parametrize(("output", "expected"), AT_THE_LIMIT.values(), ids=AT_THE_LIMIT)
+def test_output_cut_at_the_token_limit(output: str, expected: Parsed) -> None:
+    assert parse_field(output, FIELD, truncated=True) == expected
 
 
-@pytest.mark.parametrize(
-    "key", ["INFERRED INSTRUCTION", "inferred_instruction", "Inferred-Instruction"]
-)
-def test_key_spelling_does_not_count(key: str) -> None:
-    assert parse_field(json.dumps({key: GOOD}), "INFERRED INSTRUCTION").text == GOOD
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_no_cut_of_a_string_is_a_score(quote: str) -> None:
+    """Wherever the value is cut, what is left of it does not count."""
+    output = f"{{{quote}REASONING{quote}: {quote}r{quote}, {quote}{FIELD}{quote}: {quote}{GOOD}"
+    for length in range(len(output) + 1):
+        assert parse_field(output[:length], FIELD).text is None
+        assert parse_field(output[:length], FIELD, truncated=True).text is None
+    assert parse_field(output + quote, FIELD, truncated=True) == Parsed(GOOD)
 
 
-@given(st.text())
-def test_any_output_gives_text_or_a_reason(output: str) -> None:
-    for parsed in (parse_field(output, "instruction"), parse_plain(output)):
-        assert (parsed.text is None) != (parsed.reason is None)
-        assert parsed.text is None or parsed.text.strip()
+def test_a_result_is_a_text_or_a_reason() -> None:
+    with pytest.raises(ValueError, match="either"):
+        Parsed()
+    with pytest.raises(ValueError, match="either"):
+        Parsed("text", "reason")
 
 
-@given(st.text(min_size=1).filter(lambda text: text.strip() and "<" not in text))
-def test_well_formed_json_round_trips(text: str) -> None:
-    output = json.dumps({"reasoning": "r", "instruction": text}, ensure_ascii=False)
-    assert parse_field(output, "instruction").text == text.strip()
+ANY_TEXT = st.text(st.characters(exclude_categories=()))
+PIECES = [
+    *"{}[]\"':,\\ \n",
+    f'"{FIELD}"',
+    f'{{"{FIELD}": "',
+    "word",
+    "```json\n",
+    "<think>",
+    "</think>",
+]
+JSON_LIKE = st.lists(st.sampled_from([*PIECES, "null", "“", "\ud800", "\\u00"])).map("".join)
 
 
-PLAIN_CASES = {
+@given(ANY_TEXT | JSON_LIKE, st.booleans())
+def test_any_output_gives_a_text_or_a_reason(output: str, truncated: bool) -> None:
+    for parsed in (
+        parse_field(output, FIELD, truncated=truncated),
+        parse_plain(output, truncated=truncated),
+    ):
+        assert parsed.text is None or parsed.text == parsed.text.strip() != ""
+        assert (parsed.text or "x").encode()
+
+
+@given(st.text().filter(str.strip), st.booleans(), st.sampled_from([None, 2]))
+def test_well_formed_json_round_trips(text: str, ascii_only: bool, indent: int | None) -> None:
+    output = json.dumps({"REASONING": "r", FIELD: text}, ensure_ascii=ascii_only, indent=indent)
+    for dressed in (output, f"```json\n{output}\n```"):
+        assert parse_field(dressed, FIELD, truncated=True) == Parsed(text.strip())
+
+
+PLAIN = {
     "as asked": ("Write a poem.", "Write a poem."),
-    "quoted": ('"Write a poem."', "Write a poem."),
-    "curly quotes": ("“Write a poem.”", "Write a poem."),
-    "quotes inside only": ('"Yes" or "no"?', '"Yes" or "no"?'),
-    "label": ("Instruction: Write a poem.", "Write a poem."),
-    "bold label": ("**Instruction:** Write a poem.", "Write a poem."),
-    "label and quotes": ('The instruction is: "Write a poem."', "Write a poem."),
+    "white space": ("\n Write a poem. \n", "Write a poem."),
     "several lines": ("Write a poem.\nMake it rhyme.", "Write a poem.\nMake it rhyme."),
+    "straight quotes": ('"Write a poem."', "Write a poem."),
+    "single quotes": ("'Write a poem.'", "Write a poem."),
+    "curly quotes": ("“Write a poem.”", "Write a poem."),
+    "corner brackets": ("「写一首诗。」", "写一首诗。"),
+    "only one pair": ('"“Write a poem.”"', "“Write a poem.”"),
+    "quotes inside": ('Say "hi".', 'Say "hi".'),
+    "quotes that are no pair": ('"Yes" or "no"', '"Yes" or "no"'),
+    "one quote": ('"', '"'),
+    "apostrophe in quotes": ("'What's new?'", "What's new?"),
+    "label": ("Instruction: Write a poem.", "Write a poem."),
+    "label in another case": ("INFERRED INSTRUCTION: Write a poem.", "Write a poem."),
+    "bold label": ("**Instruction:** Write a poem.", "Write a poem."),
+    "label as a heading": ("### Instruction:\nWrite a poem.", "Write a poem."),
+    "label as a sentence": ('The most likely instruction is: "Write a poem."', "Write a poem."),
+    "label in quotes": ('"Instruction: Write a poem."', "Write a poem."),
+    "label with a wide colon": ("指令：写一首诗。", "写一首诗。"),
+    "no label": ("Instructional design: explain it.", "Instructional design: explain it."),
+    "emphasis": ("*Rain* or *snow*?", "*Rain* or *snow*?"),
     "thinking": ("<think>hm</think>\n\nWrite a poem.", "Write a poem."),
 }
 
 
-@pytest.mark.parametrize(("output", "expected"), PLAIN_CASES.values(), ids=PLAIN_CASES)
+@pytest.mark.parametrize(("output", "expected"), PLAIN.values(), ids=PLAIN)
 def test_plain_answer(output: str, expected: str) -> None:
-    assert parse_plain(output) == Parsed(text=expected)
+    assert parse_plain(output) == Parsed(expected)
 
 
 @pytest.mark.parametrize(
     ("output", "truncated", "reason"),
     [
         ("", False, "empty"),
+        (" \n", True, "empty"),
         ('""', False, "empty"),
         ("Instruction:", False, "empty"),
-        ("<think>hm", False, "unclosed thinking"),
+        ("<think>hm</think>", False, "empty"),
+        ("<think>hm", True, "unclosed_thinking"),
         ("Write a po", True, "truncated"),
     ],
 )
