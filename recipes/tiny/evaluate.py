@@ -29,6 +29,7 @@ from bestofn.experiments.selectors import (
 )
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
+from bestofn.sampler import add_scores
 from bestofn.tiny import Task, answer, heldout_tasks, verify
 from bestofn.types import Candidate
 
@@ -86,6 +87,21 @@ def preference(reward: RewardModel, cases: list[tuple[str, str, str]]) -> dict[s
         failed += bool(np.isnan(first) or np.isnan(second))
     count = len(cases)
     return {"prefers_bad": worse / count, "ties": ties / count, "failed": failed / count}
+
+
+def milliseconds(pools: list[ScoredPool], reward: RewardModel) -> float:
+    """Time to score one candidate, when all are given at once."""
+
+    async def work(pool: ScoredPool) -> None:
+        await add_scores(pool.prompt, pool.candidates, reward)
+
+    async def score_all() -> None:
+        async for _ in loop.in_window(work, pools, 32):
+            pass
+
+    started = time.perf_counter()
+    loop.run(score_all())
+    return 1000 * (time.perf_counter() - started) / sum(len(pool.candidates) for pool in pools)
 
 
 def wrong_results(tasks: list[Task]) -> list[tuple[str, str, str]]:
@@ -174,6 +190,7 @@ def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
         "likelihood_minus_flip": {k: getattr(paired, k).tolist() for k in ("mean", "low", "high")},
         "auc": {name: within_prompt_auc(pools, name) for name in names},
         "by_family": by_family(pools, tasks),
+        "milliseconds": {reward.name: milliseconds(pools[:64], reward) for reward in rewards},
         "wrong_results": {r.name: preference(r, wrong_results(tasks)) for r in rewards},
         "quotes": {r.name: preference(r, quotes(tasks)) for r in rewards},
         "quotes_stripped": {r.name: preference(r, quotes(tasks)) for r in strict},

@@ -75,7 +75,7 @@ def test_random_use_stays_right_and_within_capacity() -> None:
 
 def test_rows_survive_shifts_moves_and_growth() -> None:
     """A batch of rows that join, move and shift holds each row's own keys throughout."""
-    kv = BatchKV(2)
+    kv = BatchKV(2, spare=1)
     first, second, third = (1, 2, 3), (4, 5), (6, 7, 8, 9, 10)
     kv.set_rows(0, [layers_of(first), layers_of(second)])
     kv.set_rows(2, [layers_of(third)])

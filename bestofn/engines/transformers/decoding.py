@@ -13,6 +13,7 @@ from bestofn.engines.transformers.runner import Runner
 from bestofn.engines.transformers.sampling import RowParams, choose, uniforms
 
 SEGMENTS = 8  # at most; each costs an attention call in every layer
+SPARE = 32  # columns to grow into before a segment's buffers are copied
 SLACK = 32  # columns of padding that are not worth a segment, or a copy, of their own
 
 
@@ -27,7 +28,7 @@ class Segment:
 
     def __init__(self, layers: int, device: torch.device) -> None:
         self.requests: list[GenerateRequest] = []
-        self.kv = BatchKV(layers)
+        self.kv = BatchKV(layers, SPARE)
         self.starts = torch.zeros(0, dtype=torch.int64, device=device)
 
     def padding(self, length: int) -> int:

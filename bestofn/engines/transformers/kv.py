@@ -23,9 +23,10 @@ class BatchLayer(CacheLayerMixin):
 
     is_sliding = False
 
-    def __init__(self) -> None:
+    def __init__(self, spare: int) -> None:
         super().__init__()
         self.columns = 0
+        self.spare = spare
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         self.keys = key_states.new_empty(0)
@@ -37,12 +38,16 @@ class BatchLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, _, new, _ = key_states.shape
         end = self.columns + new
-        self.keys = _with_room(self.keys, key_states, rows, end, self.columns)
-        self.values = _with_room(self.values, value_states, rows, end, self.columns)
+        self.make_room(key_states, value_states, rows, end)
         self.keys[:rows, :, self.columns : end] = key_states
         self.values[:rows, :, self.columns : end] = value_states
         self.columns = end
         return self.filled(rows)
+
+    def make_room(self, keys: torch.Tensor, values: torch.Tensor, rows: int, columns: int) -> None:
+        """Grows the buffers to so many rows and columns, for entries like the ones given."""
+        self.keys = _with_room(self.keys, keys, rows, columns, self.columns, self.spare)
+        self.values = _with_room(self.values, values, rows, columns, self.columns, self.spare)
 
     def filled(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the first rows, of the columns that are filled."""
@@ -59,18 +64,23 @@ class BatchLayer(CacheLayerMixin):
 
 
 def _with_room(
-    buffer: torch.Tensor | None, like: torch.Tensor, rows: int, columns: int, kept: int
+    buffer: torch.Tensor | None, like: torch.Tensor, rows: int, columns: int, kept: int, spare: int
 ) -> torch.Tensor:
-    """`buffer`, or a larger one with its first `kept` columns, if it is too small."""
-    if buffer is not None and buffer.ndim == 4:
-        if buffer.shape[0] >= rows and buffer.shape[2] >= columns:
-            return buffer
-        if rows > buffer.shape[0]:
-            rows = rows * 3 // 2
-        rows, columns = max(rows, buffer.shape[0]), max(columns * 5 // 4, buffer.shape[2])
+    """`buffer`, or a larger one with its first `kept` columns, if it is too small.
+
+    What is not written yet is zero: a masked column still enters sums, with weight zero.
+    """
+    if buffer is None or buffer.ndim != 4:
+        return like.new_zeros(rows, like.shape[1], columns + spare, like.shape[3])
+    if buffer.shape[0] >= rows and buffer.shape[2] >= columns:
+        return buffer
+    if rows > buffer.shape[0]:
+        rows = rows * 3 // 2
+    if columns > buffer.shape[2]:
+        columns = columns * 3 // 2
+    rows, columns = max(rows, buffer.shape[0]), max(columns, buffer.shape[2])
     larger = like.new_zeros(rows, like.shape[1], columns, like.shape[3])
-    if buffer is not None and buffer.ndim == 4 and kept:
-        larger[: buffer.shape[0], :, :kept] = buffer[:, :, :kept]
+    larger[: buffer.shape[0], :, :kept] = buffer[:, :, :kept]
     return larger
 
 
@@ -78,10 +88,14 @@ class BatchKV(Cache):
     """Keys and values of a batch of rows that all end at the same column (left padding).
 
     Where a row starts is its own affair; the caller keeps it and masks what lies before.
+
+    Args:
+        layers: Of the model.
+        spare: Columns of room to allocate at first beyond those that are filled.
     """
 
-    def __init__(self, layers: int) -> None:
-        super().__init__(layers=[BatchLayer() for _ in range(layers)])
+    def __init__(self, layers: int, spare: int) -> None:
+        super().__init__(layers=[BatchLayer(spare) for _ in range(layers)])
 
     @property
     def columns(self) -> int:
@@ -101,9 +115,7 @@ class BatchKV(Cache):
         for index, layer in enumerate(self.layers):
             keys, values = rows[0][index]
             end = layer.columns
-            total = first + len(rows)
-            layer.keys = _with_room(layer.keys, keys.unsqueeze(0), total, end, end)
-            layer.values = _with_room(layer.values, values.unsqueeze(0), total, end, end)
+            layer.make_room(keys[None], values[None], first + len(rows), end)
             for (start, stop), layers in runs:
                 keys, values = layers[index]
                 layer.keys[start:stop, :, end - keys.shape[1] : end] = keys
@@ -117,15 +129,13 @@ class BatchKV(Cache):
     def shift(self, by: int) -> None:
         """Moves every row `by` columns to the right, or to the left where `by` is negative."""
         for layer in self.layers:
-            end = layer.columns + by
-            for name in ("keys", "values"):
-                old = getattr(layer, name)
-                if old is None or old.ndim != 4:
-                    continue
-                kept = old[:, :, max(0, -by) : layer.columns].clone()
-                new = _with_room(old, kept, old.shape[0], end, layer.columns)
-                new[:, :, max(0, by) : end] = kept
-                setattr(layer, name, new)
+            old, end = layer.columns, layer.columns + by
+            if layer.keys is not None:
+                layer.make_room(layer.keys, layer.values, layer.keys.shape[0], end)
+                for buffer in (layer.keys, layer.values):
+                    kept = buffer[:, :, max(0, -by) : old].clone()
+                    buffer[:, :, max(0, by) : end] = kept
+                    buffer[:, :, : max(0, by)] = 0
             layer.columns = end
 
     def move(self, target: torch.Tensor, source: torch.Tensor) -> None:

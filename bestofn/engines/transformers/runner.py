@@ -144,11 +144,11 @@ class Runner:
             The wave's keys and values; for each sequence the logits from `wanted` on, float32
             `[positions, vocabulary]`; and for each the views of its own keys and values.
         """
-        kv = BatchKV(self.layers)
         cached = max(fresh.prefix.tokens for fresh in batch)
+        width = max(fresh.new for fresh in batch)
+        kv = BatchKV(self.layers, spare=width)
         if cached:
             kv.set_rows(0, self._prefix_rows(batch))
-        width = max(fresh.new for fresh in batch)
         ids = torch.zeros(len(batch), width, dtype=torch.int64)
         mask = torch.zeros(len(batch), cached + width, dtype=torch.bool)
         rows: list[int] = []
