@@ -16,17 +16,17 @@ from pathlib import Path
 
 from bestofn import FLIPLikelihood, load_engine, loop
 from bestofn.prompts import as_prompt
-from bestofn.sampler import add_scores
+from bestofn.rewards.scoring import add_scores
 from bestofn.types import Candidate, Prompt
 
 
-async def score_all(
+def score_all(
     reward: FLIPLikelihood, pools: list[tuple[Prompt, list[Candidate]]], window: int = 32
 ) -> None:
     async def work(pool: tuple[Prompt, list[Candidate]]) -> None:
         await add_scores(*pool, reward)
 
-    async for _ in loop.in_window(work, pools, window):
+    for _ in loop.map_in_window(work, pools, window):
         pass
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     ]
     reward = FLIPLikelihood(load_engine("tiny"))
     started = time.perf_counter()
-    loop.run(score_all(reward, pools))
+    score_all(reward, pools)
     seconds = time.perf_counter() - started
     scores = [c.scores[reward.name] for _, candidates in pools for c in candidates]
     finite = sum(math.isfinite(score.value) for score in scores)

@@ -130,11 +130,22 @@ def demo(
         drawn = list(_with_bar(pools, prompts))
         curves = selector_curves(drawn, names, [n])
         if as_json:
-            accuracy = {curve.name: float(curve.accuracy.mean[0]) for curve in curves}
-            print(json.dumps({"prompts": prompts, "n": n, "seed": seed, "accuracy": accuracy}))
+            print(json.dumps(_demo_json(curves, prompts, n, seed)))
         else:
             _show_examples(drawn[:4])
             _show_curves(curves, prompts, n)
+
+
+def _demo_json(curves: list[Any], prompts: int, n: int, seed: int) -> dict[str, Any]:
+    return {
+        "prompts": prompts,
+        "n": n,
+        "seed": seed,
+        "accuracy": {c.name: float(c.accuracy.mean[0]) for c in curves},
+        "interval": {c.name: [float(c.accuracy.low[0]), float(c.accuracy.high[0])] for c in curves},
+        "tie_rate": {c.name: float(c.ties[0]) for c in curves},
+        "failed_scores": {c.name: c.failed_scores for c in curves},
+    }
 
 
 def _with_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
@@ -253,7 +264,7 @@ def _show_curves(curves: list[Any], prompts: int, n: int) -> None:
             f"{accuracy.low[0]:.3f} to {accuracy.high[0]:.3f}",
             f"{gain.mean[0]:+.3f} ({gain.low[0]:+.3f} to {gain.high[0]:+.3f})",
             f"{curve.ties[0]:.0%}",
-            f"{curve.failures[0]:.0%}",
+            f"{curve.failed_scores:.1%}",
         )
     console.print(table)
 

@@ -19,12 +19,14 @@ class ContextLengthError(EngineError):
     Attributes:
         length: Tokens that the request needs at least.
         limit: Tokens that the model's context holds.
+        prompt_tokens: Tokens of its prompt, without a continuation to be scored.
     """
 
-    def __init__(self, length: int, limit: int) -> None:
+    def __init__(self, length: int, limit: int, prompt_tokens: int) -> None:
         super().__init__(
             f"the prompt needs {length} tokens but the model's context holds {limit}; "
             "shorten it or load a model with a longer context"
         )
         self.length = length
         self.limit = limit
+        self.prompt_tokens = prompt_tokens

@@ -1,15 +1,18 @@
 """Whatever draws candidates, behind one small protocol."""
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any, Protocol
 
+from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
-from bestofn.errors import BestOfNError, ConfigError, EngineError
+from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import candidate_seed
-from bestofn.types import Candidate, Prompt, Usage
+from bestofn.types import Candidate, Prompt
 
 GenerateFunction = Callable[
     [Any, int], Sequence[str | Candidate] | Awaitable[Sequence[str | Candidate]]
@@ -51,8 +54,7 @@ class EngineGenerator:
             for task in asyncio.as_completed(tasks):
                 yield await task
         finally:
-            for task in tasks:
-                task.cancel()
+            await loop.cancel(tasks)
 
     async def _draw_one(self, prompt: Prompt, index: int) -> Candidate:
         seed = None if self.seed is None else candidate_seed(self.seed, prompt, index)
@@ -92,24 +94,36 @@ class FunctionGenerator:
     async def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
         try:
             responses = await self._call(_plain(prompt), n)
-        except BestOfNError:
+        except ConfigError:
             raise
         except Exception as error:
             message = f"the generator failed: {type(error).__name__}: {error}"
             for index in range(n):
                 yield Candidate(index, "", finish_reason="error", error=message)
             return
-        if isinstance(responses, str) or len(responses) != n:
-            found = "a string" if isinstance(responses, str) else f"{len(responses)} responses"
-            raise ConfigError(f"the generator was asked for a list of {n} responses, gave {found}")
-        for index, response in enumerate(responses):
+        if isinstance(responses, str | Mapping) or not isinstance(responses, Iterable):
+            raise ConfigError(
+                f"the generator must return responses, not {type(responses).__name__}"
+            )
+        drawn = list(responses)
+        if len(drawn) != n:
+            raise ConfigError(f"the generator was asked for {n} responses, gave {len(drawn)}")
+        for index, response in enumerate(drawn):
             yield _as_candidate(index, response)
 
-    async def _call(self, prompt: Any, n: int) -> Sequence[str | Candidate]:
-        if inspect.iscoroutinefunction(self.function):
-            return await self.function(prompt, n)  # type: ignore[no-any-return]
+    async def _call(self, prompt: Any, n: int) -> Any:
+        # An async callable is called here, anything else in a thread.
+        call = getattr(self.function, "__call__", self.function)  # noqa: B004
+        if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call):
+            return await self.function(prompt, n)  # type: ignore[misc]
         result = await asyncio.to_thread(self.function, prompt, n)
         return await result if inspect.isawaitable(result) else result
+
+
+async def collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
+    """All candidates, by index."""
+    async with contextlib.aclosing(draws):
+        return sorted([candidate async for candidate in draws], key=lambda c: c.index)
 
 
 def _plain(prompt: Prompt) -> Any:
@@ -122,12 +136,8 @@ def _as_candidate(index: int, response: str | Candidate) -> Candidate:
     if isinstance(response, str):
         return Candidate(index, response)
     if isinstance(response, Candidate):
-        response.index = index
-        return response
-    return Candidate(
-        index,
-        "",
-        finish_reason="error",
-        error=f"the generator returned {type(response).__name__}, not a string or a Candidate",
-        usage=Usage(),
-    )
+        # A copy: the function may give the same one twice, or keep it.
+        return replace(response, index=index, scores={})
+    found = type(response).__name__
+    message = f"the generator returned {found}, not a string or a Candidate"
+    return Candidate(index, "", finish_reason="error", error=message)

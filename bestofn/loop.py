@@ -7,16 +7,25 @@ asynchronous ones bridge to it from the caller's loop.
 import asyncio
 import threading
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import Future
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
+from concurrent.futures import CancelledError, Future
+from concurrent.futures import wait as wait_for
 from functools import cache
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from bestofn.errors import ConfigError
 
 A = TypeVar("A")
 T = TypeVar("T")
 
-GRACE = 1.5  # seconds that a cancelled coroutine gets to clean up
+
+class _Running(Protocol):
+    def done(self) -> bool: ...
+
+
+R = TypeVar("R", bound=_Running)
+
+GRACE = 1.5  # seconds that cancelled work gets to clean up
 
 
 @cache
@@ -27,92 +36,162 @@ def background_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result; an interrupt cancels it and waits until it has cleaned up."""
-    future, ended = _submit(coroutine)
+def _on_background_loop() -> bool:
     try:
-        return future.result()
+        return asyncio.get_running_loop() is background_loop()
+    except RuntimeError:
+        return False
+
+
+class _Call(Generic[T]):
+    """A coroutine that runs in the background loop.
+
+    Unlike that of `asyncio.run_coroutine_threadsafe`, its future is done only when nothing of the
+    coroutine runs any more, however it ends.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.future: Future[T] = Future()
+        self.future.set_running_or_notify_cancel()
+        self._task: asyncio.Task[T] | None = None
+        background_loop().call_soon_threadsafe(self._start, coroutine)
+
+    def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self._task = background_loop().create_task(coroutine)
+        self._task.add_done_callback(self._finish)
+
+    def _finish(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self.future.set_exception(CancelledError())
+        elif (error := task.exception()) is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(task.result())
+
+    def done(self) -> bool:
+        return self.future.done()
+
+    def cancel(self) -> None:
+        background_loop().call_soon_threadsafe(lambda: self._task and self._task.cancel())
+
+
+def _stop(calls: Iterable[_Call[Any]]) -> None:
+    """Cancels calls and waits until they have cleaned up, unless that would block their loop."""
+    calls = list(calls)
+    for call in calls:
+        call.cancel()
+    if not _on_background_loop():
+        wait_for([call.future for call in calls], GRACE)
+
+
+def run(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The coroutine's result; an interrupt cancels it.
+
+    Raises:
+        ConfigError: called from within the background loop, which would wait for itself.
+    """
+    if _on_background_loop():
+        coroutine.close()
+        raise ConfigError(
+            "a synchronous call inside a reward or an async generator would wait for itself; "
+            "await `aselect` or `aselect_many` there"
+        )
+    call = _Call(coroutine)
+    try:
+        return call.future.result()
     except KeyboardInterrupt:
-        future.cancel()
-        ended.wait(GRACE)
+        _stop([call])
         raise
 
 
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The same from any loop: cancelling the wait cancels the coroutine."""
-    future, ended = _submit(coroutine)
+    """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
+    call = _Call(coroutine)
     try:
-        return await asyncio.wrap_future(future)
+        return await asyncio.shield(asyncio.wrap_future(call.future))
     except asyncio.CancelledError:
-        await asyncio.to_thread(ended.wait, GRACE)
+        await asyncio.to_thread(_stop, [call])
         raise
 
 
-def _submit(coroutine: Coroutine[Any, Any, T]) -> tuple[Future[T], threading.Event]:
-    """Starts a coroutine in the background loop; the event says that nothing of it runs any more.
+class _Source(Generic[A]):
+    """Items that are read as they are needed; a failure to read one is kept for later."""
 
-    A cancelled future is done at once, though its coroutine still has to clean up.
-    """
-    ended = threading.Event()
+    def __init__(self, items: Iterable[A]) -> None:
+        self._items = iter(items)
+        self.failure: Exception | None = None
+        self.exhausted = False
 
-    async def watched() -> T:
-        try:
-            return await coroutine
-        finally:
-            ended.set()
-
-    return asyncio.run_coroutine_threadsafe(watched(), background_loop()), ended
-
-
-def iterate(items: AsyncGenerator[T]) -> Iterator[T]:
-    """The items of an async generator that runs in the background loop.
-
-    However the iteration ends, the generator is closed before this returns.
-    """
-    try:
-        while True:
-            try:
-                yield run(anext(items))
-            except StopAsyncIteration:
+    def fill(self, running: deque[R], window: int, start: Callable[[A], R]) -> None:
+        """Starts items until the window is full, or the first one running has finished."""
+        while not self.exhausted and len(running) < window:
+            # The caller need not wait for a slow source.
+            if running and running[0].done():
                 return
-    finally:
-        run(items.aclose())
-
-
-async def aiterate(items: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """The same, for an async iteration in any loop."""
-    try:
-        while True:
             try:
-                yield await bridge(anext(items))
-            except StopAsyncIteration:
-                return
-    finally:
-        await bridge(items.aclose())
+                item = next(self._items)
+            except StopIteration:
+                self.exhausted = True
+            except Exception as error:
+                self.failure, self.exhausted = error, True
+            else:
+                running.append(start(item))
+
+    def close(self) -> None:
+        if self.failure is not None:
+            raise self.failure
 
 
-async def in_window(
+def map_in_window(
     work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int
-) -> AsyncGenerator[T]:
+) -> Iterator[T]:
     """The results of `work` on each item, in order, with at most `window` items under way.
 
-    Items are read as they are needed. However the iteration ends, no work is left running.
+    Items are read in the caller's thread, as they are needed. If reading one fails, the results of
+    those before it come first. However the iteration ends, no work is left running.
     """
-    source = iter(items)
-    running: deque[asyncio.Task[T]] = deque()
+    source, running = _Source(items), deque[_Call[T]]()
     try:
         while True:
-            for item in islice(source, window - len(running)):
-                running.append(asyncio.create_task(work(item)))
+            source.fill(running, window, lambda item: _Call(work(item)))
             if not running:
+                source.close()
                 return
-            yield await running[0]
+            result = running[0].future.result()
             running.popleft()
+            yield result
+    finally:
+        _stop(running)
+
+
+async def amap_in_window(
+    work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int
+) -> AsyncGenerator[T]:
+    """The same for an async iteration in any loop."""
+    source, running = _Source(items), deque[asyncio.Task[T]]()
+    try:
+        while True:
+            source.fill(running, window, lambda item: asyncio.create_task(bridge(work(item))))
+            if not running:
+                source.close()
+                return
+            result = await running[0]
+            running.popleft()
+            yield result
     finally:
         await cancel(running)
 
 
-async def cancel(tasks: Iterable[asyncio.Task[Any]]) -> None:
+async def gather(*work: Awaitable[T]) -> list[T]:
+    """The results of all; if one fails the others are cancelled, and gone before it is raised."""
+    tasks = [asyncio.ensure_future(item) for item in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        await cancel(tasks)
+
+
+async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancels what still runs and waits until it is gone."""
     tasks = list(tasks)
     for task in tasks:

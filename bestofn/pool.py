@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
@@ -40,9 +40,23 @@ def _candidate_row(candidate: Candidate) -> dict[str, Any]:
     return row
 
 
+class _Fields(BaseModel):
+    """The fields of a row besides its prompt and candidates."""
+
+    model_config = ConfigDict(strict=True)
+
+    id: str
+    index: int
+    reward: str
+    tie: bool = False
+    fallback: bool = False
+
+
 def dumps(selection: Selection) -> str:
     """The row as one line of JSON, without its line break."""
-    return json.dumps(to_row(selection), ensure_ascii=False)
+    text = json.dumps(to_row(selection), ensure_ascii=False, allow_nan=False)
+    # Half a surrogate pair, as cut emoji leave behind, cannot be written to a file.
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _null_is_nan(value: Any) -> Any:
@@ -60,6 +74,7 @@ def _null_is_nan(value: Any) -> Any:
 
 _CANDIDATES = TypeAdapter(list[Annotated[Candidate, BeforeValidator(_null_is_nan)]])
 _USAGE = TypeAdapter(Usage)
+_FIELDS = TypeAdapter(_Fields)
 
 
 def from_row(row: Mapping[str, Any]) -> Selection:
@@ -68,28 +83,26 @@ def from_row(row: Mapping[str, Any]) -> Selection:
     Raises:
         ConfigError: a field is missing or wrong; the message names it.
     """
-    try:
-        selection = Selection(
-            prompt=as_prompt(row["prompt"], row["id"]),
-            candidates=_validated(_CANDIDATES, row, "candidates"),
-            index=row["index"],
-            reward=row["reward"],
-            tie=row.get("tie", False),
-            fallback=row.get("fallback", False),
-            usage=_validated(_USAGE, {"usage": {}, **row}, "usage"),
-        )
-    except KeyError as error:
-        raise ConfigError(f"the row has no field {error.args[0]!r}") from None
+    for name in ("prompt", "candidates"):
+        if name not in row:
+            raise ConfigError(f"the row has no field {name!r}")
+    fields = _validated(_FIELDS, {name: row[name] for name in _Fields.model_fields if name in row})
+    selection = Selection(
+        prompt=as_prompt(row["prompt"], fields.id),
+        candidates=_validated(_CANDIDATES, row["candidates"], "candidates"),
+        usage=_validated(_USAGE, row.get("usage", {}), "usage"),
+        **fields.model_dump(exclude={"id"}),
+    )
     _check(selection)
     return selection
 
 
-def _validated(adapter: TypeAdapter[T], row: Mapping[str, Any], field: str) -> T:
+def _validated(adapter: TypeAdapter[T], value: Any, *field: str) -> T:
     try:
-        return adapter.validate_python(row[field])
+        return adapter.validate_python(value)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, (field, *first["loc"])))
+        where = ".".join(map(str, (*field, *first["loc"])))
         raise ConfigError(f"the row's field {where!r} is wrong: {first['msg']}") from None
 
 
@@ -99,6 +112,9 @@ def _check(selection: Selection) -> None:
         raise ConfigError(f"the row's candidates must be numbered from 0, not {places}")
     if selection.index not in places:
         raise ConfigError(f"the row's index {selection.index!r} is none of its candidates")
+    unscored = [c.index for c in selection.candidates if selection.reward not in c.scores]
+    if unscored:
+        raise ConfigError(f"candidate {unscored[0]} has no score named {selection.reward!r}")
 
 
 def loads(line: str) -> Selection:

@@ -70,5 +70,5 @@ def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
 
     Neither the order of prompts nor a resumed or sharded run changes it.
     """
-    text = f"{run_seed}\x1f{prompt.id}\x1f{index}".encode()
+    text = f"{run_seed}\x1f{prompt.id}\x1f{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1

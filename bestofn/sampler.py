@@ -1,20 +1,25 @@
 """BestOfN: draw N candidates, score each as it lands, choose the best."""
 
-import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence, Sized
-from copy import deepcopy
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
 from dataclasses import replace
 from math import isnan
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.errors import ConfigError
-from bestofn.generators import EngineGenerator, FunctionGenerator, GenerateFunction, Generator
+from bestofn.generators import (
+    EngineGenerator,
+    FunctionGenerator,
+    GenerateFunction,
+    Generator,
+    collect,
+)
 from bestofn.prompts import PromptLike, as_prompt
 from bestofn.rewards.base import RewardModel
-from bestofn.types import Candidate, Prompt, Score, Selection, Usage
+from bestofn.rewards.scoring import DistinctScoring, add_scores
+from bestofn.types import Candidate, Prompt, Selection, Usage
 
 CANDIDATES_IN_FLIGHT = 512  # fill the engine's batch twice over
 
@@ -54,7 +59,7 @@ class BestOfN:
             raise ConfigError(f"window must be at least 1, not {window}")
         if not isinstance(reward, RewardModel):
             raise ConfigError(f"{reward!r} is no reward: it needs `name`, `pointwise` and `score`")
-        self.generator = _as_generator(generator, sampling or SamplingParams(), seed, keep_tokens)
+        self.generator = _as_generator(generator, sampling, seed, keep_tokens)
         self.reward = reward
         self.n = n
         self.window = window or max(1, CANDIDATES_IN_FLIGHT // n)
@@ -79,96 +84,53 @@ class BestOfN:
         Args:
             prompts: Read as they are needed, so they may be endless.
             progress: Show a progress bar.
+
+        Raises:
+            ConfigError: a prompt is empty or malformed; the selections before it come first.
         """
-        selections = loop.iterate(self._select_many(prompts))
+        _refuse_single(prompts)
+        selections = loop.map_in_window(self._select, _numbered(prompts), self.window)
         return _with_progress(selections, prompts) if progress else selections
 
-    async def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
+    def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
         """`select_many` for use inside an event loop, without a progress bar."""
-        async for selection in loop.aiterate(self._select_many(prompts)):
-            yield selection
-
-    async def _select_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
-        work = (as_prompt(prompt) for prompt in prompts)
-        async for selection in loop.in_window(self._select, work, self.window):
-            yield selection
+        _refuse_single(prompts)
+        return loop.amap_in_window(self._select, _numbered(prompts), self.window)
 
     async def _select(self, prompt: Prompt) -> Selection:
         started = time.perf_counter()
         if self.reward.pointwise:
             candidates = await self._draw_and_score(prompt)
         else:
-            candidates = await _collect(self.generator.draw(prompt, self.n))
+            candidates = await collect(self.generator.draw(prompt, self.n))
             await add_scores(prompt, candidates, self.reward)
         usage = _total_usage(candidates, self.reward.name, time.perf_counter() - started)
         return choose(prompt, candidates, self.reward.name, usage)
 
     async def _draw_and_score(self, prompt: Prompt) -> list[Candidate]:
         """Scores each candidate while its siblings are still being drawn."""
-        scoring = _DistinctScoring(prompt, self.reward)
+        scoring = DistinctScoring(prompt, self.reward)
         try:
             async with contextlib.aclosing(self.generator.draw(prompt, self.n)) as draws:
                 async for candidate in draws:
                     scoring.add(candidate)
             return await scoring.finish()
         finally:
-            await loop.cancel(scoring.tasks.values())
+            await scoring.cancel()
 
 
-async def _collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
-    async with contextlib.aclosing(draws):
-        return sorted([candidate async for candidate in draws], key=lambda c: c.index)
+def _refuse_single(prompts: object) -> None:
+    if isinstance(prompts, str | Prompt):
+        raise ConfigError("this takes several prompts; use `select` for one")
 
 
-async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: RewardModel) -> None:
-    """Sets the reward's scores on the candidates; a pointwise one scores equal responses once."""
-    if not reward.pointwise:
-        scores = await reward.score(prompt, candidates)
-        for candidate, score in zip(candidates, scores, strict=True):
-            candidate.scores[reward.name] = score
-        return
-    scoring = _DistinctScoring(prompt, reward)
-    try:
-        for candidate in candidates:
-            scoring.add(candidate)
-        await scoring.finish()
-    finally:
-        await loop.cancel(scoring.tasks.values())
-
-
-class _DistinctScoring:
-    """Pointwise scoring under way: one task for each distinct response."""
-
-    def __init__(self, prompt: Prompt, reward: RewardModel) -> None:
-        self.prompt = prompt
-        self.reward = reward
-        self.candidates: list[Candidate] = []
-        self.tasks: dict[tuple[str, str], asyncio.Task[list[Score]]] = {}
-
-    def add(self, candidate: Candidate) -> None:
-        self.candidates.append(candidate)
-        key = self._key(candidate)
-        if key not in self.tasks:
-            scoring = self.reward.score(self.prompt, [candidate])
-            self.tasks[key] = asyncio.create_task(scoring)
-
-    async def finish(self) -> list[Candidate]:
-        """Waits for all scores and sets them; the cost stays with the first of equal ones."""
-        self.candidates.sort(key=lambda candidate: candidate.index)
-        paid = set[tuple[str, str]]()
-        for candidate in self.candidates:
-            key = self._key(candidate)
-            (score,) = await self.tasks[key]
-            score = deepcopy(score)
-            if key in paid:
-                score.usage = Usage()
-            paid.add(key)
-            candidate.scores[self.reward.name] = score
-        return self.candidates
-
-    @staticmethod
-    def _key(candidate: Candidate) -> tuple[str, str]:
-        return candidate.error or "", candidate.text
+def _numbered(prompts: Iterable[PromptLike]) -> Iterator[Prompt]:
+    """The prompts, and which of them it is that cannot be used."""
+    for number, prompt in enumerate(prompts):
+        try:
+            yield as_prompt(prompt)
+        except ConfigError as error:
+            raise ConfigError(f"prompt {number} (counted from 0): {error}") from None
 
 
 def choose(
@@ -200,19 +162,23 @@ def _total_usage(candidates: list[Candidate], reward: str, seconds: float) -> Us
 
 def _as_generator(
     generator: Engine | str | GenerateFunction,
-    sampling: SamplingParams,
+    sampling: SamplingParams | None,
     seed: int | None,
     keep_tokens: bool,
 ) -> Generator:
     if isinstance(generator, str):
         generator = load_engine(generator)
     if isinstance(generator, Engine):
-        return EngineGenerator(generator, sampling, seed, keep_tokens)
-    if callable(generator):
-        return FunctionGenerator(generator)
-    raise ConfigError(
-        f"{generator!r} is no generator: give an engine, a spec such as 'tiny', or a function"
-    )
+        return EngineGenerator(generator, sampling or SamplingParams(), seed, keep_tokens)
+    if not callable(generator):
+        raise ConfigError(
+            f"{generator!r} is no generator: give an engine, a spec such as 'tiny', or a function"
+        )
+    if sampling is not None or seed is not None or keep_tokens:
+        raise ConfigError(
+            "sampling, seed and keep_tokens are for engines; a function samples as it likes"
+        )
+    return FunctionGenerator(generator)
 
 
 def _with_progress(

@@ -30,6 +30,12 @@ def is_unclosed(text: str, *, opened: bool = False) -> bool:
     return _split(text, opened)[2]
 
 
+def ends_in_opening(prompt: str) -> bool:
+    """Whether a prompt ends in an opening tag, so that the answer to it starts with reasoning."""
+    tags = list(TAG.finditer(prompt.rstrip()))
+    return bool(tags) and tags[-1].end() == len(prompt.rstrip()) and not tags[-1][1]
+
+
 def _split(text: str, opened: bool) -> tuple[list[str] | None, list[str], bool]:
     """Pieces of reasoning (None if there is no tag), pieces of answer, whether it ends inside."""
     reasoning: list[str] = []

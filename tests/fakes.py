@@ -22,6 +22,7 @@ class ScriptedEngine:
 
     name = "scripted"
     default_template = "direct"
+    context: int | None = None
 
     def __init__(
         self,

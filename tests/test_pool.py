@@ -44,12 +44,15 @@ def selections(draw: st.DrawFn) -> Selection:
     candidates = draw(st.lists(CANDIDATE, min_size=1, max_size=4))
     for index, candidate in enumerate(candidates):
         candidate.index = index
+    reward = draw(TEXT)
+    for candidate in candidates:
+        candidate.scores.setdefault(reward, draw(SCORE))
     last = Message("user", draw(TEXT.filter(str.strip)))
     return Selection(
         Prompt((*draw(MESSAGES), last), draw(TEXT.filter(bool))),
         candidates,
         draw(st.integers(0, len(candidates) - 1)),
-        draw(TEXT),
+        reward,
         draw(st.booleans()),
         draw(st.booleans()),
         draw(USAGE),
@@ -87,8 +90,11 @@ def test_a_row_is_strict_json_with_null_for_failures() -> None:
         ({"prompt": None}, "not NoneType"),
         ({"candidates": []}, "numbered"),
         ({"candidates": "x"}, "candidates"),
-        ({"candidates": [{"index": 0}]}, "text"),
+        ({"candidates": [{"index": 0}]}, r"candidates\.0\.text"),
         ({"candidates": [{"index": 1, "text": "a"}]}, "numbered from 0"),
+        ({"candidates": [{"index": 0, "text": "a"}]}, "no score named 'flip'"),
+        ({"tie": "no"}, "tie"),
+        ({"id": 7}, "id"),
         ({"candidates": [{"index": 0, "text": "a", "seed": "x"}]}, "seed"),
         ({"index": 5}, "none of its candidates"),
         ({"usage": {"seconds": "long"}}, "seconds"),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fakes import ScriptedEngine
 
-from bestofn import BestOfN, FLIPLikelihood, FLIPReward, loop
+from bestofn import BestOfN, FLIPLikelihood, FLIPReward, SamplingParams, loop
 from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
@@ -218,6 +218,46 @@ def test_bad_arguments(options: dict[str, Any], match: str) -> None:
         BestOfN(**arguments)
 
 
+def test_results_before_a_bad_prompt_come_first() -> None:
+    sampler = BestOfN(ScriptedEngine("yes"), Longest(), n=1)
+    finished = []
+    with pytest.raises(ConfigError, match="prompt 2"):
+        finished.extend(sampler.select_many(["a", "b", "", "c"], progress=False))
+    assert [s.prompt.messages[0].content for s in finished] == ["a", "b"]
+
+
+def test_one_prompt_is_not_several() -> None:
+    sampler = BestOfN(ScriptedEngine(), Longest(), n=1)
+    with pytest.raises(ConfigError, match="use `select`"):
+        sampler.select_many("hello")
+    with pytest.raises(ConfigError, match="use `select`"):
+        sampler.aselect_many(as_prompt("hello"))
+
+
+def test_options_of_an_engine_are_refused_for_a_function() -> None:
+    for options in ({"seed": 1}, {"sampling": SamplingParams()}, {"keep_tokens": True}):
+        with pytest.raises(ConfigError, match="for engines"):
+            BestOfN(lambda prompt, n: ["a"], Longest(), n=1, **options)  # type: ignore[arg-type]
+
+
+def test_one_run_may_feed_another() -> None:
+    first = BestOfN(ScriptedEngine("yes"), Longest(), n=2)
+    second = BestOfN(ScriptedEngine("no"), Longest(), n=2)
+    texts = (s.text for s in first.select_many(["a", "b", "c"], progress=False))
+    assert [s.text for s in second.select_many(texts, progress=False)] == ["no"] * 3
+
+
+def test_a_synchronous_call_inside_a_reward_says_so() -> None:
+    inner = BestOfN(ScriptedEngine(), Longest(), n=1)
+
+    class Nested(Recorded):
+        async def score(self, prompt: Any, candidates: Any) -> Any:
+            inner.select("x")
+
+    with pytest.raises(ConfigError, match="aselect"):
+        BestOfN(ScriptedEngine(), Nested(), n=1).select("x")
+
+
 def test_an_empty_prompt_is_refused() -> None:
     with pytest.raises(ConfigError, match="empty"):
         BestOfN(ScriptedEngine(), Longest(), n=1).select("")
@@ -258,12 +298,33 @@ def test_a_function_may_return_candidates_and_gets_chats_as_messages() -> None:
     ("function", "match"),
     [
         (lambda prompt, n: ["a"], "3 responses"),
-        (lambda prompt, n: "abc", "a string"),
+        (lambda prompt, n: "abc", "not str"),
+        (lambda prompt, n: None, "not NoneType"),
+        (lambda prompt, n: {"a": 1, "b": 2, "c": 3}, "not dict"),
     ],
 )
 def test_a_function_that_returns_something_else(function: Any, match: str) -> None:
     with pytest.raises(ConfigError, match=match):
         BestOfN(function, Recorded(), n=3).select("x")
+
+
+def test_candidates_that_a_function_keeps_are_copied() -> None:
+    kept = Candidate(0, "same")
+    sampler = BestOfN(lambda prompt, n: [kept] * n, Recorded({"same": 1.0}), n=2)
+    first = sampler.select("x")
+    sampler.reward = Recorded({"same": 6.0})
+    sampler.select("y")
+    assert [c.index for c in first.candidates] == [0, 1]
+    assert first.scores[0].value == 1.0
+    assert not kept.scores
+
+
+def test_an_object_with_an_async_call_and_a_lazy_list() -> None:
+    class Remote:
+        async def __call__(self, prompt: str, n: int) -> Any:
+            return (f"{prompt} {i}" for i in range(n))
+
+    assert BestOfN(Remote(), Recorded({"x 1": 1.0}), n=2).select("x").text == "x 1"
 
 
 def test_a_function_that_raises_or_returns_rubbish_gives_failed_candidates() -> None:
@@ -309,7 +370,7 @@ def test_cancelling_aselect_leaves_nothing_running() -> None:
 
 
 def test_leaving_select_many_early_stops_the_rest() -> None:
-    engine = ScriptedEngine(delay=lambda p: 0.0 if "0" in p.messages[0].content else 30.0)
+    engine = ScriptedEngine(delay=lambda p: 0.2 if "0" in p.messages[0].content else 30.0)
     for _ in BestOfN(engine, Longest(), n=2).select_many(["0", "1", "2"], progress=False):
         break
     wait_until(lambda: engine.running == 0)

@@ -102,6 +102,11 @@ class Engine(Protocol):
     default_template: str
     """The backward template that suits the model."""
 
+    @property
+    def context(self) -> int | None:
+        """Tokens that prompt and response may have together, None if the engine cannot tell."""
+        ...
+
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:

@@ -1,10 +1,14 @@
 """From conversations to token ids and back, by the model's own chat template."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from bestofn.thinking import split_thinking
+from jinja2 import TemplateError
+
+from bestofn.errors import EngineError
+from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Message, Prompt
 
 if TYPE_CHECKING:
@@ -32,7 +36,7 @@ class ChatFormat:
         self.has_system_role = self._probe_system_role()
         self.closing_ids = self._find_closing_ids()
         # One prompt is encoded once for all its candidates.
-        self.encode = lru_cache(maxsize=4096)(self._encode)
+        self.encode = lru_cache(maxsize=512)(self._encode)
 
     def with_kwargs(self, template_kwargs: Mapping[str, Any]) -> "ChatFormat":
         return ChatFormat(self.tokenizer, self.template_kwargs | dict(template_kwargs))
@@ -44,18 +48,26 @@ class ChatFormat:
             return "\n\n".join([*turns, "Assistant:"])
         if messages[0].role == "system" and not self.has_system_role:
             messages = _merge_system(messages)
-        return self._apply(messages)
+        try:
+            return self._apply(messages)
+        except TemplateError as error:
+            raise EngineError(f"the model's chat template refuses the prompt: {error}") from error
 
     def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], bool]:
         """Token ids of the prompt, and whether it ends inside an opened thinking tag."""
         text = self.render(prompt.messages)
         # A template writes its own special tokens; plain text needs the tokenizer's.
-        ids = self.tokenizer(text, add_special_tokens=not self.has_template)["input_ids"]
-        return tuple(ids), text.rstrip().lower().endswith(("<think>", "<thinking>"))
+        ids = self._tokenise(text, special=not self.has_template)
+        return tuple(ids), ends_in_opening(text)
 
     def encode_continuation(self, text: str, close: bool) -> tuple[int, ...]:
-        ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return (*ids, *(self.closing_ids if close else ()))
+        return (*self._tokenise(text, special=False), *(self.closing_ids if close else ()))
+
+    def _tokenise(self, text: str, special: bool) -> list[int]:
+        # Half a surrogate pair, as cut emoji leave behind, is no text that a tokenizer takes.
+        text = text.encode("utf-8", "replace").decode("utf-8")
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        return ids
 
     def decode(self, ids: list[int], thinking_opened: bool) -> tuple[str | None, str]:
         """Reasoning (None if there is none) and answer."""
@@ -75,8 +87,6 @@ class ChatFormat:
         """Whether the template keeps a system message; some raise, some drop it silently."""
         if not self.has_template:
             return True
-        from jinja2 import TemplateError
-
         try:
             return PROBE in self._apply((Message("system", PROBE), Message("user", "x")))
         except TemplateError:
@@ -84,10 +94,12 @@ class ChatFormat:
 
     def _find_closing_ids(self) -> tuple[int, ...]:
         """The token that the template sets after an answer, else the end of sequence."""
-        if self.has_template:
-            turn = (Message("user", "x"), Message("assistant", PROBE))
-            _, _, after = self._apply(turn, prompt=False).rpartition(PROBE)
-            ids = self.tokenizer(after, add_special_tokens=False)["input_ids"]
+        turn = (Message("user", "x"), Message("assistant", PROBE))
+        with suppress(TemplateError):  # a template may know no assistant turns
+            after = (
+                self._apply(turn, prompt=False).rpartition(PROBE)[2] if self.has_template else ""
+            )
+            ids = self._tokenise(after, special=False)
             if ids and ids[0] in self.tokenizer.all_special_ids:
                 return (ids[0],)
         end = self.tokenizer.eos_token_id

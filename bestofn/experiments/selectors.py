@@ -1,6 +1,6 @@
 """How often each selector picks a right answer, on the tiny world's held-out instructions."""
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.estimators import Interval, best_of_n, bootstrap_mean, failure_rate, tie_rate
-from bestofn.generators import EngineGenerator, Generator
+from bestofn.generators import EngineGenerator, collect
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.baselines import Longest, Majority, MeanLogprob, Oracle, RandomChoice
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
-from bestofn.sampler import add_scores
+from bestofn.rewards.scoring import add_scores
 from bestofn.tiny import Task, verify
 from bestofn.types import Candidate, Prompt
 
@@ -64,29 +64,17 @@ def draw_pools(
         selectors: All are applied to the same candidates.
         window: Prompts in flight.
     """
-    generator = EngineGenerator(
-        engine, SamplingParams(max_tokens=MAX_TOKENS), seed, keep_tokens=False
-    )
-    prompts = [as_prompt(task.instruction) for task in tasks]
-    return loop.iterate(_pools(generator, prompts, n, selectors, window))
+    sampling = SamplingParams(max_tokens=MAX_TOKENS)
+    generator = EngineGenerator(engine, sampling, seed, keep_tokens=False)
 
-
-async def _pools(
-    generator: Generator,
-    prompts: Sequence[Prompt],
-    n: int,
-    selectors: Sequence[RewardModel],
-    window: int,
-) -> AsyncGenerator[ScoredPool]:
     async def work(prompt: Prompt) -> ScoredPool:
-        drawn = [candidate async for candidate in generator.draw(prompt, n)]
-        pool = ScoredPool(prompt, sorted(drawn, key=lambda candidate: candidate.index))
+        pool = ScoredPool(prompt, await collect(generator.draw(prompt, n)))
         for selector in selectors:
             await add_scores(prompt, pool.candidates, selector)
         return pool
 
-    async for pool in loop.in_window(work, prompts, window):
-        yield pool
+    prompts = [as_prompt(task.instruction) for task in tasks]
+    return loop.map_in_window(work, prompts, window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +88,7 @@ class SelectorCurve:
         gain: The same minus the accuracy of one random candidate, paired by prompt.
         ties: `[len(ns)]`, share of draws with several best candidates.
         failures: `[len(ns)]`, share of draws in which every score failed.
+        failed_scores: Share of the candidates that have no score.
     """
 
     name: str
@@ -107,6 +96,7 @@ class SelectorCurve:
     gain: Interval
     ties: NDArray[np.float64]
     failures: NDArray[np.float64]
+    failed_scores: float
 
 
 def selector_curves(
@@ -129,6 +119,7 @@ def selector_curves(
                 bootstrap_mean(accuracy - chance),
                 tie_rate(proxy, ns).mean(axis=0),
                 failure_rate(proxy, ns).mean(axis=0),
+                float(np.isnan(proxy).mean()),
             )
         )
     return curves

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from bestofn.prompts import candidate_seed, user_message
-from bestofn.rewards.base import Composable
+from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
 
 Verifier = Callable[[str, str], bool | float]
@@ -109,6 +109,8 @@ class Majority(_Baseline):
 class Oracle(_Baseline):
     """The gold verdict itself: the most that any selector can reach.
 
+    No response at all is a wrong one: 0.
+
     Args:
         verify: `(instruction, response) -> bool or float`, such as `bestofn.tiny.verify`.
     """
@@ -120,4 +122,10 @@ class Oracle(_Baseline):
 
     def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
         instruction = user_message(prompt)
-        return [Score(float(self.verify(instruction, candidate.text))) for candidate in drawn]
+        return [
+            Score(float(c.finish_reason != "error" and self.verify(instruction, c.text)))
+            for c in drawn
+        ]
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return self._score(prompt, list(candidates))

@@ -5,26 +5,29 @@ never from the instruction itself. `FLIPReward` decodes an instruction after it 
 `FLIPLikelihood` reads off how likely the true one is there.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
+from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import candidate_seed, system_message, user_message
-from bestofn.rewards.base import Composable
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import Parsed, parse_field, parse_plain
 from bestofn.rewards.similarity import Similarity, resolve
 from bestofn.rewards.templates import InverseTemplate, Target, load_template
-from bestofn.types import Candidate, Message, Prompt, Score, Usage
+from bestofn.rewards.weighted import Composable
+from bestofn.types import Candidate, Prompt, Score, Usage
 
 CopyGuard = Literal["off", "flag", "strip"]
 
 CUTS = 8  # attempts to cut a response so that it fits into the context
+# Tokens of the context that are kept free behind the prefix, though never more than a quarter of
+# it. The length of the instruction itself must not decide where the response is cut.
+RESERVE = 256
 
 
 @dataclass(slots=True)
@@ -34,13 +37,14 @@ class _Backward:
     response: str
     context: str
     flags: list[str] = field(default_factory=list)
-    usage: Usage = field(default_factory=Usage)
 
 
 class _InverseReward(Composable):
     """What both rewards share: target, context, template, copy guard, cutting to the context."""
 
     pointwise = True
+    requests = 1
+    """Requests that share one prefix."""
 
     def __init__(
         self, engine: Engine, template: str | Path, target: Target, copy_guard: CopyGuard, name: str
@@ -58,7 +62,7 @@ class _InverseReward(Composable):
         )
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return list(await asyncio.gather(*(self._score_one(prompt, c) for c in candidates)))
+        return await loop.gather(*(self._score_one(prompt, c) for c in candidates))
 
     async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         instruction = self.instruction(prompt)
@@ -70,9 +74,11 @@ class _InverseReward(Composable):
         if not backward.response.strip():
             return Score(reason="empty response", flags=backward.flags)
         try:
-            return await self._fit(backward, prompt, candidate, instruction)
+            score = await self._fit(backward, prompt, candidate, instruction)
         except EngineError as error:
-            return Score(reason=f"engine: {error}", flags=backward.flags, usage=backward.usage)
+            score = Score(reason=f"engine: {error}")
+        score.flags = [*backward.flags, *score.flags]
+        return score
 
     def instruction(self, prompt: Prompt) -> str | None:
         """The message that is to be inferred; None where the prompt has no such message."""
@@ -97,38 +103,40 @@ class _InverseReward(Composable):
     async def _fit(
         self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
-        """Scores the longest beginning of the response that fits into the context."""
+        """Scores the longest beginning of the response that leaves room behind the prefix."""
         for _ in range(CUTS):
+            prefix = self.prefix(backward)
+            limit = self.engine.context
             try:
-                return await self._invert(backward, prompt, candidate, instruction)
+                score = await self._invert(prefix, prompt, candidate, instruction)
+                tokens = score.usage.prompt_tokens // self.requests
             except ContextLengthError as error:
-                excess = error.length - error.limit
-                # Characters per token differ along a text: cut a little more than the mean asks.
-                keep = len(backward.response) * (1 - 1.1 * excess / error.length) - 1
-                if keep < 1:
-                    break
-                backward.response = backward.response[: int(keep)]
-                if "cut_to_context" not in backward.flags:
-                    backward.flags.append("cut_to_context")
-        return Score(reason="too long: the instruction alone does not fit", flags=backward.flags)
+                limit, tokens = error.limit, error.prompt_tokens
+                score = Score(reason=f"too long: {error}")
+            room = tokens if limit is None else limit - min(RESERVE, limit // 4)
+            if tokens <= room:
+                return score
+            # Characters per token differ along a text: aim a little below what the mean allows.
+            characters = sum(len(message.content) for message in prefix.messages)
+            keep = len(backward.response) - characters * (1 - 0.95 * room / tokens)
+            if keep < 1:
+                break
+            backward.response = backward.response[: int(keep)]
+            if "cut_to_context" not in backward.flags:
+                backward.flags.append("cut_to_context")
+        return Score(reason="too long: the context leaves no room for the response")
 
     async def _invert(
-        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+        self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
+        """The score behind one prefix; its usage counts the prefix's tokens once a request."""
         raise NotImplementedError
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
     """All of the conversation but the message that is to be inferred."""
-    hidden = len(prompt.messages) - 1 if target == "user" else 0
-    if target == "system" and prompt.messages[0].role != "system":
-        hidden = -1
-    known = [message for index, message in enumerate(prompt.messages) if index != hidden]
-    return "\n\n".join(f"{_label(message)}: {message.content}" for message in known)
-
-
-def _label(message: Message) -> str:
-    return message.role.capitalize()
+    known = prompt.messages[:-1] if target == "user" else prompt.messages[1:]
+    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in known)
 
 
 class FLIPReward(_InverseReward):
@@ -170,36 +178,34 @@ class FLIPReward(_InverseReward):
         if samples > 1 and temperature == 0:
             raise ConfigError("several samples need a temperature above 0")
         self.similarity = resolve(similarity)
-        self.samples = samples
+        self.requests = samples
         self.seed = seed
         self.params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
 
     async def _invert(
-        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+        self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
-        prefix = self.prefix(backward)
-        # The prefix names the response; equal responses get equal inferences.
-        source = replace(prefix, id=prompt.id + "\x1f" + backward.response)
+        # Seeds follow prompt and response, so that equal responses get equal inferences.
+        source = replace(prefix, id=f"{prompt.id}\x1f{candidate.text}")
         seeds = [
             candidate_seed(self.seed, source, sample) if self.params.temperature else None
-            for sample in range(self.samples)
+            for sample in range(self.requests)
         ]
-        answers = await asyncio.gather(
+        answers = await loop.gather(
             *(self.engine.generate(prefix, self.params, seed) for seed in seeds)
         )
         parsed = [self._parse(answer) for answer in answers]
         inferred = [p.text for p in parsed if p.text is not None]
-        score = Score(
-            inferred=inferred,
-            flags=backward.flags,
-            usage=sum((answer.usage for answer in answers), backward.usage),
-        )
-        if inferred:
-            score.value = fmean(self.similarity(text, instruction) for text in inferred)
-            if len(inferred) < len(parsed):
-                score.flags.append("some_inferences_failed")
-        else:
+        score = Score(inferred=inferred, usage=sum((a.usage for a in answers), Usage()))
+        if not inferred:
             score.reason = "parse: " + "; ".join(sorted({str(p.reason) for p in parsed}))
+            return score
+        if len(inferred) < len(parsed):
+            score.flags.append("some_inferences_failed")
+        try:
+            score.value = fmean(self.similarity(text, instruction) for text in inferred)
+        except Exception as error:  # the user's own function may do anything
+            score.reason = f"similarity: {type(error).__name__}: {error}"
         return score
 
     def _parse(self, answer: Completion) -> Parsed:
@@ -244,17 +250,21 @@ class FLIPLikelihood(_InverseReward):
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
         self.forward_weight = forward_weight
 
+    def distinct_by(self, candidate: Candidate) -> object:
+        """Equal responses score alike, unless their own probability counts."""
+        return candidate.mean_logprob if self.forward_weight else None
+
     async def _invert(
-        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+        self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
         if self.forward_weight and candidate.mean_logprob is None:
             raise ConfigError(
                 "forward_weight needs the generator's log-probabilities, which it does not give; "
                 "set it to 0 or draw the candidates with an engine"
             )
-        scores = await self.engine.loglikelihood(self.prefix(backward), instruction, close=True)
+        scores = await self.engine.loglikelihood(prefix, instruction, close=True)
         value = fmean(scores.token_logprobs)
         if self.forward_weight:
             assert candidate.mean_logprob is not None
             value += self.forward_weight * candidate.mean_logprob
-        return Score(value=value, flags=backward.flags, usage=backward.usage + scores.usage)
+        return Score(value=value, usage=scores.usage)

@@ -29,7 +29,7 @@ from bestofn.experiments.selectors import (
 )
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
-from bestofn.sampler import add_scores
+from bestofn.rewards.scoring import add_scores
 from bestofn.tiny import Task, answer, heldout_tasks, verify
 from bestofn.types import Candidate
 
@@ -95,12 +95,9 @@ def milliseconds(pools: list[ScoredPool], reward: RewardModel) -> float:
     async def work(pool: ScoredPool) -> None:
         await add_scores(pool.prompt, pool.candidates, reward)
 
-    async def score_all() -> None:
-        async for _ in loop.in_window(work, pools, 32):
-            pass
-
     started = time.perf_counter()
-    loop.run(score_all())
+    for _ in loop.map_in_window(work, pools, 32):
+        pass
     return 1000 * (time.perf_counter() - started) / sum(len(pool.candidates) for pool in pools)
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.transformers import TransformersEngine
+from bestofn.errors import EngineError
 from bestofn.types import Message, Prompt
 
 SYSTEM, USER = Message("system", "Be brief."), Message("user", "Count from 3 to 9.")
@@ -51,6 +52,12 @@ def test_plain_text_without_a_template(tiny: TransformersEngine) -> None:
         "System: Be brief.\n\nUser: Count from 3 to 9.\n\nAssistant:"
     )
     assert chat.closing_ids == (chat.tokenizer.eos_token_id,)
+
+
+def test_a_template_that_refuses_the_prompt(tiny: TransformersEngine) -> None:
+    refuses = "{% if messages|length > 1 %}{{ raise_exception('one turn only') }}{% endif %}x"
+    with pytest.raises(EngineError, match="one turn only"):
+        chat_with(tiny, refuses).render((USER, Message("assistant", "3"), USER))
 
 
 def test_prefix_ids_do_not_depend_on_the_continuation(tiny: TransformersEngine) -> None:

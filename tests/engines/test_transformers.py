@@ -366,8 +366,80 @@ def test_a_failure_while_decoding_fails_the_running_requests(
     assert isinstance(fine, Completion)
 
 
+@pytest.mark.parametrize("broken", ["start", "_draw"])
+def test_nothing_hangs_when_the_batch_breaks(
+    tiny: TransformersEngine, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """A failure that leaves the batch in an unknown state fails all that is in flight."""
+    story = as_prompt("Write a story of 28 sentences about Mia the baker and a fox.")
+    scheduler = tiny._scheduler
+
+    async def break_in_between() -> list[Any]:
+        running = asyncio.create_task(tiny.generate(story, SamplingParams(max_tokens=300)))
+        while not scheduler.batch.segments:
+            await asyncio.sleep(0.002)
+
+        def fail(*args: Any) -> None:
+            raise MemoryError("no room")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(type(scheduler.batch), broken, fail)
+            calls = [tiny.generate(as_prompt("Add 2 and 3."), GREEDY) for _ in range(2)]
+            return await asyncio.gather(running, *calls, return_exceptions=True)
+
+    failed = loop.run(asyncio.wait_for(break_in_between(), 60))
+    assert all(isinstance(result, EngineError) for result in failed)
+    (fine,) = together([tiny.generate(as_prompt("Add 2 and 3."), GREEDY)])
+    assert isinstance(fine, Completion)
+
+
+def test_a_failing_plan_hangs_nobody(
+    tiny: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> None:
+        raise KeyError("bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(tiny._scheduler.cache), "match", fail)
+        (failed,) = together([tiny.generate(as_prompt("Add 2 and 3."), GREEDY)])
+    assert isinstance(failed, EngineError)
+    (fine,) = together([tiny.generate(as_prompt("Add 2 and 3."), GREEDY)])
+    assert isinstance(fine, Completion)
+
+
+def test_memory_stays_within_what_was_reserved(
+    tiny: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of very different lengths that join one after another do not pad each other."""
+    batch_class = type(tiny._scheduler.batch)
+    original = batch_class.step
+    shares: list[float] = []
+
+    def watched(batch: Any) -> Any:
+        reserved = batch.reserved
+        done = original(batch)
+        buffers = [segment.kv.layers[0].keys for segment in batch.segments]
+        shares.append(sum(b.shape[0] * b.shape[2] for b in buffers) / reserved)
+        return done
+
+    async def join_one_by_one() -> None:
+        params = SamplingParams(max_tokens=60)
+        tasks = []
+        for words in [3] * 30 + [20, 45, 90, 130, 3, 150, 40]:
+            prompt = as_prompt(fresh_prompt(words))
+            tasks.append(asyncio.create_task(tiny.generate(prompt, params)))
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*tasks)
+
+    monkeypatch.setattr(batch_class, "step", watched)
+    loop.run(join_one_by_one())
+    assert shares
+    assert max(shares) <= 1
+
+
 def test_a_closed_engine_says_so_at_once() -> None:
     engine = load_engine("tiny")
+    assert isinstance(engine, TransformersEngine)
     story = as_prompt("Write a story of 28 sentences about Mia the baker and a fox.")
 
     async def close_in_between() -> Any:
@@ -381,6 +453,7 @@ def test_a_closed_engine_says_so_at_once() -> None:
     assert isinstance(failed, EngineError)
     assert isinstance(late, EngineError)
     assert "closed" in str(late)
+    assert not hasattr(engine._scheduler.runner, "model")  # its memory is free again
 
 
 def test_a_view_shares_the_engine(tiny: TransformersEngine) -> None:
@@ -441,6 +514,19 @@ def test_an_architecture_with_another_kind_of_state_is_refused(
     tiny._chat.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(EngineError, match="does not run"):
         load_engine(f"hf:{tmp_path}")
+
+
+def test_a_damaged_model_is_one_sentence(tiny: TransformersEngine, tmp_path: Path) -> None:
+    for file in Path(tiny.folder).iterdir():
+        data = file.read_bytes()
+        (tmp_path / file.name).write_bytes(data[:5000] if file.suffix == ".safetensors" else data)
+    with pytest.raises(EngineError, match="cannot load model"):
+        load_engine(f"hf:{tmp_path}")
+
+
+def test_half_a_surrogate_pair_is_no_crash(tiny: TransformersEngine) -> None:
+    (scores,) = together([tiny.loglikelihood(as_prompt("Say \ud83d"), "yes \ude00")])
+    assert isinstance(scores, TokenScores)
 
 
 def test_the_model_card_facts(tiny: TransformersEngine) -> None:

@@ -1,9 +1,11 @@
 """Baselines and weighted sums."""
 
+import asyncio
 from collections import Counter
 from math import isnan, nan
 
 import pytest
+from fakes import ScriptedEngine
 
 from bestofn import loop
 from bestofn.prompts import as_prompt
@@ -17,6 +19,7 @@ from bestofn.rewards.baselines import (
     RandomChoice,
     Shortest,
 )
+from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Score, Usage
 
@@ -54,7 +57,11 @@ def scored(reward: RewardModel) -> list[Candidate]:
 def test_choice(reward: RewardModel, chosen: int) -> None:
     drawn = scored(reward)
     assert choose(PROMPT, drawn, reward.name).index == chosen
-    assert drawn[0].scores[reward.name].reason == "no response: it broke"
+    failed = drawn[0].scores[reward.name]
+    if reward.name == "oracle":
+        assert failed.value == 0  # no response at all is a wrong one
+    else:
+        assert failed.reason == "no response: it broke"
 
 
 def test_random_is_fair_and_reproducible() -> None:
@@ -97,6 +104,37 @@ def test_weighted_sums() -> None:
     assert (2 * (a + b)).terms == ((2.0, a), (2.0, b))
     assert total.pointwise
     assert not (a + Fixed("c", Score(1.0), pointwise=False)).pointwise
+
+
+def test_a_setwise_sum_asks_its_pointwise_terms_once_for_equal_responses() -> None:
+    asked = []
+
+    class Counting(Fixed):
+        async def score(self, prompt: object, drawn: list[Candidate]) -> list[Score]:
+            asked.append([candidate.text for candidate in drawn])
+            return [Score(1.0)]
+
+    total = Counting("a", Score(1.0)) + Majority()
+    drawn = [Candidate(i, text) for i, text in enumerate(["x", "y", "x", "x"])]
+    scores = loop.run(total.score(PROMPT, drawn))
+    assert sorted(asked) == [["x"], ["y"]]
+    assert [score.value for score in scores] == [4, 2, 4, 4]
+    assert not any(candidate.scores for candidate in drawn)
+
+
+def test_when_a_term_breaks_the_others_are_stopped() -> None:
+    engine = ScriptedEngine(delay=lambda _: 30.0)
+
+    class Broken(Fixed):
+        async def score(self, prompt: object, drawn: object) -> list[Score]:
+            while not engine.running:
+                await asyncio.sleep(0.001)
+            raise RuntimeError("my own bug")
+
+    total = FLIPReward(engine) + Broken("b", Score(1.0))
+    with pytest.raises(RuntimeError, match="my own bug"):
+        loop.run(total.score(PROMPT, [Candidate(0, "x")]))
+    assert engine.aborted == 1
 
 
 def test_a_sum_fails_where_a_term_fails() -> None:

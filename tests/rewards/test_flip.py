@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from math import isnan
+from math import isnan, nan
 from typing import Any
 
 import pytest
@@ -11,10 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestofn import loop
+from bestofn.engines.base import load_engine
 from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
+from bestofn.rewards.scoring import add_scores
 from bestofn.types import Candidate, Prompt, Score
 
 INSTRUCTION = "Count from 3 to 9."
@@ -107,7 +109,7 @@ def test_template_auto_is_the_engines_own() -> None:
         (ScriptedEngine(""), "direct", "empty"),
         (ScriptedEngine("Count fr", finish_reason="length"), "direct", "truncated"),
         (ScriptedEngine(lambda *_: EngineError("it broke")), "direct", "it broke"),
-        (ScriptedEngine(lambda *_: ContextLengthError(900, 10)), "direct", "too long"),
+        (ScriptedEngine(lambda *_: ContextLengthError(900, 10, 900)), "direct", "too long"),
     ],
 )
 def test_failures_are_reasons(engine: ScriptedEngine, template: str, reason: str) -> None:
@@ -143,6 +145,21 @@ def test_several_samples_are_averaged_and_reproducible() -> None:
 def test_any_similarity() -> None:
     result = score(FLIPReward(ScriptedEngine("x"), similarity=lambda a, b: 0.25), "3, 4")
     assert result.value == 0.25
+
+
+@pytest.mark.parametrize("value", [nan, float("inf"), ZeroDivisionError("oops")])
+def test_a_similarity_that_fails_is_a_reason(value: Any) -> None:
+    def similarity(inferred: str, target: str) -> float:
+        if isinstance(value, Exception):
+            raise value
+        return float(value)
+
+    candidates = [Candidate(0, "3, 4")]
+    reward = FLIPReward(ScriptedEngine("x"), similarity=similarity)
+    loop.run(add_scores(as_prompt(INSTRUCTION), candidates, reward))
+    result = candidates[0].scores["flip"]
+    assert isnan(result.value)
+    assert "finite" in str(result.reason) or "oops" in str(result.reason)
 
 
 def test_multi_turn_prompts_are_context_and_target() -> None:
@@ -253,6 +270,58 @@ def test_forward_weight_needs_log_probabilities() -> None:
 def test_likelihood_refuses_a_template_that_reasons() -> None:
     with pytest.raises(ConfigError, match="instruction"):
         FLIPLikelihood(ScriptedEngine(), template="reasoned")
+
+
+def test_equal_responses_of_different_probability_score_differently() -> None:
+    drawn = [Candidate(0, "x", mean_logprob=-9.0), Candidate(1, "x", mean_logprob=-0.1)]
+    reward = FLIPLikelihood(ScriptedEngine(), forward_weight=1.0)
+    loop.run(add_scores(as_prompt(INSTRUCTION), drawn, reward))
+    first, second = (candidate.scores[reward.name].value for candidate in drawn)
+    assert second - first == pytest.approx(8.9)
+
+
+def test_where_a_response_is_cut_does_not_depend_on_the_instruction() -> None:
+    """The prefixes are the same, though the long instruction would not fit behind a longer one."""
+    prefixes = []
+    for instruction in ("Go.", "Go and count. " * 8):
+        tiny = load_engine("tiny")
+        seen: list[Prompt] = []
+        original = tiny.loglikelihood
+
+        async def watched(prompt: Prompt, *rest: Any, **options: Any) -> Any:
+            seen.append(prompt)  # noqa: B023
+            return await original(prompt, *rest, **options)  # noqa: B023
+
+        tiny.loglikelihood = watched  # type: ignore[method-assign]
+        result = score(FLIPLikelihood(tiny), "lake, fox, " * 110, instruction)
+        assert result.reason is None
+        assert "cut_to_context" in result.flags
+        prefixes.append(seen[-1])
+        tiny.close()
+    assert prefixes[0] == prefixes[1]
+
+
+@pytest.mark.parametrize("words", [100, 190, 200, 210, 220, 230, 240, 250, 300, 600])
+def test_responses_around_the_limit_are_scored(tiny: TransformersEngine, words: int) -> None:
+    """A response that fills the context leaves room for an inference all the same."""
+    for reward in (FLIPReward(tiny, max_tokens=64), FLIPLikelihood(tiny)):
+        result = score(reward, "fox, " * words)
+        assert "too long" not in str(result.reason)
+        assert ("cut_to_context" in result.flags) == (words > 150)
+
+
+def test_a_long_conversation_leaves_room_for_a_cut_response(tiny: TransformersEngine) -> None:
+    turns = [
+        {"role": "user", "content": "fox, " * 120},
+        {"role": "assistant", "content": "Yes."},
+        {"role": "user", "content": INSTRUCTION},
+    ]
+    for length in (100, 400):
+        result = score(FLIPLikelihood(tiny), "lake, " * length, turns)
+        assert result.reason is None
+        assert "cut_to_context" in result.flags
+    turns[0]["content"] = "fox, " * 600
+    assert "no room" in str(score(FLIPLikelihood(tiny), "lake", turns).reason)
 
 
 def test_a_response_longer_than_the_context_is_cut_and_flagged(tiny: TransformersEngine) -> None:

@@ -44,6 +44,14 @@ def test_the_papers_files_load_by_folder(tmp_path: Path) -> None:
     assert template.field == "INFERRED INSTRUCTION"
 
 
+def test_a_folder_does_not_hide_a_built_in_template(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "direct").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert load_template("direct").output == "text"
+
+
 def test_a_yaml_file_loads_by_path(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("system: S\nuser: 'U {response}'\noutput: text\n")

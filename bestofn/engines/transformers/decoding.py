@@ -1,6 +1,5 @@
 """The decoding batch: rows join when they are prefilled and leave when they are done."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -8,13 +7,17 @@ import torch
 
 from bestofn.engines.transformers.attention import Step
 from bestofn.engines.transformers.kv import BatchKV, Layers
-from bestofn.engines.transformers.requests import GenerateRequest
+from bestofn.engines.transformers.requests import GenerateRequest, Request
 from bestofn.engines.transformers.runner import Runner
 from bestofn.engines.transformers.sampling import RowParams, choose, uniforms
 
-SEGMENTS = 8  # at most; each costs an attention call in every layer
 SPARE = 32  # columns to grow into before a segment's buffers are copied
 SLACK = 32  # columns of padding that are not worth a segment, or a copy, of their own
+
+
+def reservation(request: GenerateRequest) -> int:
+    """Tokens of memory to set aside: up to twice its length with padding, and room to grow."""
+    return 3 * request.final_length
 
 
 class Segment:
@@ -36,8 +39,9 @@ class Segment:
         return abs(self.kv.columns - length)
 
     def suits(self, length: int) -> bool:
-        shorter = min(self.kv.columns, length)
-        return self.padding(length) <= shorter + SLACK
+        """Whether with such a row no row would be padded to more than twice its length."""
+        shortest = min(self.kv.columns - int(self.starts.max()), length)
+        return max(self.kv.columns, length) <= 2 * shortest + SLACK
 
     def join(self, requests: Sequence[GenerateRequest], layers: list[Layers]) -> None:
         before = self.kv.columns
@@ -65,12 +69,13 @@ class Segment:
         self.starts = self.starts[:count].clone()
         if count:
             self._trim()
+            self.kv.shrink(count)
 
     def _trim(self) -> None:
         """Cuts off the padding that all rows have, once it is worth the copy."""
         padding = int(self.starts.min())
         if padding >= max(SLACK, self.kv.columns // 4):
-            self.kv.shift(-padding)
+            self.kv.shift(-padding, len(self.requests))
             self.starts -= padding
 
 
@@ -93,8 +98,7 @@ class DecodingBatch:
 
     @property
     def reserved(self) -> int:
-        """Tokens that the rows may grow to, padding included: at most as much again."""
-        return 2 * sum(request.final_length for request in self.requests)
+        return sum(map(reservation, self.requests))
 
     def start(
         self, requests: list[GenerateRequest], logits: torch.Tensor, layers: list[Layers]
@@ -111,26 +115,30 @@ class DecodingBatch:
         """
         done = self._draw(requests, logits)
         finished = {id(request) for request in done}
-        joining: dict[Segment, list[int]] = defaultdict(list)
-        # The longest first: they open the segments that shorter ones may join.
-        for row in sorted(range(len(requests)), key=lambda row: -len(requests[row].ids)):
-            if id(requests[row]) not in finished:
-                joining[self._segment_for(len(requests[row].ids), joining)].append(row)
-        for segment, rows in joining.items():
+        staying = [row for row, request in enumerate(requests) if id(request) not in finished]
+        for rows in self._by_length(staying, requests):
+            segment = self._segment_for([len(requests[row].ids) for row in rows])
             segment.join([requests[row] for row in rows], [layers[row] for row in rows])
-            if segment not in self.segments:
-                self.segments.append(segment)
         return done
 
-    def _segment_for(self, length: int, joining: dict[Segment, list[int]]) -> Segment:
-        """The segment in which a new row of this length wastes the least, or a new one."""
-        open_segments = dict.fromkeys([*self.segments, *joining])
-        nearest = min(open_segments, key=lambda s: s.padding(length), default=None)
-        if nearest is not None and (nearest.suits(length) or len(open_segments) >= SEGMENTS):
-            return nearest
-        new = Segment(self.runner.layers, self.runner.device)
-        new.kv.widen(length)
-        return new
+    @staticmethod
+    def _by_length(rows: list[int], requests: list[GenerateRequest]) -> list[list[int]]:
+        """The rows in groups of similar length."""
+        groups: list[list[int]] = []
+        for row in sorted(rows, key=lambda row: len(requests[row].ids)):
+            length = len(requests[row].ids)
+            if not groups or length > 2 * len(requests[groups[-1][0]].ids) + SLACK:
+                groups.append([])
+            groups[-1].append(row)
+        return groups
+
+    def _segment_for(self, lengths: list[int]) -> Segment:
+        """The segment in which new rows waste the least, or a new one."""
+        suitable = [s for s in self.segments if s.suits(lengths[0]) and s.suits(lengths[-1])]
+        if suitable:
+            return min(suitable, key=lambda segment: segment.padding(lengths[-1]))
+        self.segments.append(Segment(self.runner.layers, self.runner.device))
+        return self.segments[-1]
 
     def step(self) -> list[GenerateRequest]:
         """One token for each row; the requests that are done have left the batch."""
@@ -162,7 +170,7 @@ class DecodingBatch:
                 done.append(request)
         return done
 
-    def remove(self, requests: Iterable[GenerateRequest]) -> None:
+    def remove(self, requests: Iterable[Request]) -> None:
         leaving = {id(request) for request in requests}
         for segment in self.segments:
             segment.remove(leaving)

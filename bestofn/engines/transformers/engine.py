@@ -3,6 +3,7 @@
 import copy
 import inspect
 import json
+import os
 import secrets
 import weakref
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
@@ -23,6 +25,7 @@ from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.types import Prompt
 
 GIB = 1 << 30
+UNLOADABLE = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
 
 
@@ -60,12 +63,13 @@ class TransformersEngine:
         **model_options: Any,
     ) -> None:
         self.name = name or f"hf:{model}"
-        self.folder = model
         for option, value in (("max_rows", max_rows), ("wave_tokens", wave_tokens)):
             if value < 1:
                 raise ConfigError(f"{option} must be at least 1, not {value}")
+        model = os.path.expanduser(model)  # noqa: PTH111 (a Path would drop a leading "./")
         loaded = _load(model, _device(device), dtype, model_options)
         self._chat = ChatFormat(_load_tokenizer(model))
+        self.folder = model
         self.default_template = _default_template(model)
         self._ends = _end_ids(loaded, self._chat)
         self.context = _context(loaded)
@@ -98,7 +102,7 @@ class TransformersEngine:
         ids, thinking = self._chat.encode(prompt)
         room = self.context - len(ids)
         if room < 1:
-            raise ContextLengthError(len(ids) + 1, self.context)
+            raise ContextLengthError(len(ids) + 1, self.context, len(ids))
         request = GenerateRequest(
             ids,
             wanted=len(ids) - 1,
@@ -123,12 +127,18 @@ class TransformersEngine:
     async def loglikelihood(
         self, prompt: Prompt, continuation: str, *, close: bool = False
     ) -> TokenScores:
-        prefix, _ = self._chat.encode(prompt)
+        prefix, thinking = self._chat.encode(prompt)
+        if thinking:
+            raise EngineError(
+                "the chat template starts the answer with reasoning, so that an answer cannot be "
+                "scored; switch it off, such as by "
+                "with_options(chat_template_kwargs={'enable_thinking': False})"
+            )
         ids = self._chat.encode_continuation(continuation, close)
         if not ids:
             raise ConfigError("the continuation to score is empty")
         if len(prefix) + len(ids) > self.context:
-            raise ContextLengthError(len(prefix) + len(ids), self.context)
+            raise ContextLengthError(len(prefix) + len(ids), self.context, len(prefix))
         # The last token is never read, only predicted.
         request = ScoreRequest(
             (*prefix, *ids[:-1]),
@@ -182,20 +192,27 @@ def _load(
     _check_folder(model)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **options)
-    except (OSError, ValueError, KeyError, ImportError, TypeError) as error:
+        _check_architecture(model, loaded)
+        loaded.set_attn_implementation(attention.NAME)
+        return loaded.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"model {model!r} does not fit into the memory of {device}; "
+            "load a smaller or a quantized one"
+        ) from error
+    except (*UNLOADABLE, TypeError, RuntimeError) as error:
+        if isinstance(error, EngineError):
+            raise
         raise EngineError(
             f"cannot load model {model!r}: {_first_sentence(error)}; "
             "give a model folder or the name of a repository"
         ) from error
-    _check_architecture(model, loaded)
-    loaded.set_attn_implementation(attention.NAME)
-    return loaded.to(device).eval()
 
 
 def _load_tokenizer(model: str) -> Any:
     try:
         return AutoTokenizer.from_pretrained(model)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except UNLOADABLE as error:
         raise EngineError(
             f"cannot load the tokenizer of {model!r}: {_first_sentence(error)}"
         ) from error
@@ -203,8 +220,8 @@ def _load_tokenizer(model: str) -> Any:
 
 def _check_folder(model: str) -> None:
     """A path that does not exist is no repository name to look up."""
-    path = Path(model).expanduser()
-    if (path.is_absolute() or model.startswith((".", "~"))) and not path.is_dir():
+    path = Path(model)
+    if (path.is_absolute() or model.startswith(".")) and not path.is_dir():
         raise EngineError(f"cannot load model {model!r}: there is no such folder")
 
 

@@ -1,7 +1,4 @@
-"""Keys and values: the rows of a batch, and the cache of prefixes already computed.
-
-`Row` is one sequence's keys and values: for each layer a pair of tensors `[heads, tokens, dim]`.
-"""
+"""Keys and values: the rows of a batch, and the cache of prefixes already computed."""
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -11,6 +8,7 @@ import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 Layers = list[tuple[torch.Tensor, torch.Tensor]]
+"""One sequence's keys and values: for each layer a pair of tensors `[heads, tokens, dim]`."""
 
 BLOCK = 16  # tokens; prefixes are shared in whole blocks
 
@@ -38,16 +36,23 @@ class BatchLayer(CacheLayerMixin):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         rows, _, new, _ = key_states.shape
         end = self.columns + new
-        self.make_room(key_states, value_states, rows, end)
+        self.make_room(key_states, value_states, rows, end, live=rows)
         self.keys[:rows, :, self.columns : end] = key_states
         self.values[:rows, :, self.columns : end] = value_states
         self.columns = end
         return self.filled(rows)
 
-    def make_room(self, keys: torch.Tensor, values: torch.Tensor, rows: int, columns: int) -> None:
-        """Grows the buffers to so many rows and columns, for entries like the ones given."""
-        self.keys = _with_room(self.keys, keys, rows, columns, self.columns, self.spare)
-        self.values = _with_room(self.values, values, rows, columns, self.columns, self.spare)
+    def make_room(
+        self, keys: torch.Tensor, values: torch.Tensor, rows: int, columns: int, live: int
+    ) -> None:
+        """Grows the buffers to so many rows and columns, for entries like the ones given.
+
+        Only the first `live` rows are worth keeping.
+        """
+        self.keys = _with_room(self.keys, keys, (rows, columns), (live, self.columns), self.spare)
+        self.values = _with_room(
+            self.values, values, (rows, columns), (live, self.columns), self.spare
+        )
 
     def filled(self, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Views of the first rows, of the columns that are filled."""
@@ -64,23 +69,25 @@ class BatchLayer(CacheLayerMixin):
 
 
 def _with_room(
-    buffer: torch.Tensor | None, like: torch.Tensor, rows: int, columns: int, kept: int, spare: int
+    buffer: torch.Tensor | None,
+    like: torch.Tensor,
+    needed: tuple[int, int],
+    live: tuple[int, int],
+    spare: int,
 ) -> torch.Tensor:
-    """`buffer`, or a larger one with its first `kept` columns, if it is too small.
+    """`buffer`, or another one with its live rows and columns, if it is too small.
 
     What is not written yet is zero: a masked column still enters sums, with weight zero.
     """
+    rows, columns = needed
     if buffer is None or buffer.ndim != 4:
         return like.new_zeros(rows, like.shape[1], columns + spare, like.shape[3])
     if buffer.shape[0] >= rows and buffer.shape[2] >= columns:
         return buffer
-    if rows > buffer.shape[0]:
-        rows = rows * 3 // 2
-    if columns > buffer.shape[2]:
-        columns = columns * 3 // 2
-    rows, columns = max(rows, buffer.shape[0]), max(columns, buffer.shape[2])
+    rows = rows * 5 // 4 if rows > buffer.shape[0] else rows
+    columns = max(columns * 5 // 4 if columns > buffer.shape[2] else columns, columns + spare)
     larger = like.new_zeros(rows, like.shape[1], columns, like.shape[3])
-    larger[: buffer.shape[0], :, :kept] = buffer[:, :, :kept]
+    larger[: live[0], :, : live[1]] = buffer[: live[0], :, : live[1]]
     return larger
 
 
@@ -106,7 +113,7 @@ class BatchKV(Cache):
 
         The batch grows to the left where a sequence is longer than it is wide.
         """
-        self.widen(max(layers[0][0].shape[1] for layers in rows))
+        self.widen(max(layers[0][0].shape[1] for layers in rows), first)
         # Candidates of one prompt stand together: one copy writes them all.
         runs: list[tuple[tuple[int, int], Layers]] = []
         for _, run in groupby(enumerate(rows, first), key=lambda item: id(item[1])):
@@ -115,28 +122,35 @@ class BatchKV(Cache):
         for index, layer in enumerate(self.layers):
             keys, values = rows[0][index]
             end = layer.columns
-            layer.make_room(keys[None], values[None], first + len(rows), end)
+            layer.make_room(keys[None], values[None], first + len(rows), end, live=first)
             for (start, stop), layers in runs:
                 keys, values = layers[index]
                 layer.keys[start:stop, :, end - keys.shape[1] : end] = keys
                 layer.values[start:stop, :, end - keys.shape[1] : end] = values
 
-    def widen(self, columns: int) -> None:
-        """Makes room on the left for rows of this length."""
+    def widen(self, columns: int, live: int) -> None:
+        """Makes room on the left of the live rows for rows of this length."""
         if columns > self.columns:
-            self.shift(columns - self.columns)
+            self.shift(columns - self.columns, live)
 
-    def shift(self, by: int) -> None:
-        """Moves every row `by` columns to the right, or to the left where `by` is negative."""
+    def shift(self, by: int, live: int) -> None:
+        """Moves the live rows `by` columns to the right, or to the left where it is negative."""
         for layer in self.layers:
             old, end = layer.columns, layer.columns + by
-            if layer.keys is not None:
-                layer.make_room(layer.keys, layer.values, layer.keys.shape[0], end)
+            if layer.keys is not None and live:
+                layer.make_room(layer.keys, layer.values, live, end, live)
                 for buffer in (layer.keys, layer.values):
-                    kept = buffer[:, :, max(0, -by) : old].clone()
-                    buffer[:, :, max(0, by) : end] = kept
-                    buffer[:, :, : max(0, by)] = 0
+                    kept = buffer[:live, :, max(0, -by) : old].clone()
+                    buffer[:live, :, max(0, by) : end] = kept
+                    buffer[:live, :, : max(0, by)] = 0
             layer.columns = end
+
+    def shrink(self, live: int) -> None:
+        """Gives back the buffers' memory beyond the live rows, once it is half of them."""
+        for layer in self.layers:
+            if live * 2 <= layer.keys.shape[0]:
+                layer.keys = layer.keys[:live].clone()
+                layer.values = layer.values[:live].clone()
 
     def move(self, target: torch.Tensor, source: torch.Tensor) -> None:
         """Copies the rows `source` over the rows `target`."""
@@ -251,6 +265,11 @@ class PrefixCache:
             self._blocks.setdefault(key, (span, index * BLOCK))
         self.tokens += len(span.ids)
         self._make_room()
+
+    def clear(self) -> None:
+        self.tokens = 0
+        self._blocks.clear()
+        self._recent.clear()
 
     def _make_room(self) -> None:
         while self.tokens > self.capacity:

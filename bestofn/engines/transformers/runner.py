@@ -137,12 +137,19 @@ class Runner:
         self.stats.computed_tokens += len(ids)
         return logits
 
-    def prefill(self, batch: Sequence[Fresh]) -> tuple[BatchKV, list[torch.Tensor], list[Layers]]:
+    def release(self) -> None:
+        """Lets go of the model; no forward pass is possible any more."""
+        cuda = self.device.type == "cuda"
+        del self.model
+        if cuda:
+            torch.cuda.empty_cache()
+
+    def prefill(self, batch: Sequence[Fresh]) -> tuple[list[torch.Tensor], list[Layers]]:
         """Computes new sequences, right-padded behind their left-padded cached prefixes.
 
         Returns:
-            The wave's keys and values; for each sequence the logits from `wanted` on, float32
-            `[positions, vocabulary]`; and for each the views of its own keys and values.
+            For each sequence the logits from `wanted` on, float32 `[positions, vocabulary]`, and
+            views of its own keys and values.
         """
         cached = max(fresh.prefix.tokens for fresh in batch)
         width = max(fresh.new for fresh in batch)
@@ -180,7 +187,7 @@ class Runner:
             for row, fresh in enumerate(batch)
         ]
         counts = [len(fresh.ids) - fresh.wanted for fresh in batch]
-        return kv, list(torch.split(logits, counts)), views
+        return list(torch.split(logits, counts)), views
 
     def _prefix_rows(self, batch: Sequence[Fresh]) -> list[Layers]:
         """The cached part of each sequence; one without any gets none of the longest."""

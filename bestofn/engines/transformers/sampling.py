@@ -95,7 +95,7 @@ def choose(
         )
     tokens = logits.argmax(dim=-1)
     if not rows.greedy:
-        drawn = _draw(logits, rows, torch.from_numpy(uniform).to(logits.device))
+        drawn = _draw(logits, rows, torch.from_numpy(uniform))
         tokens = torch.where(rows.temperature > 0, drawn, tokens)
     chosen = raw.gather(1, tokens[:, None])[:, 0]
     return tokens, chosen - raw.logsumexp(dim=-1)
@@ -110,7 +110,7 @@ def _draw(logits: torch.Tensor, rows: RowParams, uniform: torch.Tensor) -> torch
     # MPS has no float64; float32 sums err by about 1e-6 there.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     cumulative = probs.to(precise).cumsum(dim=-1)
-    target = uniform.to(precise)[:, None] * cumulative[:, -1:]
+    target = uniform.to(precise).to(logits.device)[:, None] * cumulative[:, -1:]
     picked = torch.searchsorted(cumulative, target, right=True).clamp_max(probs.shape[-1] - 1)
     return (picked if order is None else order.gather(1, picked))[:, 0]
 

@@ -4,16 +4,17 @@ One thread owns the model. Each turn it may prefill a wave of waiting requests a
 one token of every running row.
 """
 
+import asyncio
 import contextlib
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 
-from bestofn.engines.transformers.decoding import DecodingBatch
-from bestofn.engines.transformers.kv import BLOCK, PrefixCache
+from bestofn.engines.transformers.decoding import DecodingBatch, reservation
+from bestofn.engines.transformers.kv import BLOCK, Layers, PrefixCache
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
 from bestofn.engines.transformers.runner import Fresh, Runner
 from bestofn.errors import EngineError
@@ -50,6 +51,7 @@ class Scheduler(threading.Thread):
         self.cache = cache
         self.waiting: list[Request] = []
         self.waited = 0  # decoding steps since a request has been waiting
+        self._open: set[Request] = set()  # everything whose waiter has not been woken
         self._inbox: list[Request] = []
         self._wake = threading.Condition()
         self._closed = False
@@ -72,18 +74,27 @@ class Scheduler(threading.Thread):
         with torch.inference_mode():
             while self._receive():
                 started = time.perf_counter()
-                self._turn()
+                try:
+                    self._turn()
+                except Exception as error:
+                    # Nothing is known of the batch's state any more: all in flight fail.
+                    self._settle(list(self._open), _explain(error))
+                    self.waiting.clear()
+                    self.batch = DecodingBatch(self.runner, self.batch.max_rows)
                 self.runner.stats.busy_seconds += time.perf_counter() - started
-        _settle(
-            [*self.waiting, *self._inbox, *self.batch.requests], EngineError("the engine is closed")
-        )
+        self._settle([*self._open, *self._inbox], EngineError("the engine is closed"))
+        self.waiting.clear()
+        self.batch.segments.clear()
+        self.cache.clear()
+        self.runner.release()
 
     def _receive(self) -> bool:
         """Waits for something to do; False once the engine is closed."""
         with self._wake:
-            while not (self._closed or self._inbox or self.waiting or self.batch.requests):
+            while not (self._closed or self._inbox or self.waiting or self.batch.segments):
                 self._wake.wait()
             self.waiting += self._inbox
+            self._open.update(self._inbox)
             self._inbox.clear()
             return not self._closed
 
@@ -96,25 +107,19 @@ class Scheduler(threading.Thread):
             for wave in self._waves(groups):
                 self._run_wave(wave)
             self.waited = 0
-        if self.batch.requests:
-            try:
-                done = self.batch.step()
-            except Exception as error:
-                failed = self.batch.requests
-                self.batch = DecodingBatch(self.runner, self.batch.max_rows)
-                _settle(failed, _explain(error))
-            else:
-                _settle(done)
+        if self.batch.segments:
+            self._settle(self.batch.step())
             self.waited += bool(self.waiting)
 
     def _drop_cancelled(self) -> None:
-        self.waiting = [request for request in self.waiting if not request.future.cancelled()]
-        gone = [request for request in self.batch.requests if request.future.cancelled()]
+        gone = [request for request in self._open if request.future.done()]
         if gone:
+            self._open.difference_update(gone)
+            self.waiting = [request for request in self.waiting if request in self._open]
             self.batch.remove(gone)
 
     def _wave_is_due(self) -> bool:
-        return not self.batch.requests or len(self.waiting) >= COMPANY or self.waited >= PATIENCE
+        return not self.batch.segments or len(self.waiting) >= COMPANY or self.waited >= PATIENCE
 
     def _plan(self) -> list[Group]:
         """Takes from the waiting requests what can run now, equal ones together.
@@ -128,7 +133,7 @@ class Scheduler(threading.Thread):
         rows, reserved = len(self.batch.requests), self.batch.reserved
         for request in self.waiting:
             if isinstance(request, GenerateRequest):
-                wanted = 2 * request.final_length
+                wanted = reservation(request)
                 full = rows >= self.batch.max_rows or reserved + wanted > self.kv_tokens
                 if rows and full:
                     left.append(request)
@@ -167,15 +172,17 @@ class Scheduler(threading.Thread):
 
     def _run_wave(self, wave: Sequence[Group]) -> None:
         try:
-            done = self._prefill(wave)
+            logits, layers = self.runner.prefill([group.fresh for group in wave])
         except Exception as error:
-            _settle((request for group in wave for request in group), _explain(error))
+            # What is being decoded is untouched: only the wave fails.
+            self._settle([request for group in wave for request in group], _explain(error))
         else:
-            _settle(done)
+            self._settle(self._take(wave, logits, layers))
 
-    def _prefill(self, wave: Sequence[Group]) -> list[Request]:
-        """Computes a wave; returns the requests that it finished."""
-        _, logits, layers = self.runner.prefill([group.fresh for group in wave])
+    def _take(
+        self, wave: Sequence[Group], logits: list[torch.Tensor], layers: list[Layers]
+    ) -> list[Request]:
+        """Scores and starts what a wave computed; returns the requests that are done with it."""
         done: list[Request] = []
         starting: list[tuple[GenerateRequest, int]] = []
         for index, group in enumerate(wave):
@@ -199,6 +206,17 @@ class Scheduler(threading.Thread):
             )
         return done
 
+    def _settle(self, requests: Sequence[Request], error: EngineError | None = None) -> None:
+        """Wakes who waits, with one call into each event loop."""
+        self._open.difference_update(requests)
+        by_loop: dict[asyncio.AbstractEventLoop, list[Request]] = defaultdict(list)
+        for request in requests:
+            by_loop[request.loop].append(request)
+        for loop, settled in by_loop.items():
+            # A loop that has been closed has nobody waiting.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(_wake, settled, error)
+
 
 def _score(requests: list[ScoreRequest], logits: torch.Tensor) -> list[ScoreRequest]:
     """Reads the continuation's log-probabilities off the logits `[positions, vocabulary]`."""
@@ -210,25 +228,14 @@ def _score(requests: list[ScoreRequest], logits: torch.Tensor) -> list[ScoreRequ
     return requests
 
 
-def _settle(requests: Iterable[Request], error: EngineError | None = None) -> None:
-    """Wakes who waits, with one call into each event loop."""
-    by_loop = defaultdict(list)
+def _wake(requests: list[Request], error: EngineError | None) -> None:
     for request in requests:
-        by_loop[request.loop].append(request)
-    for loop, settled in by_loop.items():
-
-        def wake(settled: list[Request] = settled) -> None:
-            for request in settled:
-                if request.future.done():
-                    continue
-                if error is None:
-                    request.future.set_result(None)
-                else:
-                    request.future.set_exception(error)
-
-        # A loop that has been closed has nobody waiting.
-        with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(wake)
+        if request.future.done():
+            continue
+        if error is None:
+            request.future.set_result(None)
+        else:
+            request.future.set_exception(error)
 
 
 def _explain(error: Exception) -> EngineError:

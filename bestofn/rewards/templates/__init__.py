@@ -73,15 +73,13 @@ def load_template(name: str | Path) -> InverseTemplate:
     Raises:
         ConfigError: there is no such template, or it is not well formed.
     """
-    path = Path(name)
+    built_in = {file.stem: file for file in BUILT_IN.glob("*.yaml")}
+    path = built_in.get(str(name), Path(name))
     if path.is_dir():
         return _load_paper_files(path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = BUILT_IN / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in BUILT_IN.glob("*.yaml")))
         raise ConfigError(
-            f"no template {str(name)!r}: name one of {known}, a YAML file, "
+            f"no template {str(name)!r}: name one of {', '.join(sorted(built_in))}, a YAML file, "
             f"or a folder with {' and '.join(PAPER_FILES)}"
         )
     try:

@@ -1,0 +1,73 @@
+"""Setting a reward's scores on candidates, each distinct response scored once."""
+
+import asyncio
+from collections.abc import Hashable, Sequence
+from copy import deepcopy
+from math import isfinite, nan
+
+from bestofn import loop
+from bestofn.rewards.base import RewardModel
+from bestofn.types import Candidate, Prompt, Score, Usage
+
+
+async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: RewardModel) -> None:
+    """Sets the reward's scores on all candidates of a prompt."""
+    if reward.pointwise:
+        scoring = DistinctScoring(prompt, reward)
+        try:
+            for candidate in candidates:
+                scoring.add(candidate)
+            await scoring.finish()
+        finally:
+            await scoring.cancel()
+        return
+    scores = await reward.score(prompt, candidates)
+    for candidate, score in zip(candidates, scores, strict=True):
+        candidate.scores[reward.name] = checked(score)
+
+
+class DistinctScoring:
+    """Pointwise scoring under way: one task for each distinct response."""
+
+    def __init__(self, prompt: Prompt, reward: RewardModel) -> None:
+        self.prompt = prompt
+        self.reward = reward
+        self.candidates: list[Candidate] = []
+        self._tasks: dict[Hashable, asyncio.Task[list[Score]]] = {}
+
+    def add(self, candidate: Candidate) -> None:
+        """Starts scoring the candidate, unless an equal one is being scored."""
+        self.candidates.append(candidate)
+        key = self._key(candidate)
+        if key not in self._tasks:
+            scoring = self.reward.score(self.prompt, [candidate])
+            self._tasks[key] = asyncio.ensure_future(scoring)
+
+    async def finish(self) -> list[Candidate]:
+        """Waits for all scores and sets them; the cost stays with the first of equal ones."""
+        self.candidates.sort(key=lambda candidate: candidate.index)
+        paid = set[Hashable]()
+        for candidate in self.candidates:
+            key = self._key(candidate)
+            (score,) = await self._tasks[key]
+            score = checked(deepcopy(score))
+            if key in paid:
+                score.usage = Usage()
+            paid.add(key)
+            candidate.scores[self.reward.name] = score
+        return self.candidates
+
+    async def cancel(self) -> None:
+        await loop.cancel(self._tasks.values())
+
+    def _key(self, candidate: Candidate) -> Hashable:
+        distinct_by = getattr(self.reward, "distinct_by", None)
+        return (candidate.error, candidate.text, distinct_by(candidate) if distinct_by else None)
+
+
+def checked(score: Score) -> Score:
+    """A value that is no finite number is a failure, with a reason."""
+    if not isfinite(score.value):
+        score.reason = score.reason or f"the reward gave {score.value}, which is no finite number"
+        score.value = nan
+    return score

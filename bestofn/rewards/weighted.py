@@ -1,0 +1,77 @@
+"""Weighted sums of rewards: `a + 0.5 * b`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import isnan
+
+from bestofn import loop
+from bestofn.rewards.base import RewardModel
+from bestofn.rewards.scoring import add_scores
+from bestofn.types import Candidate, Prompt, Score, Usage
+
+
+class Composable:
+    """Gives a reward `a + b` and `0.5 * a`."""
+
+    def __add__(self: RewardModel, other: RewardModel) -> "WeightedSum":
+        return WeightedSum((*_terms(self), *_terms(other)))
+
+    def __mul__(self: RewardModel, weight: float) -> "WeightedSum":
+        return WeightedSum(tuple((float(weight) * w, reward) for w, reward in _terms(self)))
+
+    __rmul__ = __mul__
+
+
+def _terms(reward: RewardModel) -> tuple[tuple[float, RewardModel], ...]:
+    return reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
+
+
+@dataclass(frozen=True)
+class WeightedSum(Composable):
+    """A weighted sum of rewards; it fails where any of them does.
+
+    Attributes:
+        terms: Weights and rewards.
+    """
+
+    terms: tuple[tuple[float, RewardModel], ...]
+
+    @property
+    def name(self) -> str:
+        return " + ".join(r.name if w == 1 else f"{w:g} * {r.name}" for w, r in self.terms)
+
+    @property
+    def pointwise(self) -> bool:
+        return all(reward.pointwise for _, reward in self.terms)
+
+    def distinct_by(self, candidate: Candidate) -> object:
+        own = [getattr(reward, "distinct_by", None) for _, reward in self.terms]
+        return tuple(distinct_by(candidate) for distinct_by in own if distinct_by is not None)
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        columns = await loop.gather(*(_column(r, prompt, candidates) for _, r in self.terms))
+        return [self._combine(scores) for scores in zip(*columns, strict=True)]
+
+    def _combine(self, scores: Sequence[Score]) -> Score:
+        reasons = [
+            f"{reward.name}: {score.reason}"
+            for (_, reward), score in zip(self.terms, scores, strict=True)
+            if isnan(score.value)
+        ]
+        total = sum(w * score.value for (w, _), score in zip(self.terms, scores, strict=True))
+        return Score(
+            value=total,
+            reason="; ".join(reasons) or None,
+            inferred=[text for score in scores for text in score.inferred],
+            flags=sorted({flag for score in scores for flag in score.flags}),
+            usage=sum((score.usage for score in scores), Usage()),
+        )
+
+
+async def _column(
+    reward: RewardModel, prompt: Prompt, candidates: Sequence[Candidate]
+) -> list[Score]:
+    """One term's scores, on copies: the candidates themselves get only the sum."""
+    copies = [replace(candidate, scores={}) for candidate in candidates]
+    await add_scores(prompt, copies, reward)
+    return [copy.scores[reward.name] for copy in copies]
