@@ -65,7 +65,12 @@ class ScriptedEngine:
         )
 
     async def loglikelihood(
-        self, prompt: Prompt, continuation: str, *, close: bool = False
+        self,
+        prompt: Prompt,
+        continuation: str,
+        *,
+        close: bool = False,
+        max_tokens: int | None = None,
     ) -> TokenScores:
         self.scored.append((prompt, continuation))
         await self._work(prompt)

@@ -86,11 +86,13 @@ class TokenScores:
         token_ids: The continuation's tokens.
         token_logprobs: log p(token | prompt, the tokens before it) of the raw model, in nats.
         usage: What it cost.
+        complete: Whether these are all of the continuation's tokens, or only the first.
     """
 
     token_ids: list[int]
     token_logprobs: list[float]
     usage: Usage
+    complete: bool = True
 
 
 @runtime_checkable
@@ -119,12 +121,18 @@ class Engine(Protocol):
         ...
 
     async def loglikelihood(
-        self, prompt: Prompt, continuation: str, *, close: bool = False
+        self,
+        prompt: Prompt,
+        continuation: str,
+        *,
+        close: bool = False,
+        max_tokens: int | None = None,
     ) -> TokenScores:
         """Log-probabilities of `continuation` as the answer to `prompt`.
 
         Prompt and continuation are tokenised apart, so that the prompt's tokens are the same
-        whatever follows. `close` appends the token that ends an answer.
+        whatever follows. `close` appends the token that ends an answer; only the first
+        `max_tokens` tokens are scored.
 
         Raises:
             ContextLengthError: the two together do not fit.

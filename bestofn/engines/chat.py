@@ -66,7 +66,9 @@ class ChatFormat:
     def _tokenise(self, text: str, special: bool) -> list[int]:
         # Half a surrogate pair, as cut emoji leave behind, is no text that a tokenizer takes.
         text = text.encode("utf-8", "replace").decode("utf-8")
-        ids: list[int] = self.tokenizer(text, add_special_tokens=special)["input_ids"]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=special, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     def decode(self, ids: list[int], thinking_opened: bool) -> tuple[str | None, str]:

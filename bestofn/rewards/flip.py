@@ -25,9 +25,9 @@ from bestofn.types import Candidate, Prompt, Score, Usage
 CopyGuard = Literal["off", "flag", "strip"]
 
 CUTS = 8  # attempts to cut a response so that it fits into the context
-# Tokens of the context that are kept free behind the prefix, though never more than a quarter of
-# it. The length of the instruction itself must not decide where the response is cut.
-RESERVE = 256
+# Share of the context that is kept for what stands behind the prefix. It is the same for every
+# instruction: the length of the true one must not decide where the response is cut.
+RESERVE = 0.25
 
 
 @dataclass(slots=True)
@@ -112,8 +112,8 @@ class _InverseReward(Composable):
                 tokens = score.usage.prompt_tokens // self.requests
             except ContextLengthError as error:
                 limit, tokens = error.limit, error.prompt_tokens
-                score = Score(reason=f"too long: {error}")
-            room = tokens if limit is None else limit - min(RESERVE, limit // 4)
+                score = Score(reason="too long: no room for an answer behind the response")
+            room = tokens if limit is None else limit - _reserve(limit)
             if tokens <= room:
                 return score
             # Characters per token differ along a text: aim a little below what the mean allows.
@@ -131,6 +131,10 @@ class _InverseReward(Composable):
     ) -> Score:
         """The score behind one prefix; its usage counts the prefix's tokens once a request."""
         raise NotImplementedError
+
+
+def _reserve(limit: int) -> int:
+    return max(1, int(RESERVE * limit))
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
@@ -220,7 +224,9 @@ class FLIPReward(_InverseReward):
 class FLIPLikelihood(_InverseReward):
     """Mean log-probability of the true instruction's tokens after the backward prefix, in nats.
 
-    Nothing is decoded: one forward pass over the instruction, the closing token included.
+    Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
+    instruction that takes more than a quarter of the model's context only the beginning is scored,
+    the same for all candidates, and flagged.
 
     Args:
         engine: The model that infers.
@@ -262,9 +268,13 @@ class FLIPLikelihood(_InverseReward):
                 "forward_weight needs the generator's log-probabilities, which it does not give; "
                 "set it to 0 or draw the candidates with an engine"
             )
-        scores = await self.engine.loglikelihood(prefix, instruction, close=True)
+        limit = self.engine.context
+        scores = await self.engine.loglikelihood(
+            prefix, instruction, close=True, max_tokens=limit and _reserve(limit)
+        )
         value = fmean(scores.token_logprobs)
         if self.forward_weight:
             assert candidate.mean_logprob is not None
             value += self.forward_weight * candidate.mean_logprob
-        return Score(value=value, usage=scores.usage)
+        flags = [] if scores.complete else ["instruction_cut"]
+        return Score(value=value, flags=flags, usage=scores.usage)

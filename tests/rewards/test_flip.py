@@ -330,21 +330,28 @@ def test_a_response_longer_than_the_context_is_cut_and_flagged(tiny: Transformer
     assert result.value > -50
 
 
-def test_an_instruction_longer_than_the_context_fails_with_a_reason(
-    tiny: TransformersEngine,
-) -> None:
-    result = score(FLIPLikelihood(tiny), "3, 4", "Count! " * 600)
-    assert "too long" in str(result.reason)
+def test_of_a_very_long_instruction_the_beginning_is_scored(tiny: TransformersEngine) -> None:
+    """The same part for a short and for a long response, whatever else would fit."""
+    reward = FLIPLikelihood(tiny)
+    long = "Count from 3 to 9, " * 60
+    for response in ("3, 4", "lake, " * 2000):
+        result = score(reward, response, long)
+        assert "instruction_cut" in result.flags
+        assert result.usage.scored_tokens == tiny.context // 4
+    assert "instruction_cut" not in score(reward, "3, 4").flags
 
 
 def test_real_responses(tiny: TransformersEngine, alpaca_rows: list[dict[str, Any]]) -> None:
     """Real text gets a finite score or a reason; what did not fit is flagged."""
     reward = FLIPLikelihood(tiny)
+    finite = []
     for row in alpaca_rows[:6]:
         prompt: Prompt = as_prompt(row["prompt"], row["id"])
         candidates = [Candidate(i, c["text"]) for i, c in enumerate(row["candidates"])]
         scores = loop.run(reward.score(prompt, candidates))
         for candidate, result in zip(candidates, scores, strict=True):
             assert (result.reason is None) != isnan(result.value)
+            finite.append(not isnan(result.value))
             if len(candidate.text) > 3000:
-                assert result.flags or result.reason
+                assert "cut_to_context" in result.flags
+    assert sum(finite) >= 0.95 * len(finite)

@@ -125,7 +125,12 @@ class TransformersEngine:
         )
 
     async def loglikelihood(
-        self, prompt: Prompt, continuation: str, *, close: bool = False
+        self,
+        prompt: Prompt,
+        continuation: str,
+        *,
+        close: bool = False,
+        max_tokens: int | None = None,
     ) -> TokenScores:
         prefix, thinking = self._chat.encode(prompt)
         if thinking:
@@ -134,7 +139,8 @@ class TransformersEngine:
                 "scored; switch it off, such as by "
                 "with_options(chat_template_kwargs={'enable_thinking': False})"
             )
-        ids = self._chat.encode_continuation(continuation, close)
+        whole = self._chat.encode_continuation(continuation, close)
+        ids = whole[:max_tokens]
         if not ids:
             raise ConfigError("the continuation to score is empty")
         if len(prefix) + len(ids) > self.context:
@@ -148,7 +154,7 @@ class TransformersEngine:
         )
         await self._run(request)
         usage = request.usage(scored_tokens=len(ids))
-        return TokenScores(list(ids), request.logprobs, usage)
+        return TokenScores(list(ids), request.logprobs, usage, complete=ids == whole)
 
     async def _run(self, request: Request) -> None:
         self._scheduler.submit(request)
