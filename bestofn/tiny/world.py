@@ -14,7 +14,8 @@ from random import Random
 from typing import Literal
 
 from bestofn.errors import ConfigError
-from bestofn.tiny.families import FAMILIES, Family, Slots
+from bestofn.tiny.answers import Slots
+from bestofn.tiny.families import FAMILIES, Family
 
 Split = Literal["train", "heldout"]
 

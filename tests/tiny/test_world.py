@@ -1,5 +1,6 @@
 """The tiny world: instructions read back, verifiers accept right answers and refuse wrong ones."""
 
+import hashlib
 from random import Random
 
 import pytest
@@ -77,8 +78,8 @@ def test_evaluation_tasks_are_fixed_distinct_and_balanced() -> None:
     counts = [sum(task.family == name for task in tasks) for name in FAMILIES]
     assert max(counts) - min(counts) <= 1
     # Frozen: a change of the world would change what was reported.
-    assert tasks[0].instruction == "Count from 72 to 75, with semicolons."
-    assert tasks[-1].instruction == heldout_tasks(320)[-1].instruction
+    text = "\n".join(task.instruction for task in tasks)
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("5ca52295d1549302")
 
 
 @pytest.mark.parametrize(
