@@ -5,7 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isnan
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -16,6 +16,9 @@ from rich.text import Text
 import bestofn
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.types import Candidate, Score, Selection
+
+if TYPE_CHECKING:
+    from bestofn.engines.base import Engine
 
 app = typer.Typer(
     add_completion=False,
@@ -80,7 +83,7 @@ def ask(
 ) -> None:
     """Draw N candidates for a prompt, score them, show them by rank and the best one."""
     from bestofn import pool
-    from bestofn.engines.base import SamplingParams, load_engine
+    from bestofn.engines.base import SamplingParams
     from bestofn.prompts import as_prompt
     from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
     from bestofn.sampler import BestOfN
@@ -90,7 +93,7 @@ def ask(
         question = as_prompt([*turns, {"role": "user", "content": prompt}])
         sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
         _check_n(n)
-        loaded = load_engine(engine)
+        loaded = _load(engine)
         scorer = (FLIPReward if reward == "flip" else FLIPLikelihood)(loaded)
         sampler = BestOfN(loaded, scorer, n=n, sampling=sampling, seed=seed)
         (selection,) = sampler.select_many([question], progress=notes.is_terminal)
@@ -98,6 +101,17 @@ def ask(
             print(pool.dumps(selection))
         else:
             _show_selection(selection, prompt)
+
+
+def _load(spec: str) -> "Engine":
+    """The engine; the embedded one loads too fast for a progress bar."""
+    from transformers.utils import logging
+
+    from bestofn.engines.base import load_engine
+
+    if spec == "tiny":
+        logging.disable_progress_bar()
+    return load_engine(spec)
 
 
 def _check_n(n: int) -> None:
@@ -115,7 +129,6 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Best-of-N on the model that ships with the package, and what each selector is worth."""
-    from bestofn.engines.base import load_engine
     from bestofn.experiments.selectors import default_selectors, draw_pools, selector_curves
     from bestofn.tiny import heldout_tasks
 
@@ -123,7 +136,7 @@ def demo(
         _check_n(n)
         if prompts < 1:
             raise ConfigError(f"prompts must be at least 1, not {prompts}")
-        engine = load_engine("tiny")
+        engine = _load("tiny")
         selectors = default_selectors(engine)
         names = [selector.name for selector in selectors]
         pools = draw_pools(engine, heldout_tasks(prompts), n, seed, selectors)
@@ -181,8 +194,9 @@ def doctor(as_json: Json = False) -> None:
 def _show_selection(selection: Selection, instruction: str) -> None:
     order = sorted(selection.candidates, key=lambda c: _rank(c.scores[selection.reward], c.index))
     table = Table(title=f"{len(order)} candidates by {selection.reward}", title_justify="left")
-    for heading in ("#", "score", "inferred instruction", "tokens", "finish", "response"):
-        table.add_column(heading, overflow="fold")
+    for heading in ("#", "score", "inferred instruction", "tokens", "finish"):
+        table.add_column(heading, overflow="fold", max_width=30)
+    table.add_column("response", overflow="fold")
     for candidate in order:
         score = candidate.scores[selection.reward]
         table.add_row(
@@ -260,9 +274,8 @@ def _show_curves(curves: list[Any], prompts: int, n: int) -> None:
         accuracy, gain = curve.accuracy, curve.gain
         table.add_row(
             curve.name,
-            f"{accuracy.mean[0]:.3f}",
-            f"{accuracy.low[0]:.3f} to {accuracy.high[0]:.3f}",
-            f"{gain.mean[0]:+.3f} ({gain.low[0]:+.3f} to {gain.high[0]:+.3f})",
+            f"{accuracy.mean[0]:.2f} [{accuracy.low[0]:.2f}, {accuracy.high[0]:.2f}]",
+            f"{gain.mean[0]:+.2f} [{gain.low[0]:+.2f}, {gain.high[0]:+.2f}]",
             f"{curve.ties[0]:.0%}",
             f"{curve.failed_scores:.1%}",
         )
