@@ -261,15 +261,9 @@ def _show_curves(curves: list[Any], prompts: int, n: int) -> None:
         title=f"Right answers chosen from {n} candidates, {prompts} held-out instructions",
         title_justify="left",
     )
-    for heading in (
-        "selector",
-        "accuracy",
-        "95 % interval",
-        "over one candidate",
-        "ties",
-        "failed",
-    ):
-        table.add_column(heading, justify="left" if heading == "selector" else "right")
+    table.add_column("selector", no_wrap=True)
+    for heading in ("accuracy, 95 %", "over one candidate", "ties", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for curve in curves:
         accuracy, gain = curve.accuracy, curve.gain
         table.add_row(

@@ -108,10 +108,8 @@ def selector_curves(
     curves = []
     for name in names:
         proxy = np.array([pool.values(name) for pool in pools])
-        if name == "random":
-            # Its expectation is known: no need for one draw's noise.
-            proxy = np.zeros_like(gold)
-        accuracy = best_of_n(proxy, gold, ns)
+        # The expectation of a random choice is known: no need for one draw's noise.
+        accuracy = best_of_n(np.zeros_like(gold) if name == "random" else proxy, gold, ns)
         curves.append(
             SelectorCurve(
                 name,
