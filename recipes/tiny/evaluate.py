@@ -165,7 +165,8 @@ def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
     started = time.perf_counter()
     pools = list(draw_pools(engine, tasks, m, 0, selectors))
     seconds = time.perf_counter() - started
-    tuning = list(draw_pools(engine, heldout_tasks(120, TUNING_SEED), 16, 0, selectors[:-1]))
+    others = heldout_tasks(max(1, len(tasks) * 3 // 8), TUNING_SEED)
+    tuning = list(draw_pools(engine, others, 16, 0, selectors[:-1]))
     mix = mixed(pools, tuned_weight(tuning))
     names = [*(selector.name for selector in selectors), mix]
     curves = selector_curves(pools, names, NS)
