@@ -104,6 +104,7 @@ class _InverseReward(Composable):
         self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
         """Scores the longest beginning of the response that leaves room behind the prefix."""
+        spent = Usage()
         for _ in range(CUTS):
             prefix = self.prefix(backward)
             limit = self.engine.context
@@ -114,7 +115,9 @@ class _InverseReward(Composable):
                 limit, tokens = error.limit, error.prompt_tokens
                 score = Score(reason="too long: no room for an answer behind the response")
             room = tokens if limit is None else limit - _reserve(limit)
+            spent += score.usage
             if tokens <= room:
+                score.usage = spent
                 return score
             # Characters per token differ along a text: aim a little below what the mean allows.
             characters = sum(len(message.content) for message in prefix.messages)
@@ -124,7 +127,7 @@ class _InverseReward(Composable):
             backward.response = backward.response[: int(keep)]
             if "cut_to_context" not in backward.flags:
                 backward.flags.append("cut_to_context")
-        return Score(reason="too long: the context leaves no room for the response")
+        return Score(reason="too long: the context leaves no room for the response", usage=spent)
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
