@@ -38,6 +38,8 @@ class Usage:
             with another request.
         generated_tokens: Tokens decoded.
         scored_tokens: Continuation tokens whose log-probability was computed.
+        repeated_tokens: Tokens computed in vain, because a result could not be trusted and the
+            request was made again.
         seconds: Time from the first request to the last result; overlapping requests each count
             their own.
     """
@@ -46,6 +48,7 @@ class Usage:
     cached_tokens: int = 0
     generated_tokens: int = 0
     scored_tokens: int = 0
+    repeated_tokens: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
@@ -54,8 +57,15 @@ class Usage:
             self.cached_tokens + other.cached_tokens,
             self.generated_tokens + other.generated_tokens,
             self.scored_tokens + other.scored_tokens,
+            self.repeated_tokens + other.repeated_tokens,
             self.seconds + other.seconds,
         )
+
+    @property
+    def computed_tokens(self) -> int:
+        """Tokens that went through the model: all that were asked for and not cached."""
+        new = self.prompt_tokens - self.cached_tokens
+        return new + self.generated_tokens + self.scored_tokens + self.repeated_tokens
 
 
 @dataclass(slots=True)

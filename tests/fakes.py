@@ -1,7 +1,7 @@
 """An engine whose answers are scripted, for what is not about a model."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Self
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
@@ -88,7 +88,7 @@ class ScriptedEngine:
         finally:
             self.running -= 1
 
-    def with_options(self, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Self:
+    def with_options(self, **options: Any) -> Self:
         return self
 
     def close(self) -> None:

@@ -11,8 +11,8 @@ PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
     {"types", "errors", "thinking", "tiny"},
-    {"prompts"},
-    {"pool", "estimators", "engines", "loop"},
+    {"prompts", "loop"},
+    {"pool", "estimators", "engines"},
     {"rewards", "generators"},
     {"sampler"},
     {"experiments", "doctor"},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
+from importlib import import_module
 from typing import Any, Protocol, Self, runtime_checkable
 
 from bestofn.errors import ConfigError
@@ -22,6 +22,8 @@ class SamplingParams:
             in the prompt or since; 1 does nothing.
         max_tokens: Tokens to generate at most.
         stop: End before any of these strings.
+        json_schema: What the output is meant to be. Engine views with `guided=True` decode
+            nothing else; all others leave it to the model.
         extra: Further options, passed to the engine by name.
 
     Raises:
@@ -35,6 +37,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
+    json_schema: Mapping[str, Any] | None = field(default=None, hash=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
@@ -140,8 +143,17 @@ class Engine(Protocol):
         """
         ...
 
-    def with_options(self, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Self:
-        """A view on the same engine with other options; it costs nothing."""
+    def with_options(self, **options: Any) -> Self:
+        """A view on the same engine with other options; it costs nothing.
+
+        Args:
+            options: `chat_template_kwargs` (a mapping for the chat template) on every engine;
+                `lora` (a folder with an adapter) and `guided` (hold outputs to their JSON schema)
+                where the engine has them.
+
+        Raises:
+            ConfigError: the engine has no such option.
+        """
         ...
 
     def close(self) -> None:
@@ -153,19 +165,30 @@ def load_engine(spec: str, **options: Any) -> Engine:
     """The engine that a spec names.
 
     Args:
-        spec: "tiny" for the model that ships with the package, or "hf:PATH_OR_REPO" for any
-            causal language model that transformers loads.
-        options: Passed to the engine, see `TransformersEngine`.
+        spec: "tiny" for the model that ships with the package; "vllm:MODEL" for any model that
+            vLLM serves, in this process's own engine; "hf:MODEL" for any causal language model
+            that transformers loads; "openai:URL#MODEL" for a model behind an OpenAI-compatible
+            server. MODEL is a folder or a repository of the model hub, or "tiny" with the first
+            two.
+        options: Passed to the engine, see `VLLMEngine`, `TransformersEngine` and `OpenAIEngine`.
 
     Raises:
         ConfigError: the spec has another form.
         EngineError: the model cannot be loaded.
     """
-    kind, _, model = spec.partition(":")
-    if spec == "tiny":
-        kind, model = "hf", str(files("bestofn.tiny") / "model")
-    if kind != "hf" or not model:
-        raise ConfigError(f"no engine {spec!r}: use 'tiny' or 'hf:PATH_OR_REPO'")
-    from bestofn.engines.transformers import TransformersEngine
+    kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
+    if not model or kind not in _ENGINES:
+        raise ConfigError(
+            f"no engine {spec!r}: use 'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'"
+        )
+    module, name = _ENGINES[kind]
+    engine: Engine = getattr(import_module(module), name)(model, name=spec, **options)
+    return engine
 
-    return TransformersEngine(model, name=spec, **options)
+
+# Imported at use: vllm alone takes many seconds.
+_ENGINES = {
+    "hf": ("bestofn.engines.transformers", "TransformersEngine"),
+    "vllm": ("bestofn.engines.vllm", "VLLMEngine"),
+    "openai": ("bestofn.engines.openai", "OpenAIEngine"),
+}

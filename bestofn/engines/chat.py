@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from bestofn.errors import EngineError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Message, Prompt
 
@@ -60,6 +60,36 @@ class ChatFormat:
         ids = self._tokenise(text, special=not self.has_template)
         return tuple(ids), ends_in_opening(text)
 
+    def encode_scored(
+        self,
+        prompt: Prompt,
+        continuation: str,
+        close: bool,
+        max_tokens: int | None,
+        context: int,
+    ) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
+        """Ids of a prompt and of the continuation to be scored, and whether that is all of it.
+
+        Raises:
+            ConfigError: there is nothing to score.
+            ContextLengthError: the two together do not fit into the context.
+            EngineError: the answer would start with reasoning.
+        """
+        prefix, thinking = self.encode(prompt)
+        if thinking:
+            raise EngineError(
+                "the chat template starts the answer with reasoning, so that an answer cannot be "
+                "scored; switch it off, such as by "
+                "with_options(chat_template_kwargs={'enable_thinking': False})"
+            )
+        whole = self.encode_continuation(continuation, close)
+        ids = whole[:max_tokens]
+        if not ids:
+            raise ConfigError("the continuation to score is empty")
+        if len(prefix) + len(ids) > context:
+            raise ContextLengthError(len(prefix) + len(ids), context, len(prefix))
+        return prefix, ids, ids == whole
+
     def encode_continuation(self, text: str, close: bool) -> tuple[int, ...]:
         return (*self._tokenise(text, special=False), *(self.closing_ids if close else ()))
 
@@ -106,6 +136,17 @@ class ChatFormat:
                 return (ids[0],)
         end = self.tokenizer.eos_token_id
         return () if end is None else (end,)
+
+
+def room_behind(prompt: tuple[int, ...], context: int) -> int:
+    """Tokens that can be generated behind a prompt.
+
+    Raises:
+        ContextLengthError: none.
+    """
+    if len(prompt) >= context:
+        raise ContextLengthError(len(prompt) + 1, context, len(prompt))
+    return context - len(prompt)
 
 
 def _merge_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:

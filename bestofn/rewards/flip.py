@@ -187,7 +187,9 @@ class FLIPReward(_InverseReward):
         self.similarity = resolve(similarity)
         self.requests = samples
         self.seed = seed
-        self.params = SamplingParams(temperature=temperature, max_tokens=max_tokens)
+        self.params = SamplingParams(
+            temperature=temperature, max_tokens=max_tokens, json_schema=self.template.json_schema
+        )
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str

@@ -2,26 +2,29 @@
 
 import copy
 import inspect
-import json
-import os
 import secrets
 import weakref
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
-from bestofn.engines.chat import ChatFormat
+from bestofn.engines.chat import ChatFormat, room_behind
+from bestofn.engines.model_files import (
+    default_template,
+    first_sentence,
+    load_tokenizer,
+    locate,
+)
 from bestofn.engines.transformers import attention
 from bestofn.engines.transformers.kv import PrefixCache
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
 from bestofn.engines.transformers.runner import Runner, Stats
 from bestofn.engines.transformers.scheduler import Scheduler
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, EngineError
 from bestofn.types import Prompt
 
 GIB = 1 << 30
@@ -66,11 +69,11 @@ class TransformersEngine:
         for option, value in (("max_rows", max_rows), ("wave_tokens", wave_tokens)):
             if value < 1:
                 raise ConfigError(f"{option} must be at least 1, not {value}")
-        model = os.path.expanduser(model)  # noqa: PTH111 (a Path would drop a leading "./")
+        model = locate(model)
         loaded = _load(model, _device(device), dtype, model_options)
-        self._chat = ChatFormat(_load_tokenizer(model))
+        self._chat = ChatFormat(load_tokenizer(model))
         self.folder = model
-        self.default_template = _default_template(model)
+        self.default_template = default_template(model)
         self._ends = _end_ids(loaded, self._chat)
         self.context = _context(loaded)
         kv_tokens = _kv_tokens(loaded, kv_cache_gib)
@@ -100,9 +103,7 @@ class TransformersEngine:
                 f"the transformers engine knows no sampling option {', '.join(params.extra)}"
             )
         ids, thinking = self._chat.encode(prompt)
-        room = self.context - len(ids)
-        if room < 1:
-            raise ContextLengthError(len(ids) + 1, self.context, len(ids))
+        room = room_behind(ids, self.context)
         request = GenerateRequest(
             ids,
             wanted=len(ids) - 1,
@@ -132,19 +133,9 @@ class TransformersEngine:
         close: bool = False,
         max_tokens: int | None = None,
     ) -> TokenScores:
-        prefix, thinking = self._chat.encode(prompt)
-        if thinking:
-            raise EngineError(
-                "the chat template starts the answer with reasoning, so that an answer cannot be "
-                "scored; switch it off, such as by "
-                "with_options(chat_template_kwargs={'enable_thinking': False})"
-            )
-        whole = self._chat.encode_continuation(continuation, close)
-        ids = whole[:max_tokens]
-        if not ids:
-            raise ConfigError("the continuation to score is empty")
-        if len(prefix) + len(ids) > self.context:
-            raise ContextLengthError(len(prefix) + len(ids), self.context, len(prefix))
+        prefix, ids, complete = self._chat.encode_scored(
+            prompt, continuation, close, max_tokens, self.context
+        )
         # The last token is never read, only predicted.
         request = ScoreRequest(
             (*prefix, *ids[:-1]),
@@ -154,13 +145,20 @@ class TransformersEngine:
         )
         await self._run(request)
         usage = request.usage(scored_tokens=len(ids))
-        return TokenScores(list(ids), request.logprobs, usage, complete=ids == whole)
+        return TokenScores(list(ids), request.logprobs, usage, complete=complete)
 
     async def _run(self, request: Request) -> None:
         self._scheduler.submit(request)
         await request.future
 
-    def with_options(self, *, chat_template_kwargs: Mapping[str, Any] | None = None) -> Self:
+    def with_options(
+        self, *, chat_template_kwargs: Mapping[str, Any] | None = None, **other: Any
+    ) -> Self:
+        if other:
+            raise ConfigError(
+                f"the transformers engine has no option {', '.join(other)}; load the model with "
+                "'vllm:PATH_OR_REPO' for that"
+            )
         view = copy.copy(self)
         view._chat = self._chat.with_kwargs(chat_template_kwargs or {})
         return view
@@ -195,7 +193,6 @@ def _load(
 ) -> PreTrainedModel:
     if dtype == "auto" and device.type == "cpu":
         dtype = "float32"
-    _check_folder(model)
     try:
         loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **options)
         _check_architecture(model, loaded)
@@ -210,30 +207,9 @@ def _load(
         if isinstance(error, EngineError):
             raise
         raise EngineError(
-            f"cannot load model {model!r}: {_first_sentence(error)}; "
+            f"cannot load model {model!r}: {first_sentence(error)}; "
             "give a model folder or the name of a repository"
         ) from error
-
-
-def _load_tokenizer(model: str) -> Any:
-    try:
-        return AutoTokenizer.from_pretrained(model)
-    except UNLOADABLE as error:
-        raise EngineError(
-            f"cannot load the tokenizer of {model!r}: {_first_sentence(error)}"
-        ) from error
-
-
-def _check_folder(model: str) -> None:
-    """A path that does not exist is no repository name to look up."""
-    path = Path(model)
-    if (path.is_absolute() or model.startswith(".")) and not path.is_dir():
-        raise EngineError(f"cannot load model {model!r}: there is no such folder")
-
-
-def _first_sentence(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return (lines[0] if lines else type(error).__name__).rstrip(".:")
 
 
 def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
@@ -273,14 +249,6 @@ def _kv_tokens(loaded: PreTrainedModel, gib: float | None) -> int:
         if loaded.device.type == "cuda":
             gib = 0.6 * torch.cuda.mem_get_info(loaded.device)[0] / GIB
     return int(gib * GIB / token_bytes)
-
-
-def _default_template(model: str) -> str:
-    """What the model's own bestofn.json names, if it has one."""
-    path = Path(model) / "bestofn.json"
-    if not path.is_file():
-        return "reasoned"
-    return str(json.loads(path.read_text("utf-8")).get("template", "reasoned"))
 
 
 def _before_stop(text: str, stops: tuple[str, ...]) -> str:

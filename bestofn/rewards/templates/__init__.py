@@ -6,7 +6,7 @@ anything here, so it cannot reach the prefix.
 """
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -46,6 +46,20 @@ class InverseTemplate(BaseModel):
         if "\x00" not in filled.messages[-1].content:
             raise ValueError("`user` has no {response}")
         return self
+
+    @property
+    def json_schema(self) -> dict[str, Any] | None:
+        """What the answer is to be, None where it is plain text."""
+        if self.field is None:
+            return None
+        # In the order in which they are written: the reasoning comes first.
+        keys = dict.fromkeys(["REASONING" if self.field.isupper() else "reasoning", self.field])
+        return {
+            "type": "object",
+            "properties": {key: {"type": "string"} for key in keys},
+            "required": list(keys),
+            "additionalProperties": False,
+        }
 
     def fill(self, response: str, context: str = "", target: Target = "user") -> Prompt:
         """The backward prompt for one response.
