@@ -14,7 +14,7 @@ from bestofn.types import Candidate, Message, Prompt, Score, Selection, Usage
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
-USAGE = st.builds(Usage, *[st.integers(0, 9)] * 4, FLOAT)
+USAGE = st.builds(Usage, *[st.integers(0, 9)] * 5, FLOAT)
 SCORE = st.builds(
     Score, FLOAT, st.none() | TEXT, st.lists(TEXT, max_size=2), st.lists(TEXT, max_size=2), USAGE
 ) | st.builds(Score, reason=TEXT)
