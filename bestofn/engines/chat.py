@@ -61,18 +61,12 @@ class ChatFormat:
         return tuple(ids), ends_in_opening(text)
 
     def encode_scored(
-        self,
-        prompt: Prompt,
-        continuation: str,
-        close: bool,
-        max_tokens: int | None,
-        context: int,
+        self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None
     ) -> tuple[tuple[int, ...], tuple[int, ...], bool]:
         """Ids of a prompt and of the continuation to be scored, and whether that is all of it.
 
         Raises:
             ConfigError: there is nothing to score.
-            ContextLengthError: the two together do not fit into the context.
             EngineError: the answer would start with reasoning.
         """
         prefix, thinking = self.encode(prompt)
@@ -86,8 +80,6 @@ class ChatFormat:
         ids = whole[:max_tokens]
         if not ids:
             raise ConfigError("the continuation to score is empty")
-        if len(prefix) + len(ids) > context:
-            raise ContextLengthError(len(prefix) + len(ids), context, len(prefix))
         return prefix, ids, ids == whole
 
     def encode_continuation(self, text: str, close: bool) -> tuple[int, ...]:
@@ -103,9 +95,12 @@ class ChatFormat:
 
     def decode(self, ids: list[int], thinking_opened: bool) -> tuple[str | None, str]:
         """Reasoning (None if there is none) and answer."""
+        return split_thinking(self.text(ids), opened=thinking_opened)
+
+    def text(self, ids: list[int]) -> str:
         text = self.tokenizer.decode(ids, skip_special_tokens=True)
         assert isinstance(text, str)
-        return split_thinking(text, opened=thinking_opened)
+        return text
 
     def _apply(self, messages: tuple[Message, ...], prompt: bool = True) -> str:
         turns = [{"role": message.role, "content": message.content} for message in messages]

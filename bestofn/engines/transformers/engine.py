@@ -24,7 +24,7 @@ from bestofn.engines.transformers.kv import PrefixCache
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
 from bestofn.engines.transformers.runner import Runner, Stats
 from bestofn.engines.transformers.scheduler import Scheduler
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.types import Prompt
 
 GIB = 1 << 30
@@ -133,9 +133,9 @@ class TransformersEngine:
         close: bool = False,
         max_tokens: int | None = None,
     ) -> TokenScores:
-        prefix, ids, complete = self._chat.encode_scored(
-            prompt, continuation, close, max_tokens, self.context
-        )
+        prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
+        if len(prefix) + len(ids) > self.context:
+            raise ContextLengthError(len(prefix) + len(ids), self.context, len(prefix))
         # The last token is never read, only predicted.
         request = ScoreRequest(
             (*prefix, *ids[:-1]),

@@ -1,0 +1,326 @@
+"""The public face of the vLLM engine: requests in, candidates and guarded scores out."""
+
+import copy
+import difflib
+import inspect
+import itertools
+import math
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from vllm import AsyncEngineArgs
+from vllm.inputs import tokens_input
+from vllm.lora.request import LoRARequest
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+from bestofn import loop
+from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.chat import ChatFormat, room_behind
+from bestofn.engines.model_files import default_template, first_sentence, load_tokenizer, locate
+from bestofn.engines.vllm import versions
+from bestofn.engines.vllm.process import EngineProcess
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.thinking import split_thinking
+from bestofn.types import Prompt, Usage
+
+# Set by this engine, so that candidates stay what they are.
+OWN = frozenset(
+    "n logprobs prompt_logprobs flat_logprobs detokenize output_kind skip_reading_prefix_cache "
+    "skip_clone seed structured_outputs".split()
+)
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counts since the engine was loaded, over all its views.
+
+    Attributes:
+        scored: Calls of `loglikelihood` that were answered.
+        rescored: Those of them whose first result could not be trusted, and was computed again
+            without the prefix cache.
+    """
+
+    scored: int = 0
+    rescored: int = 0
+
+
+class VLLMEngine:
+    """A model on vLLM, for generation and for backward scoring.
+
+    Each candidate is a request of its own that shares its prompt with its siblings through the
+    prefix cache, so that it can be scored as soon as it ends. The engine runs in a process of its
+    own, which ends with this one.
+
+    Args:
+        model: A folder or a repository of the model hub; "tiny" is the embedded model.
+        name: What to call the engine.
+        engine_args: Every argument of vLLM's `AsyncEngineArgs` by its name, such as
+            `tensor_parallel_size`, `dtype`, `max_model_len`, `gpu_memory_utilization`,
+            `quantization`, `enable_lora`. Prefix caching is on by default, statistics always.
+
+    Raises:
+        ConfigError: there is no such argument.
+        EngineError: vLLM cannot start with these; the message says why and what to change.
+    """
+
+    on_finished: Callable[[Any], None] | None = None
+    """Called with each finished request as vLLM returns it, for measurements."""
+
+    def __init__(self, model: str, *, name: str | None = None, **engine_args: Any) -> None:
+        self.name = name or f"vllm:{model}"
+        self.folder = locate(model)
+        args = _engine_args(self.folder, engine_args)
+        self._chat = ChatFormat(
+            load_tokenizer(
+                args.tokenizer or self.folder,
+                revision=args.tokenizer_revision or args.revision,
+                trust_remote_code=args.trust_remote_code,
+            )
+        )
+        self.default_template = default_template(self.folder)
+        self.stats = Stats()
+        versions.count_preemptions()
+        self._process = EngineProcess(args)
+        assert self._process.llm is not None
+        config = self._process.llm.vllm_config
+        self.context = int(config.model_config.max_model_len)
+        self._fixed_ids = versions.scores_fixed_ids(config)
+        self._misplaces_logits = versions.misplaces_logits(config)
+        self._takes_lora = config.lora_config is not None
+        self._adapters: dict[str, LoRARequest] = {}
+        self._lora: LoRARequest | None = None
+        self._guided = False
+        self._request_ids = itertools.count()
+        # The engine ends with its last view, and with the interpreter.
+        self._lifetime = _Lifetime()
+        weakref.finalize(self._lifetime, self._process.close)
+
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        ids, thinking = self._chat.encode(prompt)
+        options = self._options(params, room_behind(ids, self.context), seed)
+        started = time.perf_counter()
+        output = await self._request(ids, options)
+        completion = output.outputs[0]
+        if completion.finish_reason not in ("stop", "length", "repetition"):
+            raise EngineError(f"vLLM ended a request early: {completion.finish_reason}")
+        tokens = list(completion.token_ids)
+        text = completion.text if options.detokenize else self._chat.text(tokens)
+        reasoning, answer = split_thinking(text, opened=thinking)
+        return Completion(
+            text=answer,
+            reasoning=reasoning,
+            finish_reason="length" if completion.finish_reason == "length" else "stop",
+            token_ids=tokens,
+            token_logprobs=list(completion.logprobs.logprobs),
+            usage=Usage(
+                prompt_tokens=len(ids),
+                cached_tokens=output.num_cached_tokens or 0,
+                generated_tokens=len(tokens),
+                seconds=time.perf_counter() - started,
+            ),
+        )
+
+    def _options(self, params: SamplingParams, room: int, seed: int | None) -> Any:
+        """vLLM's parameters for ours."""
+        unknown = [name for name in params.extra if name not in versions.FIELDS - OWN]
+        if unknown:
+            raise ConfigError(
+                f"vLLM takes no sampling option {', '.join(unknown)} here; "
+                "`extra` holds fields of its SamplingParams that the engine does not set itself"
+            )
+        options: dict[str, Any] = {
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            "top_k": params.top_k,
+            "min_p": params.min_p,
+            "repetition_penalty": params.repetition_penalty,
+            "max_tokens": params.max_tokens,
+            "stop": list(params.stop),
+            "stop_token_ids": list(self._chat.closing_ids),
+            "seed": seed,
+        } | dict(params.extra)
+        options["max_tokens"] = min(options["max_tokens"] or room, room)
+        if options.get("ignore_eos"):
+            options["stop_token_ids"] = params.extra.get("stop_token_ids")
+        schema = params.json_schema if self._guided else None
+        try:
+            return versions.generation_params(bool(params.stop or params.extra), schema, **options)
+        except (*versions.REFUSALS, TypeError) as error:
+            raise ConfigError(f"vLLM refuses a sampling option: {first_sentence(error)}") from error
+
+    async def loglikelihood(
+        self,
+        prompt: Prompt,
+        continuation: str,
+        *,
+        close: bool = False,
+        max_tokens: int | None = None,
+    ) -> TokenScores:
+        if self._misplaces_logits:
+            raise EngineError(
+                "vLLM cannot score with an adapter on the output layer; load the engine with "
+                "lora_target_modules that leave lm_head out"
+            )
+        prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
+        # vLLM generates at least one token, so that one more has to fit.
+        if len(prefix) + len(ids) >= self.context:
+            raise ContextLengthError(len(prefix) + len(ids) + 1, self.context, len(prefix))
+        started = time.perf_counter()
+        output = await self._score(prefix, ids, read_cache=True)
+        logprobs, repeated = read_scores(output, len(prefix), ids), 0
+        self.stats.scored += 1
+        if logprobs is None:
+            self.stats.rescored += 1
+            repeated = len(prefix) + len(ids) - (output.num_cached_tokens or 0)
+            output = await self._score(prefix, ids, read_cache=False)
+            logprobs = read_scores(output, len(prefix), ids, cache_was_read=False)
+        if logprobs is None:
+            raise EngineError(
+                "vLLM returned no usable log-probabilities of the prompt; check that the engine "
+                "arguments do not switch them off"
+            )
+        usage = Usage(
+            prompt_tokens=len(prefix),
+            cached_tokens=output.num_cached_tokens or 0,
+            scored_tokens=len(ids),
+            repeated_tokens=repeated,
+            seconds=time.perf_counter() - started,
+        )
+        return TokenScores(list(ids), logprobs, usage, complete=complete)
+
+    async def _score(
+        self, prefix: tuple[int, ...], ids: tuple[int, ...], *, read_cache: bool
+    ) -> Any:
+        params = versions.scoring_params(
+            len(prefix), ids, read_cache=read_cache, fixed_ids=self._fixed_ids
+        )
+        return await self._request(prefix + ids, params)
+
+    async def _request(self, ids: tuple[int, ...], params: Any) -> Any:
+        """The finished request. AsyncLLM belongs to the package's event loop."""
+        output = await loop.on_background_loop(self._submit(ids, params))
+        if self.on_finished is not None:
+            self.on_finished(output)
+        return output
+
+    async def _submit(self, ids: tuple[int, ...], params: Any) -> Any:
+        llm = self._process.llm
+        if llm is None:
+            raise EngineError("the vLLM engine is closed; load it again")
+        request_id = str(next(self._request_ids))
+        prompt = tokens_input(list(ids))
+        stream = llm.generate(prompt, params, request_id, lora_request=self._lora)
+        try:
+            outputs = [output async for output in stream]
+        except (EngineDeadError, EngineGenerateError) as error:
+            raise EngineError(self._obituary()) from error
+        except versions.REFUSALS as error:
+            raise ConfigError(f"vLLM refuses a request: {first_sentence(error)}") from error
+        if not outputs:
+            raise EngineError(self._obituary())
+        return outputs[-1]  # the parameters ask for the final one only
+
+    def _obituary(self) -> str:
+        if self._process.llm is None:
+            return "the vLLM engine was closed while requests ran"
+        cause = self._process.cause_of_death()
+        return (
+            f"the vLLM engine has died{': ' if cause else ''}{cause}; load it again, with less "
+            "memory at stake (max_num_seqs, max_model_len, gpu_memory_utilization) if it ran out"
+        )
+
+    def with_options(
+        self,
+        *,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+        lora: str | None = None,
+        guided: bool | None = None,
+        **other: Any,
+    ) -> Self:
+        """A view on the same engine.
+
+        Args:
+            chat_template_kwargs: For the model's chat template, such as `enable_thinking=False`.
+            lora: A folder with a LoRA adapter, which requests of this view use; the engine must
+                have been loaded with `enable_lora=True`. Its `lora_target_modules` are by default
+                all linear layers but the output layer, with which vLLM cannot score.
+            guided: Hold outputs to their JSON schema where the sampling parameters have one.
+        """
+        if other:
+            raise ConfigError(f"the vLLM engine has no option {', '.join(other)}")
+        view = copy.copy(self)
+        if chat_template_kwargs:
+            view._chat = self._chat.with_kwargs(chat_template_kwargs)
+        if lora is not None:
+            view._lora = self._adapter(lora)
+        if guided is not None:
+            view._guided = guided
+        return view
+
+    def _adapter(self, folder: str) -> LoRARequest:
+        if not self._takes_lora:
+            raise ConfigError("a LoRA adapter needs an engine loaded with enable_lora=True")
+        if not (Path(folder) / "adapter_config.json").is_file():
+            raise ConfigError(f"{folder!r} is no LoRA adapter: it has no adapter_config.json")
+        path = str(Path(folder).resolve())
+        if path not in self._adapters:
+            number = len(self._adapters) + 1
+            self._adapters[path] = LoRARequest(f"adapter-{number}", number, path)
+        return self._adapters[path]
+
+    @property
+    def running(self) -> int:
+        """Requests that vLLM has not finished, over all views."""
+        llm = self._process.llm
+        return 0 if llm is None else llm.output_processor.get_num_unfinished_requests()
+
+    def close(self) -> None:
+        self._process.close()
+
+
+class _Lifetime:
+    """Shared by all views of one engine; gone when the last of them is."""
+
+
+def read_scores(
+    output: Any, prefix: int, ids: tuple[int, ...], *, cache_was_read: bool = True
+) -> list[float] | None:
+    """The continuation's log-probabilities in a finished scoring request; None on any doubt.
+
+    What was read from the prefix cache has no logits. vLLM returns the rest without a mark where
+    it begins, so the values count only if the cache ended before the first scored position, if the
+    request never lost its place in the engine, and if rows, token ids and values are as expected.
+
+    Args:
+        output: vLLM's RequestOutput.
+        prefix: Tokens before the continuation.
+        ids: The continuation's tokens.
+        cache_was_read: Whether the request was allowed to read from the cache.
+    """
+    if cache_was_read:
+        cached, lost = output.num_cached_tokens, versions.preemptions(output)
+        # The logits of position prefix - 1 predict the first scored token.
+        if cached is None or cached > prefix - 1 or lost is None or lost > 0:
+            return None
+    found, logprobs = versions.tail(output, len(ids))
+    if len(logprobs) != len(ids) or (found is not None and found != list(ids)):
+        return None
+    return logprobs if all(math.isfinite(value) for value in logprobs) else None
+
+
+def _engine_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
+    known = set(inspect.signature(AsyncEngineArgs).parameters)
+    unknown = sorted(set(given) - known)
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, 1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ConfigError(f"vLLM has no engine argument {', '.join(unknown)}{hint}")
+    # Without its statistics a request that lost its place could not be told from the others.
+    args = versions.engine_defaults(given) | dict(given) | {"disable_log_stats": False}
+    return AsyncEngineArgs(model=folder, **args)
