@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Hashable, Sequence
 from copy import deepcopy
+from itertools import pairwise
 from math import isfinite, nan
 
 from bestofn import loop
+from bestofn.errors import ConfigError
 from bestofn.rewards.base import RewardModel
 from bestofn.types import Candidate, Prompt, Score, Usage
 
@@ -24,6 +26,25 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
     scores = await reward.score(prompt, candidates)
     for candidate, score in zip(candidates, scores, strict=True):
         candidate.scores[reward.name] = checked(score)
+
+
+async def add_nested_scores(prompt: Prompt, cuts: Sequence[Candidate], reward: RewardModel) -> None:
+    """Sets a pointwise reward's scores on cuts of one response, given from short to long.
+
+    Each is scored when the one before it has been, so that an engine with a prefix cache computes
+    only what a cut has more than the last. Several responses may run side by side.
+
+    Raises:
+        ConfigError: a cut is no beginning of the next one, or the reward compares candidates.
+    """
+    if not reward.pointwise:
+        raise ConfigError(f"the reward {reward.name!r} compares candidates; cuts are no candidates")
+    for cut, longer in pairwise(cuts):
+        # The last word may read otherwise once it is cut.
+        if not longer.text.startswith(cut.text.rstrip("\ufffd").rstrip()):
+            raise ConfigError("cuts of one response must be given from short to long")
+    for cut in cuts:
+        await add_scores(prompt, [cut], reward)
 
 
 class DistinctScoring:

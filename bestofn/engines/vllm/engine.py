@@ -7,7 +7,7 @@ import itertools
 import math
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -90,6 +90,7 @@ class VLLMEngine:
         self.context = int(config.model_config.max_model_len)
         self._fixed_ids = versions.scores_fixed_ids(config)
         self._misplaces_logits = versions.misplaces_logits(config)
+        self._block = int(config.cache_config.block_size)
         self._takes_lora = config.lora_config is not None
         self._adapters: dict[str, LoRARequest] = {}
         self._lora: LoRARequest | None = None
@@ -172,27 +173,33 @@ class VLLMEngine:
         if len(prefix) + len(ids) >= self.context:
             raise ContextLengthError(len(prefix) + len(ids) + 1, self.context, len(prefix))
         started = time.perf_counter()
-        output = await self._score(prefix, ids, read_cache=True)
-        logprobs, repeated = read_scores(output, len(prefix), ids), 0
+        outputs = [output async for output in self._fill_cache(prefix)]
+        outputs.append(await self._score(prefix, ids, read_cache=True))
+        logprobs = read_scores(outputs[-1], len(prefix), ids)
         self.stats.scored += 1
         if logprobs is None:
             self.stats.rescored += 1
-            repeated = len(prefix) + len(ids) - (output.num_cached_tokens or 0)
-            output = await self._score(prefix, ids, read_cache=False)
-            logprobs = read_scores(output, len(prefix), ids, cache_was_read=False)
+            outputs.append(await self._score(prefix, ids, read_cache=False))
+            logprobs = read_scores(outputs[-1], len(prefix), ids, cache_was_read=False)
         if logprobs is None:
             raise EngineError(
                 "vLLM returned no usable log-probabilities of the prompt; check that the engine "
                 "arguments do not switch them off"
             )
-        usage = Usage(
-            prompt_tokens=len(prefix),
-            cached_tokens=output.num_cached_tokens or 0,
-            scored_tokens=len(ids),
-            repeated_tokens=repeated,
-            seconds=time.perf_counter() - started,
-        )
+        usage = _scoring_usage(outputs, len(prefix), len(ids))
+        usage.seconds = time.perf_counter() - started
         return TokenScores(list(ids), logprobs, usage, complete=complete)
+
+    async def _fill_cache(self, prefix: tuple[int, ...]) -> AsyncIterator[Any]:
+        """Computes the prefix's whole blocks without logits.
+
+        A scoring request computes logits over the vocabulary for every position that it does not
+        find in the cache, on most runners, and they cost as much as some layers. With the prefix
+        there, they are left for its last block and the continuation.
+        """
+        filled = 0 if self._fixed_ids else (len(prefix) - 1) // self._block * self._block
+        if filled:
+            yield await self._request(prefix[:filled], versions.filling_params())
 
     async def _score(
         self, prefix: tuple[int, ...], ids: tuple[int, ...], *, read_cache: bool
@@ -286,6 +293,19 @@ class VLLMEngine:
 
 class _Lifetime:
     """Shared by all views of one engine; gone when the last of them is."""
+
+
+def _scoring_usage(outputs: list[Any], prefix: int, count: int) -> Usage:
+    """What one log-likelihood cost, from the engine's figures for each of its requests."""
+    cached = [output.num_cached_tokens or 0 for output in outputs]
+    computed = sum(len(output.prompt_token_ids) for output in outputs) - sum(cached)
+    reused = min(cached[0], prefix)
+    return Usage(
+        prompt_tokens=prefix,
+        cached_tokens=reused,
+        scored_tokens=count,
+        repeated_tokens=max(0, computed - (prefix - reused + count)),
+    )
 
 
 def read_scores(

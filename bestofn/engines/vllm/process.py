@@ -68,7 +68,9 @@ class EngineProcess:
         return ""
 
     def _diagnosis(self, model: str, error: Exception) -> str:
-        own = first_sentence(error)
+        # pydantic puts the reason on a line of its own.
+        reasons = re.findall(r"Value error, (.+?)(?: \[type=|$)", str(error), re.MULTILINE)
+        own = reasons[0].rstrip(".") if reasons else first_sentence(error)
         cause = self.cause_of_death() if own.startswith(ECHOES) else own
         if MEMORY.search(cause):
             advice = (
@@ -77,7 +79,6 @@ class EngineProcess:
             )
         elif "rchitecture" in str(error):
             advice = "take a model that vLLM serves, or try 'hf:' with this one"
-            cause = _architecture(str(error)) or cause
         else:
             advice = "give a model folder or the name of a repository, and arguments that suit it"
         return f"vLLM cannot start with model {model!r}: {cause or own}; {advice}"
@@ -95,11 +96,6 @@ def _fail_requests(llm: AsyncLLM) -> None:
     llm.output_processor.propagate_error(EngineDeadError())
     if llm.output_handler is not None:
         llm.output_handler.cancel()
-
-
-def _architecture(message: str) -> str:
-    found = re.search(r"[^\n]*rchitectures?[^\n]*?(?=\.\s|\n|$)", message)
-    return found[0].strip().removeprefix("Value error, ") if found else ""
 
 
 def _in_quiet_thread(start: Any) -> AsyncLLM:

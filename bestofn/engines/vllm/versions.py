@@ -58,6 +58,17 @@ def generation_params(detokenize: bool, schema: Any, **options: Any) -> Sampling
     )
 
 
+def filling_params() -> SamplingParams:
+    """Parameters of a request that is made for what it leaves in the prefix cache."""
+    return SamplingParams(
+        temperature=0.0,
+        max_tokens=1,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+        skip_clone=True,
+    )
+
+
 def scoring_params(
     prefix: int, continuation: tuple[int, ...], *, read_cache: bool, fixed_ids: bool
 ) -> SamplingParams:
