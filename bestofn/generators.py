@@ -71,7 +71,8 @@ class EngineGenerator:
             text=completion.text,
             reasoning=completion.reasoning,
             finish_reason=completion.finish_reason,
-            token_count=len(completion.token_ids),
+            # Some servers count the tokens without naming them.
+            token_count=len(completion.token_ids) or completion.usage.generated_tokens,
             mean_logprob=fmean(logprobs) if logprobs else None,
             sum_logprob=sum(logprobs) if logprobs else None,
             seed=seed,

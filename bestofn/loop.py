@@ -124,9 +124,12 @@ def call(function: Callable[[], object]) -> None:
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
     """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
     call = _Call(coroutine)
+    result = asyncio.wrap_future(call.future)
     try:
-        return await asyncio.shield(asyncio.wrap_future(call.future))
+        return await asyncio.shield(result)
     except asyncio.CancelledError:
+        # Nobody is left to ask how it ended.
+        result.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.to_thread(_stop, [call])
         raise
 

@@ -1,4 +1,4 @@
-"""What many tests share: the embedded model, loaded once."""
+"""What many tests share: the embedded model, and a vLLM server of it, each loaded once."""
 
 import gzip
 import importlib.util
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from serving import serve
 
 from bestofn.engines.base import load_engine
 from bestofn.engines.transformers import TransformersEngine
@@ -51,3 +52,11 @@ def alpaca_rows() -> list[dict[str, Any]]:
         pytest.skip(f"real AlpacaEval responses are not at {ALPACA.name} beside the project")
     with gzip.open(ALPACA, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a vLLM server of the embedded model, without /v1."""
+    require_vllm()
+    with serve(tmp_path_factory.mktemp("vllm") / "server.log") as url:
+        yield url

@@ -89,6 +89,7 @@ class VLLMEngine:
         config = self._process.llm.vllm_config
         self.context = int(config.model_config.max_model_len)
         self._fixed_ids = versions.scores_fixed_ids(config)
+        self._dies_of_seeds = versions.dies_of_seeds(config)
         self._misplaces_logits = versions.misplaces_logits(config)
         self._block = int(config.cache_config.block_size)
         self._takes_lora = config.lora_config is not None
@@ -103,6 +104,11 @@ class VLLMEngine:
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:
+        if seed is not None and self._dies_of_seeds:
+            raise ConfigError(
+                "on a CPU vLLM dies of a seed where it computes prompts in chunks; load the engine "
+                "with enable_chunked_prefill=False, or draw without a seed"
+            )
         ids, thinking = self._chat.encode(prompt)
         options = self._options(params, room_behind(ids, self.context), seed)
         started = time.perf_counter()

@@ -35,6 +35,8 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         # bfloat16 is slow where the CPU has no instructions for it; 32 is the finest grain of the
         # prefix cache that attention on a CPU takes, its default is 128.
         defaults |= {"dtype": "float32", "block_size": 32}
+        # See `dies_of_seeds`.
+        defaults["enable_chunked_prefill"] = False
     return defaults
 
 
@@ -102,6 +104,15 @@ def scores_fixed_ids(config: Any) -> bool:
         config: The engine's VllmConfig.
     """
     return "prompt_logprob_token_ids" in FIELDS and bool(config.use_v2_model_runner)
+
+
+def dies_of_seeds(config: Any) -> bool:
+    """Whether a request with a seed can end the engine.
+
+    On a CPU it does so when its prompt is computed in chunks: vLLM turns the request's random
+    generator back between them, which PyTorch's CPU generator cannot do.
+    """
+    return current_platform.is_cpu() and bool(config.scheduler_config.enable_chunked_prefill)
 
 
 def misplaces_logits(config: Any) -> bool:

@@ -25,6 +25,7 @@ def cramped() -> Iterator[Any]:
     engine = load_engine(
         "vllm:tiny",
         kv_cache_memory_bytes=8 << 20,
+        enable_chunked_prefill=True,
         max_num_batched_tokens=96,
         max_num_seqs=24,
         enforce_eager=True,
@@ -46,8 +47,8 @@ def pairs(seed: int, responses: int) -> list[tuple[Prompt, str]]:
         for cut in cuts:
             prefix = template.fill(cut)
             long = f"{first} {second} {first}"
-            for continuation in (first, long, first, long, f"{first} {second}", second):
-                drawn.append((prefix, continuation))
+            texts_behind = (first, long, first, long, f"{first} {second}", second)
+            drawn += [(prefix, continuation) for continuation in texts_behind]
     return drawn
 
 

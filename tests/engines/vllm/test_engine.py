@@ -1,0 +1,300 @@
+"""The vLLM engine with the embedded model, against the embedded engine with the same weights."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bestofn import loop
+from bestofn.engines.base import Engine, SamplingParams
+from bestofn.engines.transformers import TransformersEngine
+from bestofn.errors import ConfigError, ContextLengthError
+from bestofn.prompts import as_prompt
+from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
+from bestofn.rewards.scoring import add_nested_scores
+from bestofn.rewards.templates import load_template
+from bestofn.sampler import BestOfN
+from bestofn.tiny import heldout_tasks
+from bestofn.types import Candidate, Usage
+
+GREEDY = SamplingParams(temperature=0.0, max_tokens=400)
+PROMPTS = [as_prompt(task.instruction) for task in heldout_tasks(24)]
+
+
+async def generate_all(
+    engine: Any, params: SamplingParams = GREEDY, seed: int | None = None
+) -> Any:
+    return await asyncio.gather(*(engine.generate(prompt, params, seed) for prompt in PROMPTS))
+
+
+def test_it_is_an_engine(vllm_tiny: Any) -> None:
+    assert isinstance(vllm_tiny, Engine)
+    assert vllm_tiny.name == "vllm:tiny"
+    assert vllm_tiny.context == 512
+    assert vllm_tiny.default_template == "direct"
+
+
+def test_greedy_answers_equal_transformers(vllm_tiny: Any, tiny: TransformersEngine) -> None:
+    ours, theirs = asyncio.run(generate_all(vllm_tiny)), asyncio.run(generate_all(tiny))
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.text == their.text
+        assert our.token_ids == their.token_ids
+        assert our.token_logprobs == pytest.approx(their.token_logprobs, abs=1e-3)
+        assert our.finish_reason == their.finish_reason == "stop"
+        assert our.usage.generated_tokens == len(our.token_ids)
+        assert our.usage.prompt_tokens == their.usage.prompt_tokens
+
+
+def test_log_probabilities_are_raw(vllm_tiny: Any, tiny: TransformersEngine) -> None:
+    """Those of the model, before temperature and truncation."""
+    params = SamplingParams(temperature=2.0, top_p=0.5, max_tokens=60)
+    compared = 0
+    for prompt, completion in zip(
+        PROMPTS, asyncio.run(generate_all(vllm_tiny, params)), strict=True
+    ):
+        closed = completion.finish_reason == "stop"
+        truth = loop.run(tiny.loglikelihood(prompt, completion.text, close=closed))
+        if truth.token_ids == completion.token_ids:  # text may be split into tokens otherwise
+            assert completion.token_logprobs == pytest.approx(truth.token_logprobs, abs=1e-3)
+            compared += 1
+    assert compared >= 8
+
+
+def test_seeds_repeat_and_differ(vllm_tiny: Any) -> None:
+    params = SamplingParams(max_tokens=60)
+    first, again = (
+        [c.token_ids for c in asyncio.run(generate_all(vllm_tiny, params, 11))] for _ in range(2)
+    )
+    other = [c.token_ids for c in asyncio.run(generate_all(vllm_tiny, params, 12))]
+    same = sum(a == b for a, b in zip(first, again, strict=True))
+    assert same >= len(first) - 1  # rounding differs with the batch
+    assert sum(a != b for a, b in zip(first, other, strict=True)) > len(first) // 2
+
+
+def test_limits_stops_and_extra(vllm_tiny: Any) -> None:
+    prompt = as_prompt("Count from 3 to 9.")
+    cut = loop.run(vllm_tiny.generate(prompt, SamplingParams(temperature=0.0, max_tokens=3)))
+    assert cut.finish_reason == "length"
+    assert len(cut.token_ids) == 3
+    whole = loop.run(vllm_tiny.generate(prompt, GREEDY))
+    stop = SamplingParams(temperature=0.0, max_tokens=64, stop=("6",))
+    stopped = loop.run(vllm_tiny.generate(prompt, stop))
+    assert stopped.finish_reason == "stop"
+    assert stopped.text == whole.text[: whole.text.index("6")]
+    forced = SamplingParams(max_tokens=40, extra={"min_tokens": 40, "ignore_eos": True})
+    assert len(loop.run(vllm_tiny.generate(prompt, forced)).token_ids) == 40
+
+
+@pytest.mark.parametrize("extra", [{"best_of": 3}, {"n": 2}, {"logprobs": 5}, {"min_tokens": -1}])
+def test_refused_sampling_options(vllm_tiny: Any, extra: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="vLLM"):
+        loop.run(vllm_tiny.generate(PROMPTS[0], SamplingParams(extra=extra)))
+
+
+def test_prompts_of_one_batch_share_the_cache(vllm_tiny: Any) -> None:
+    prompt = as_prompt("Name 4 fruits. " * 20)
+    completions = [
+        loop.run(vllm_tiny.generate(prompt, SamplingParams(max_tokens=4))) for _ in range(2)
+    ]
+    cached = [completion.usage.cached_tokens for completion in completions]
+    assert cached[0] < cached[1]
+    assert cached[1] % 32 == 0
+    assert completions[1].usage.prompt_tokens - cached[1] <= 32
+
+
+def test_over_long_prompts(vllm_tiny: Any) -> None:
+    long = as_prompt("word " * 600)
+    with pytest.raises(ContextLengthError) as raised:
+        loop.run(vllm_tiny.generate(long, GREEDY))
+    assert raised.value.limit == 512
+    with pytest.raises(ContextLengthError):
+        loop.run(vllm_tiny.loglikelihood(long, "x"))
+    # The longest that fits: vLLM needs one token more than the embedded engine.
+    prompt = as_prompt("fox")
+    room = 512 - loop.run(vllm_tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
+    text = "fox " * 600
+    fits = loop.run(vllm_tiny.loglikelihood(prompt, text, max_tokens=room - 1))
+    assert len(fits.token_ids) == room - 1
+    with pytest.raises(ContextLengthError):
+        loop.run(vllm_tiny.loglikelihood(prompt, text, max_tokens=room))
+    with pytest.raises(ConfigError, match="empty"):
+        loop.run(vllm_tiny.loglikelihood(prompt, ""))
+
+
+def test_one_bad_prompt_does_not_hurt_the_others(vllm_tiny: Any) -> None:
+    best = BestOfN(vllm_tiny, FLIPReward(vllm_tiny), n=2, sampling=SamplingParams(max_tokens=32))
+    good, bad = best.select_many(["Name 4 fruits.", "word " * 600], progress=False)
+    assert not good.fallback
+    assert bad.fallback
+    assert "shorten it" in str(bad.candidates[0].error)
+
+
+def test_the_package_end_to_end(vllm_tiny: Any, tiny: TransformersEngine) -> None:
+    reward = FLIPReward(vllm_tiny) + FLIPLikelihood(vllm_tiny)
+    best = BestOfN(vllm_tiny, reward, n=8, seed=0)
+    selections = list(best.select_many([prompt.messages[0].content for prompt in PROMPTS]))
+    assert all(not selection.fallback for selection in selections)
+    assert all(selection.usage.scored_tokens > 0 for selection in selections)
+    # The scores are those that the embedded engine gives the same candidates.
+    truth = FLIPReward(tiny) + FLIPLikelihood(tiny)
+    selection = selections[0]
+    expected = loop.run(truth.score(selection.prompt, selection.candidates))
+    values = [score.value for score in selection.scores]
+    assert values == pytest.approx([score.value for score in expected], abs=1e-3)
+
+
+def test_two_engines(vllm_tiny: Any, tiny: TransformersEngine) -> None:
+    """One generates, another one scores."""
+    selection = BestOfN(vllm_tiny, FLIPReward(tiny), n=4, seed=1).select("Name 4 fruits.")
+    assert not selection.fallback
+
+
+def test_calls_from_any_loop(vllm_tiny: Any) -> None:
+    prompt = as_prompt("Count from 3 to 9.")
+
+    async def twice() -> list[str]:
+        return [(await vllm_tiny.generate(prompt, GREEDY)).text for _ in range(2)]
+
+    own_loop, package_loop = asyncio.run(twice()), loop.run(twice())
+    assert own_loop == package_loop
+
+
+def test_cancelled_requests_are_gone(vllm_tiny: Any) -> None:
+    forced = SamplingParams(max_tokens=400, extra={"min_tokens": 400, "ignore_eos": True})
+
+    async def cancelled() -> tuple[int, int]:
+        tasks = [asyncio.create_task(vllm_tiny.generate(p, forced)) for p in PROMPTS]
+        while vllm_tiny.running < len(PROMPTS):
+            await asyncio.sleep(0.01)
+        running = vllm_tiny.running
+        await loop.cancel(tasks)
+        return running, vllm_tiny.running
+
+    assert loop.run(cancelled()) == (len(PROMPTS), 0)
+
+
+def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
+    """Cuts at 64, 128, 256 tokens in ascending order, by the engine's own counters."""
+    text = " ".join(f"{number}, fox and {number + 1} pears;" for number in range(300, 340))
+    ids = vllm_tiny._chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+    lengths = (64, 128, 256)
+    cuts = [
+        Candidate(i, vllm_tiny._chat.tokenizer.decode(ids[:length]))
+        for i, length in enumerate(lengths)
+    ]
+    reward = FLIPLikelihood(vllm_tiny)
+    loop.run(add_nested_scores(PROMPTS[0], cuts, reward))
+    usages = [cut.scores[reward.name].usage for cut in cuts]
+    # Each finds the whole blocks of the cut before it, up to the word at its end.
+    for shorter, usage in zip(lengths, usages[1:], strict=False):
+        assert usage.cached_tokens >= shorter - 32
+    total = sum(usages, Usage())
+    apart = total.prompt_tokens + total.scored_tokens
+    assert total.computed_tokens < 0.75 * apart
+    expected = [loop.run(FLIPLikelihood(vllm_tiny).score(PROMPTS[0], [cut]))[0] for cut in cuts]
+    values = [cut.scores[reward.name].value for cut in cuts]
+    assert values == pytest.approx([score.value for score in expected], abs=1e-3)
+    with pytest.raises(ConfigError, match="short to long"):
+        loop.run(add_nested_scores(PROMPTS[0], cuts[::-1], reward))
+
+
+def test_guided_view_holds_to_the_schema(vllm_tiny: Any) -> None:
+    """The tiny model has never seen JSON; held to the schema it writes nothing else."""
+    template = load_template("reasoned")
+    assert template.json_schema is not None
+    params = SamplingParams(temperature=1.0, max_tokens=200, json_schema=template.json_schema)
+    prefix = template.fill("3, 4, 5, 6")
+    guided = vllm_tiny.with_options(guided=True)
+    texts = [loop.run(guided.generate(prefix, params, seed)).text for seed in range(4)]
+    assert all(text.lstrip().startswith("{") for text in texts)
+    closed = [text for text in texts if text.rstrip().endswith("}")]
+    assert all(list(json.loads(text)) == ["reasoning", "instruction"] for text in closed)
+    free = loop.run(vllm_tiny.generate(prefix, params, 0))
+    assert not free.text.startswith("{")
+
+
+def test_chat_template_options_make_a_view(vllm_tiny: Any) -> None:
+    view = vllm_tiny.with_options(chat_template_kwargs={"enable_thinking": False})
+    assert view._chat.template_kwargs == {"enable_thinking": False}
+    assert vllm_tiny._chat.template_kwargs == {}
+    assert view.stats is vllm_tiny.stats
+    with pytest.raises(ConfigError, match="no option adapter"):
+        vllm_tiny.with_options(adapter="x")
+
+
+# --- LoRA -----------------------------------------------------------------------------------------
+
+
+def write_adapter(folder: Path, model: Path, seed: int) -> dict[str, Any]:
+    """A random adapter of the attention's q_proj and v_proj; returns its matrices by layer."""
+    import torch
+    from safetensors.torch import save_file
+
+    config = json.loads((model / "config.json").read_text())
+    width, rank, generator = config["hidden_size"], 8, torch.Generator().manual_seed(seed)
+    tensors = {}
+    for layer in range(config["num_hidden_layers"]):
+        for name in ("q_proj", "v_proj"):
+            key = f"base_model.model.model.layers.{layer}.self_attn.{name}"
+            tensors[f"{key}.lora_A.weight"] = torch.randn(rank, width, generator=generator) * 0.2
+            tensors[f"{key}.lora_B.weight"] = torch.randn(width, rank, generator=generator) * 0.2
+    folder.mkdir()
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": rank,
+        "target_modules": ["q_proj", "v_proj"],
+        "bias": "none",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": str(model),
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return tensors
+
+
+def merged(tiny: TransformersEngine, tensors: dict[str, Any], folder: Path) -> TransformersEngine:
+    """The embedded engine with the adapter's weights added to the model's."""
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(tiny.folder, folder)
+    weights = load_file(folder / "model.safetensors")
+    for key, down in tensors.items():
+        if key.endswith("lora_A.weight"):
+            up = tensors[key.replace("lora_A", "lora_B")]
+            target = key.removeprefix("base_model.model.").replace(".lora_A", "")
+            weights[target] = weights[target] + up @ down
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return TransformersEngine(str(folder))
+
+
+def test_a_lora_view_has_its_own_weights(
+    vllm_tiny: Any, tiny: TransformersEngine, tmp_path: Path
+) -> None:
+    """Generator and reward model on one engine, though their weights differ."""
+    tensors = write_adapter(tmp_path / "adapter", Path(tiny.folder), seed=5)
+    reference = merged(tiny, tensors, tmp_path / "merged")
+    view = vllm_tiny.with_options(lora=str(tmp_path / "adapter"))
+    prefix, text = load_template("direct").fill("3, 4, 5, 6"), "Count from 3 to 6."
+    try:
+        truth = loop.run(reference.loglikelihood(prefix, text, close=True)).token_logprobs
+    finally:
+        reference.close()
+    base = loop.run(tiny.loglikelihood(prefix, text, close=True)).token_logprobs
+    assert max(abs(a - b) for a, b in zip(truth, base, strict=True)) > 0.05
+    for _ in range(2):  # the second time from the cache, and not from that of other weights
+        found = loop.run(view.loglikelihood(prefix, text, close=True)).token_logprobs
+        assert found == pytest.approx(truth, abs=1e-3)
+        plain = loop.run(vllm_tiny.loglikelihood(prefix, text, close=True)).token_logprobs
+        assert plain == pytest.approx(base, abs=1e-3)
+    selection = BestOfN(vllm_tiny, FLIPReward(view), n=2, seed=0).select("Name 4 fruits.")
+    assert not selection.fallback
+
+
+def test_no_adapter_there(vllm_tiny: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no adapter_config\.json"):
+        vllm_tiny.with_options(lora=str(tmp_path))

@@ -1,0 +1,173 @@
+"""How the engine's processes start, fail and end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import require_vllm
+
+from bestofn.engines.base import load_engine
+from bestofn.engines.model_files import locate
+from bestofn.errors import ConfigError, EngineError
+
+
+@pytest.fixture(autouse=True)
+def _vllm_is_there() -> None:
+    require_vllm()
+
+
+def copy_of_tiny(folder: Path, **changes: Any) -> str:
+    """The embedded model's folder with another configuration."""
+    folder.mkdir()
+    for file in Path(locate("tiny")).iterdir():
+        if file.name != "config.json":
+            (folder / file.name).symlink_to(file)
+    config = json.loads((Path(locate("tiny")) / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    return str(folder)
+
+
+def test_unknown_argument() -> None:
+    with pytest.raises(ConfigError, match="max_model_length; did you mean max_model_len"):
+        load_engine("vllm:tiny", max_model_length=9)
+
+
+def test_no_such_folder() -> None:
+    with pytest.raises(EngineError, match="there is no such folder"):
+        load_engine("vllm:./no-such-model")
+
+
+def test_context_longer_than_the_models() -> None:
+    with pytest.raises(EngineError, match=r"max_model_len \(4096\) is greater"):
+        load_engine("vllm:tiny", max_model_len=4096)
+
+
+def test_unsupported_architecture(tmp_path: Path) -> None:
+    model = copy_of_tiny(
+        tmp_path / "model", architectures=["NoSuchForCausalLM"], model_type="mamba"
+    )
+    with pytest.raises(EngineError, match=r"NoSuchForCausalLM.*take a model that vLLM serves"):
+        load_engine(f"vllm:{model}")
+
+
+def test_too_little_memory_for_the_cache() -> None:
+    """What the engine process dies of is told in the sentence."""
+    with pytest.raises(EngineError, match=r"KV cache.*kv_cache_memory_bytes"):
+        load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 20, enforce_eager=True)
+
+
+# As a user writes it: no `if __name__ == "__main__"`, no close().
+SCRIPT = """
+    import json, os, signal, sys, threading, time
+    from bestofn import BestOfN, FLIPReward, SamplingParams, load_engine
+    from bestofn.tiny import heldout_tasks
+
+    engine = load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 28, enforce_eager=True)
+    forced = SamplingParams(max_tokens=300, extra={"min_tokens": 300, "ignore_eos": True})
+    best = BestOfN(engine, FLIPReward(engine), n=8, sampling=forced)
+    prompts = [task.instruction for task in heldout_tasks(60)]
+
+    def tell(**what):
+        print(json.dumps(what), flush=True)
+
+    def interrupt():
+        while engine.running < 100:
+            time.sleep(0.01)
+        tell(running=engine.running)
+        os.killpg(0, signal.SIGINT)  # as the terminal does: to every process of the group
+
+    threading.Thread(target=interrupt).start()
+    try:
+        for _ in best.select_many(prompts, progress=False):
+            pass
+    except KeyboardInterrupt:
+        interrupted = time.monotonic()
+        while engine.running:
+            time.sleep(0.005)
+        tell(idle_after=time.monotonic() - interrupted)
+    # The engine has survived.
+    again = BestOfN(engine, FLIPReward(engine), n=2).select("Name 4 fruits.")
+    tell(fallback=again.fallback)
+    raise RuntimeError("the script ends with an exception")
+"""
+
+
+def processes_of(group: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, owner = entry.read_text().rpartition(") ")[2].split()[:3]
+        except (OSError, ValueError):
+            continue
+        if int(owner) == group and state != "Z":
+            found.append(int(entry.parent.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are counted by /proc")
+def test_interrupt_and_exit_leave_nothing_behind(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT))
+    package = str(Path(__file__).parents[3])
+    process = subprocess.Popen(
+        [sys.executable, str(script)],
+        env=os.environ | {"PYTHONPATH": package},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    out, err = process.communicate(timeout=300)
+    ended = time.monotonic()
+    while processes_of(process.pid) and time.monotonic() < ended + 60:
+        time.sleep(0.05)
+    print(f"\n{out}no process left {time.monotonic() - ended:.1f} s after the exit")
+    assert not processes_of(process.pid)
+    said = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+    assert said[0]["running"] >= 100, err
+    assert "idle_after" in said[1]
+    assert said[2] == {"fallback": False}
+    assert process.returncode == 1
+    assert "the script ends with an exception" in err
+    assert "Exception ignored" not in err
+
+
+def test_a_dead_engine_fails_fast() -> None:
+    import asyncio
+
+    from bestofn import loop
+    from bestofn.engines.base import SamplingParams
+    from bestofn.prompts import as_prompt
+
+    engine: Any = load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 26, enforce_eager=True)
+    forced = SamplingParams(max_tokens=400, extra={"min_tokens": 400, "ignore_eos": True})
+
+    async def killed() -> list[Any]:
+        tasks = [
+            asyncio.create_task(engine.generate(as_prompt(f"Add 2 and {i}."), forced))
+            for i in range(16)
+        ]
+        while engine.running < 16:
+            await asyncio.sleep(0.01)
+        for process in engine._process.llm.engine_core.resources.engine_manager.processes:
+            os.kill(process.pid, signal.SIGKILL)
+        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
+
+    try:
+        failures = loop.run(killed())
+        assert all(isinstance(failure, EngineError) for failure in failures)
+        assert "the vLLM engine has died" in str(failures[0])
+        with pytest.raises(EngineError, match="has died"):
+            loop.run(engine.generate(as_prompt("Add 2 and 3."), forced))
+    finally:
+        engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        loop.run(engine.generate(as_prompt("Add 2 and 3."), forced))
+    engine.close()  # a second time does nothing
