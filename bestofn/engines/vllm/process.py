@@ -108,6 +108,9 @@ def _in_quiet_thread(start: Any) -> AsyncLLM:
     result: Future[AsyncLLM] = Future()
 
     def work() -> None:
+        # A helper process of the standard library. To be started later it would clear the mask,
+        # and hold on to what it inherits.
+        resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             result.set_result(start())
@@ -152,8 +155,6 @@ class _StandardError:
     @contextmanager
     def tapped(self) -> Iterator[None]:
         """Processes started in here write to the tap, for as long as they live."""
-        # A helper process of the standard library that would keep the tap open for good.
-        resource_tracker.ensure_running()
         read_end, write_end = os.pipe()
         original = os.dup(2)
         self._reader = threading.Thread(
