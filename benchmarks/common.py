@@ -166,6 +166,14 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         print("| " + " | ".join(map(str, row)) + " |")
 
 
+def ratio_table(ratios: dict[str, dict[str, Any]]) -> None:
+    rows = []
+    for name, found in ratios.items():
+        low, high = found["interval"]
+        rows.append((name, f"{found['ratio']:.2f}", f"{low:.2f} to {high:.2f}", found["pairs"]))
+    table(["comparison", "ratio", "95 %", "each pair"], rows)
+
+
 def write(path: Path | None, report: dict[str, Any]) -> None:
     """The report with the hardware and versions, as JSON."""
     if path is not None:

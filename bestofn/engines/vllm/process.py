@@ -52,12 +52,16 @@ class EngineProcess:
         context = UsageContext.LLM_CLASS  # takes the large batches of offline use
         config = args.create_engine_config(context)
         with self._errors.tapped(), _main_not_imported_again():
-            return AsyncLLM.from_vllm_config(
+            llm = AsyncLLM.from_vllm_config(
                 config,
                 usage_context=context,
                 enable_log_requests=False,
                 disable_log_stats=args.disable_log_stats,
             )
+        # The statistics of single requests are what is needed; to sum them up for Prometheus at
+        # each step takes time from the engine.
+        llm.logger_manager = None
+        return llm
 
     def cause_of_death(self) -> str:
         """The last error that the engine process wrote, empty if there is none."""
