@@ -105,6 +105,14 @@ def test_doctor_names_a_mismatched_torchvision(
     assert "pip uninstall torchvision" in finding.remedy
 
 
+def test_doctor_on_engines_that_not_everybody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(doctor.OPTIONAL, "nonesuch_engine", (("nonesuch",), "pip install it"))
+    assert doctor._optional("nonesuch_engine").status == "missing"
+    assert doctor._optional("nonesuch_engine").remedy == "pip install it"
+    monkeypatch.setitem(doctor.OPTIONAL, "numpy", (("other-name", "numpy"), ""))
+    assert doctor._optional("numpy") == Finding("numpy", "ok", doctor._version("numpy"))
+
+
 def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     finding = doctor._package("nonesuch_package")
     assert finding == Finding(

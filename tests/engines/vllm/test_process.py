@@ -63,6 +63,16 @@ def test_too_little_memory_for_the_cache() -> None:
         load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 20, enforce_eager=True)
 
 
+def test_without_vllm_the_sentence_says_what_to_install() -> None:
+    code = (
+        "import importlib.util as u; find = u.find_spec; "
+        "u.find_spec = lambda name, *a: None if name == 'vllm' else find(name, *a); "
+        "import bestofn; bestofn.load_engine('vllm:tiny')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ConfigError: engines of the form 'vllm:MODEL' need vLLM: pip install" in done.stderr
+
+
 # As a user writes it: no `if __name__ == "__main__"`, no close().
 SCRIPT = """
     import json, os, signal, sys, threading, time
@@ -77,10 +87,14 @@ SCRIPT = """
     def tell(**what):
         print(json.dumps(what), flush=True)
 
+    sent = 0.0
+
     def interrupt():
+        global sent
         while engine.running < 100:
             time.sleep(0.01)
         tell(running=engine.running)
+        sent = time.monotonic()
         os.killpg(0, signal.SIGINT)  # as the terminal does: to every process of the group
 
     threading.Thread(target=interrupt).start()
@@ -88,13 +102,15 @@ SCRIPT = """
         for _ in best.select_many(prompts, progress=False):
             pass
     except KeyboardInterrupt:
-        interrupted = time.monotonic()
         while engine.running:
             time.sleep(0.005)
-        tell(idle_after=time.monotonic() - interrupted)
-    # The engine has survived.
+        tell(idle_after=time.monotonic() - sent)
+    # The engine has survived, and has nothing else to do.
+    finished = []
+    engine.on_finished = finished.append
     again = BestOfN(engine, FLIPReward(engine), n=2).select("Name 4 fruits.")
-    tell(fallback=again.fallback)
+    queued = max(o.metrics.scheduled_ts - o.metrics.queued_ts for o in finished)
+    tell(fallback=again.fallback, seconds=again.usage.seconds, queued=queued)
     raise RuntimeError("the script ends with an exception")
 """
 
@@ -133,7 +149,7 @@ def test_interrupt_and_exit_leave_nothing_behind(tmp_path: Path) -> None:
     said = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
     assert said[0]["running"] >= 100, err
     assert "idle_after" in said[1]
-    assert said[2] == {"fallback": False}
+    assert said[2]["fallback"] is False
     assert process.returncode == 1
     assert "the script ends with an exception" in err
     assert "Exception ignored" not in err
