@@ -6,6 +6,7 @@ import json
 import platform
 import random
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -130,6 +131,7 @@ def interleaved(
             if before is not None:
                 before()
             seconds[name].append(timed(sides[name]))
+            print(f"  {name}: {seconds[name][-1]:.2f} s", file=sys.stderr, flush=True)
     return seconds
 
 

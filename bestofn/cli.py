@@ -82,6 +82,9 @@ def ask(
     reward_engine: Annotated[
         str | None, typer.Option(help="What scores, if not the engine that draws.")
     ] = None,
+    reward_engine_arg: Annotated[
+        list[str] | None, typer.Option("--reward-engine-arg", help="NAME=VALUE for that one.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", help="Candidates to draw.")] = 8,
     reward: Annotated[RewardName, typer.Option(help="What scores them.")] = "flip",
     system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
@@ -105,7 +108,7 @@ def ask(
         sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
         _check_n(n)
         loaded = _load(engine, engine_arg)
-        judge = _load(reward_engine) if reward_engine else loaded
+        judge = _load(reward_engine, reward_engine_arg) if reward_engine else loaded
         scorer = (FLIPReward if reward == "flip" else FLIPLikelihood)(judge)
         sampler = BestOfN(loaded, scorer, n=n, sampling=sampling, seed=seed)
         (selection,) = sampler.select_many([question], progress=notes.is_terminal)
@@ -135,7 +138,7 @@ def _named(argument: str) -> tuple[str, Any]:
 
     name, equals, value = argument.partition("=")
     if not equals or not name.isidentifier():
-        raise ConfigError(f"--engine-arg takes NAME=VALUE, not {argument!r}")
+        raise ConfigError(f"an engine argument is NAME=VALUE, not {argument!r}")
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:

@@ -71,7 +71,8 @@ def _optional(name: str) -> Finding:
     if importlib.util.find_spec(name) is None:
         return Finding(name, "missing", "not installed", remedy)
     try:
-        importlib.import_module(name)
+        # Of vLLM the name alone imports nothing that could fail.
+        importlib.import_module("vllm.v1.engine.async_llm" if name == "vllm" else name)
     except Exception as error:  # a build for another torch fails in many ways
         return Finding(name, "broken", f"does not import: {_first_line(error)}", remedy)
     found = [v for d in distributions if (v := _version(d)) != UNKNOWN]

@@ -121,6 +121,14 @@ def call(function: Callable[[], object]) -> None:
     done.wait(GRACE)
 
 
+def off_background_loop(function: Callable[[], object]) -> None:
+    """Runs what takes long: here, or in a thread of its own where "here" is the background loop."""
+    if _on_background_loop():
+        threading.Thread(target=function, name="bestofn-close").start()
+    else:
+        function()
+
+
 async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
     """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
     call = _Call(coroutine)

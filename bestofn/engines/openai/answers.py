@@ -54,7 +54,8 @@ class ChatChoice(BaseModel):
     def token_logprobs(self) -> list[float] | None:
         """Of all generated tokens, in nats; None if one of them is missing."""
         listed = (self.logprobs and self.logprobs.content) or []
-        if not listed or not all(entry.known for entry in listed):
+        complete = self.token_ids is None or len(listed) == len(self.token_ids)
+        if not listed or not complete or not all(entry.known for entry in listed):
             return None
         return [entry.logprob for entry in listed]
 

@@ -108,7 +108,7 @@ class Server:
                 try:
                     return answer.model_validate(await self._once(send))
                 # Garbage is a ValueError, whether it is no JSON or not of the answer's form.
-                except (openai.APIError, ValueError) as error:
+                except (openai.APIError, ValueError, TimeoutError) as error:
                     self._require_open()
                     failure = error
                 self._raise_final(failure, attempt + 1)
@@ -117,7 +117,9 @@ class Server:
 
     async def _once(self, send: Callable[[], Awaitable[object]]) -> object:
         try:
-            data = await send()
+            # The client's own limit is on the time between two pieces of an answer.
+            async with asyncio.timeout(self.timeout):
+                data = await send()
         except openai.APIStatusError:
             self._reached = True
             raise
@@ -134,7 +136,8 @@ class Server:
             status = error.status_code
             if status not in PASSING and status < 500:
                 raise RefusedError(self.url, status, self._reason(error)) from error
-        if isinstance(error, openai.APIConnectionError) and not self._reached:
+        slow = isinstance(error, openai.APITimeoutError) and not _while_connecting(error)
+        if isinstance(error, openai.APIConnectionError) and not slow and not self._reached:
             raise EngineError(
                 f"no server answers at {self.url}; start it, or correct the URL"
             ) from error
@@ -157,7 +160,7 @@ class Server:
         match error:
             case openai.APIStatusError():
                 return f"status {error.status_code} ({self._reason(error)})"
-            case openai.APITimeoutError():
+            case openai.APITimeoutError() | TimeoutError():
                 return f"no answer within {self.timeout:g} s"
             case openai.APIConnectionError():
                 return "a broken connection"
@@ -175,6 +178,10 @@ class Server:
         if not self._closed:
             self._closed = True
             asyncio.run_coroutine_threadsafe(self._client.close(), loop.background_loop())
+
+
+def _while_connecting(error: Exception) -> bool:
+    return type(error.__cause__).__name__ == "ConnectTimeout"
 
 
 def retry_after(value: str | None) -> float | None:

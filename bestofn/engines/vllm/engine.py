@@ -1,13 +1,15 @@
 """The public face of the vLLM engine: requests in, candidates and guarded scores out."""
 
+import asyncio
 import copy
 import difflib
 import inspect
 import itertools
+import json
 import math
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +29,10 @@ from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.thinking import split_thinking
 from bestofn.types import Prompt, Usage
 
+# What only the text shows; without them it is made once, at the end.
+TEXTUAL = frozenset(
+    "stop include_stop_str_in_output skip_special_tokens spaces_between_special_tokens".split()
+)
 # Set by this engine, so that candidates stay what they are.
 OWN = frozenset(
     "n logprobs prompt_logprobs flat_logprobs detokenize output_kind skip_reading_prefix_cache "
@@ -92,8 +98,11 @@ class VLLMEngine:
         self._dies_of_seeds = versions.dies_of_seeds(config)
         self._misplaces_logits = versions.misplaces_logits(config)
         self._block = int(config.cache_config.block_size)
+        self._caches = bool(config.cache_config.enable_prefix_caching)
         self._takes_lora = config.lora_config is not None
+        self._adapted = set(config.lora_config.target_modules or ()) if self._takes_lora else set()
         self._adapters: dict[str, LoRARequest] = {}
+        self._loaded: set[str] = set()
         self._lora: LoRARequest | None = None
         self._guided = False
         self._request_ids = itertools.count()
@@ -122,7 +131,8 @@ class VLLMEngine:
         return Completion(
             text=answer,
             reasoning=reasoning,
-            finish_reason="length" if completion.finish_reason == "length" else "stop",
+            # What vLLM ends because it repeats itself is broken off, too.
+            finish_reason="stop" if completion.finish_reason == "stop" else "length",
             token_ids=tokens,
             token_logprobs=list(completion.logprobs.logprobs),
             usage=Usage(
@@ -149,15 +159,16 @@ class VLLMEngine:
             "repetition_penalty": params.repetition_penalty,
             "max_tokens": params.max_tokens,
             "stop": list(params.stop),
-            "stop_token_ids": list(self._chat.closing_ids),
-            "seed": seed,
+            "seed": None if seed is None else seed % (1 << 63),
         } | dict(params.extra)
         options["max_tokens"] = min(options["max_tokens"] or room, room)
-        if options.get("ignore_eos"):
-            options["stop_token_ids"] = params.extra.get("stop_token_ids")
+        if not options.get("ignore_eos"):
+            stops = params.extra.get("stop_token_ids") or []
+            options["stop_token_ids"] = [*stops, *self._chat.closing_ids]
+        textual = bool(params.stop) or bool(TEXTUAL & set(params.extra))
         schema = params.json_schema if self._guided else None
         try:
-            return versions.generation_params(bool(params.stop or params.extra), schema, **options)
+            return versions.generation_params(textual, schema, **options)
         except (*versions.REFUSALS, TypeError) as error:
             raise ConfigError(f"vLLM refuses a sampling option: {first_sentence(error)}") from error
 
@@ -179,10 +190,9 @@ class VLLMEngine:
         if len(prefix) + len(ids) >= self.context:
             raise ContextLengthError(len(prefix) + len(ids) + 1, self.context, len(prefix))
         started = time.perf_counter()
-        outputs = [output async for output in self._fill_cache(prefix)]
+        outputs = await self._fill_cache(prefix)
         outputs.append(await self._score(prefix, ids, read_cache=True))
         logprobs = read_scores(outputs[-1], len(prefix), ids)
-        self.stats.scored += 1
         if logprobs is None:
             self.stats.rescored += 1
             outputs.append(await self._score(prefix, ids, read_cache=False))
@@ -192,20 +202,23 @@ class VLLMEngine:
                 "vLLM returned no usable log-probabilities of the prompt; check that the engine "
                 "arguments do not switch them off"
             )
+        self.stats.scored += 1
         usage = _scoring_usage(outputs, len(prefix), len(ids))
         usage.seconds = time.perf_counter() - started
         return TokenScores(list(ids), logprobs, usage, complete=complete)
 
-    async def _fill_cache(self, prefix: tuple[int, ...]) -> AsyncIterator[Any]:
-        """Computes the prefix's whole blocks without logits.
+    async def _fill_cache(self, prefix: tuple[int, ...]) -> list[Any]:
+        """Computes the prefix's whole blocks without logits; returns the request, if one is made.
 
         A scoring request computes logits over the vocabulary for every position that it does not
         find in the cache, on most runners, and they cost as much as some layers. With the prefix
         there, they are left for its last block and the continuation.
         """
-        filled = 0 if self._fixed_ids else (len(prefix) - 1) // self._block * self._block
-        if filled:
-            yield await self._request(prefix[:filled], versions.filling_params())
+        filled = (len(prefix) - 1) // self._block * self._block
+        if self._fixed_ids or not self._caches or not filled:
+            return []
+        # With one token more, as vLLM always computes the last one and caches whole blocks.
+        return [await self._request(prefix[: filled + 1], versions.filling_params())]
 
     async def _score(
         self, prefix: tuple[int, ...], ids: tuple[int, ...], *, read_cache: bool
@@ -226,13 +239,22 @@ class VLLMEngine:
         llm = self._process.llm
         if llm is None:
             raise EngineError("the vLLM engine is closed; load it again")
+        if self._lora is not None and self._lora.lora_path not in self._loaded:
+            await self._load_adapter(llm, self._lora)
         request_id = str(next(self._request_ids))
         prompt = tokens_input(list(ids))
         stream = llm.generate(prompt, params, request_id, lora_request=self._lora)
         try:
             outputs = [output async for output in stream]
+        except asyncio.CancelledError:
+            # vLLM does so itself, except for a request that it has not taken in quite yet.
+            await llm.abort(request_id)
+            raise
         except (EngineDeadError, EngineGenerateError) as error:
-            raise EngineError(self._obituary()) from error
+            if llm.errored or isinstance(error, EngineDeadError):
+                raise EngineError(self._obituary()) from error
+            cause = first_sentence(error.__cause__ or error)
+            raise EngineError(f"vLLM failed on a request: {cause}") from error
         except versions.REFUSALS as error:
             raise ConfigError(f"vLLM refuses a request: {first_sentence(error)}") from error
         if not outputs:
@@ -282,10 +304,28 @@ class VLLMEngine:
         if not (Path(folder) / "adapter_config.json").is_file():
             raise ConfigError(f"{folder!r} is no LoRA adapter: it has no adapter_config.json")
         path = str(Path(folder).resolve())
+        left_out = sorted(_adapted_modules(Path(path)) - self._adapted)
+        if left_out:
+            raise ConfigError(
+                f"the adapter {folder!r} changes {', '.join(left_out)}, which the engine would "
+                "leave out without a word; load it with lora_target_modules that have them"
+            )
         if path not in self._adapters:
             number = len(self._adapters) + 1
             self._adapters[path] = LoRARequest(f"adapter-{number}", number, path)
         return self._adapters[path]
+
+    async def _load_adapter(self, llm: Any, adapter: LoRARequest) -> None:
+        """Ahead of its first request, in the middle of which a bad one would end the engine."""
+        try:
+            await llm.add_lora(adapter)
+        except EngineDeadError as error:
+            raise EngineError(self._obituary()) from error
+        except Exception as error:  # vLLM passes on whatever the loading raised as this
+            raise ConfigError(
+                f"vLLM cannot load the adapter {adapter.lora_path!r}: {first_sentence(error)}"
+            ) from error
+        self._loaded.add(adapter.lora_path)
 
     @property
     def running(self) -> int:
@@ -329,11 +369,13 @@ def read_scores(
         ids: The continuation's tokens.
         cache_was_read: Whether the request was allowed to read from the cache.
     """
-    if cache_was_read:
-        cached, lost = output.num_cached_tokens, versions.preemptions(output)
-        # The logits of position prefix - 1 predict the first scored token.
-        if cached is None or cached > prefix - 1 or lost is None or lost > 0:
-            return None
+    cached, lost = output.num_cached_tokens, versions.preemptions(output)
+    # The logits of position prefix - 1 predict the first scored token.
+    if cached is None or cached > prefix - 1:
+        return None
+    # A request that computes everything does so again when it gets its place back.
+    if cache_was_read and lost != 0:
+        return None
     found, logprobs = versions.tail(output, len(ids))
     if len(logprobs) != len(ids) or (found is not None and found != list(ids)):
         return None
@@ -347,6 +389,28 @@ def _engine_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"vLLM has no engine argument {', '.join(unknown)}{hint}")
-    # Without its statistics a request that lost its place could not be told from the others.
-    args = versions.engine_defaults(given) | dict(given) | {"disable_log_stats": False}
-    return AsyncEngineArgs(model=folder, **args)
+    args = versions.engine_defaults(given) | dict(given)
+    # Without its statistics a request that lost its place could not be told from the others; and
+    # in another mode what comes out are no log-probabilities of the model.
+    fixed = {"disable_log_stats": False, "logprobs_mode": "raw_logprobs"}
+    changed = [name for name, value in fixed.items() if given.get(name, value) != value]
+    if changed:
+        raise ConfigError(f"{changed[0]} has to stay {fixed[changed[0]]!r}, which scores rely on")
+    try:
+        return AsyncEngineArgs(model=folder, **args | fixed)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"vLLM refuses an engine argument: {first_sentence(error)}") from error
+
+
+def _adapted_modules(adapter: Path) -> set[str]:
+    """Names of the layers that a LoRA adapter has weights for."""
+    from safetensors import safe_open
+
+    weights = adapter / "adapter_model.safetensors"
+    if not weights.is_file():
+        found = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
+        named = found.get("target_modules") or []
+        return {named} if isinstance(named, str) else set(named)
+    with safe_open(weights, "np") as tensors:
+        layers = (key.partition(".lora_")[0] for key in tensors.keys())  # noqa: SIM118
+        return {layer.rpartition(".")[2] for layer in layers}

@@ -2,9 +2,9 @@
 
 import os
 
-QUIET = "VLLM_LOGGING_LEVEL" not in os.environ
+# More than errors on request, such as by VLLM_LOGGING_LEVEL=INFO.
+QUIET = os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR") == "ERROR"
 """Whether vLLM's processes keep what they say to themselves; what they die of is told anyway."""
 
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 # Standard output is for results.
 os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")

@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import re
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 from collections import deque
@@ -23,6 +25,7 @@ from bestofn.engines.model_files import first_sentence
 from bestofn.engines.vllm.environment import QUIET
 from bestofn.errors import EngineError
 
+STARTING = threading.Lock()
 GRACE = 6.0  # seconds that the engine process gets to end by itself
 LAST_LINES = 200
 # "ValueError: ...", wherever it stands in a line of a log.
@@ -41,9 +44,13 @@ class EngineProcess:
 
     def __init__(self, args: AsyncEngineArgs) -> None:
         self._errors = _StandardError()
+        self._watchdog: subprocess.Popen[bytes] | None = None
         self.llm: AsyncLLM | None = None
         try:
-            self.llm = _in_quiet_thread(lambda: self._start(args))
+            # Standard error and the main module are the whole process's.
+            with STARTING:
+                self.llm = _in_quiet_thread(lambda: self._start(args))
+            self._watchdog = _watch(self.llm)
         except Exception as error:
             self._errors.wait_for_last_words()
             raise EngineError(self._diagnosis(args.model, error)) from error
@@ -90,9 +97,32 @@ class EngineProcess:
     def close(self) -> None:
         """Ends the engine's processes; a second call does nothing."""
         llm, self.llm = self.llm, None
-        if llm is not None:
-            loop.call(lambda: _fail_requests(llm))
-            llm.shutdown(timeout=GRACE)
+        if llm is None:
+            return
+        loop.call(lambda: _fail_requests(llm))
+        # The last view may have been dropped in the loop that all engines share.
+        loop.off_background_loop(lambda: llm.shutdown(timeout=GRACE))
+        if self._watchdog is not None:
+            self._watchdog.kill()
+            self._watchdog.wait()
+
+
+def _watch(llm: AsyncLLM) -> "subprocess.Popen[bytes] | None":
+    """A process that ends the engine's if this one is killed and can do so no more.
+
+    It waits on a pipe of which only this process holds the other end.
+    """
+    manager = llm.engine_core.resources.engine_manager
+    pids = [str(process.pid) for process in getattr(manager, "processes", [])]
+    if not pids or shutil.which("sh") is None:
+        return None
+    return subprocess.Popen(
+        ["sh", "-c", 'read _; kill -9 "$@"', "sh", *pids],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def _fail_requests(llm: AsyncLLM) -> None:
@@ -126,7 +156,7 @@ def _in_quiet_thread(start: Any) -> AsyncLLM:
     thread.start()
     try:
         return result.result()
-    except KeyboardInterrupt:
+    except BaseException:
         for child in set(multiprocessing.active_children()) - before:
             child.kill()
         thread.join(GRACE)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+import vllm.exceptions
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.platforms import current_platform
@@ -12,7 +13,15 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine import EngineCoreEventType
 from vllm.v1.metrics.stats import IterationStats, RequestStateStats
 
-REFUSALS = (VLLMValidationError, ValueError)
+REFUSALS = (
+    VLLMValidationError,
+    ValueError,
+    *(
+        getattr(vllm.exceptions, name)
+        for name in ("VLLMClientError", "VLLMNotFoundError", "GracefulHTTPError")
+        if hasattr(vllm.exceptions, name)
+    ),
+)
 """Raised for one request that vLLM does not take; the engine goes on."""
 
 FIELDS = frozenset(SamplingParams.__struct_fields__)
@@ -100,10 +109,13 @@ def scoring_params(
 def scores_fixed_ids(config: Any) -> bool:
     """Whether logits can be had for given rows alone: the V2 model runner from 0.32 on.
 
+    The option of that name in 0.31 is another one, a list of ids for every row.
+
     Args:
         config: The engine's VllmConfig.
     """
-    return "prompt_logprob_token_ids" in FIELDS and bool(config.use_v2_model_runner)
+    kind = str(SamplingParams.__annotations__.get("prompt_logprob_token_ids", ""))
+    return "ndarray" in kind and bool(config.use_v2_model_runner)
 
 
 def dies_of_seeds(config: Any) -> bool:

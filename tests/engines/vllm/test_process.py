@@ -44,6 +44,17 @@ def test_no_such_folder() -> None:
         load_engine("vllm:./no-such-model")
 
 
+@pytest.mark.parametrize("argument", [{"logprobs_mode": "raw_logits"}, {"disable_log_stats": True}])
+def test_arguments_that_scores_rely_on(argument: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="which scores rely on"):
+        load_engine("vllm:tiny", **argument)
+
+
+def test_an_argument_of_the_wrong_form() -> None:
+    with pytest.raises(ConfigError, match="refuses an engine argument"):
+        load_engine("vllm:tiny", compilation_config={"bogus": 1})
+
+
 def test_context_longer_than_the_models() -> None:
     with pytest.raises(EngineError, match=r"max_model_len \(4096\) is greater"):
         load_engine("vllm:tiny", max_model_len=4096)
@@ -140,7 +151,11 @@ def test_interrupt_and_exit_leave_nothing_behind(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    out, err = process.communicate(timeout=300)
+    try:
+        out, err = process.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
     ended = time.monotonic()
     while processes_of(process.pid) and time.monotonic() < ended + 60:
         time.sleep(0.05)
@@ -153,6 +168,30 @@ def test_interrupt_and_exit_leave_nothing_behind(tmp_path: Path) -> None:
     assert process.returncode == 1
     assert "the script ends with an exception" in err
     assert "Exception ignored" not in err
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are counted by /proc")
+def test_the_engine_ends_with_a_killed_process() -> None:
+    code = (
+        "import time; from bestofn import load_engine; "
+        "engine = load_engine('vllm:tiny', kv_cache_memory_bytes=1 << 26, enforce_eager=True); "
+        "print('ready', flush=True); time.sleep(600)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 60
+        while processes_of(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not processes_of(process.pid)
+    finally:
+        for left in processes_of(process.pid):
+            os.kill(left, signal.SIGKILL)
 
 
 def test_a_dead_engine_fails_fast() -> None:

@@ -9,6 +9,8 @@ from conftest import require_vllm
 
 require_vllm()
 
+import vllm  # noqa: E402
+
 from bestofn.engines.vllm import versions  # noqa: E402
 from bestofn.engines.vllm.engine import _scoring_usage, read_scores  # noqa: E402
 
@@ -74,8 +76,10 @@ def test_rows_of_fixed_ids() -> None:
 )
 def test_any_doubt_gives_nothing(rows: Any, doubt: dict[str, Any]) -> None:
     assert read_scores(result(rows(), **doubt), PREFIX, IDS) is None
-    # Without the cache none of this matters.
-    assert read_scores(result(rows(), **doubt), PREFIX, IDS, cache_was_read=False) == VALUES
+    # A request that computes everything does so again after it lost its place; but whatever came
+    # from a cache all the same is no score.
+    again = read_scores(result(rows(), **doubt), PREFIX, IDS, cache_was_read=False)
+    assert again == (None if "cached" in doubt else VALUES)
 
 
 def test_the_last_position_that_may_be_cached() -> None:
@@ -114,12 +118,21 @@ def test_usage_is_the_engines() -> None:
 
 def test_scoring_by_fixed_ids_where_the_runner_has_it() -> None:
     config = SimpleNamespace(use_v2_model_runner=True)
-    assert versions.scores_fixed_ids(config) == ("prompt_logprob_token_ids" in versions.FIELDS)
+    has_rows = tuple(map(int, vllm.__version__.split(".")[:2])) >= (0, 32)
+    assert versions.scores_fixed_ids(config) == has_rows
     assert not versions.scores_fixed_ids(SimpleNamespace(use_v2_model_runner=False))
     params = versions.scoring_params(PREFIX, IDS, read_cache=True, fixed_ids=True)
     assert params.prompt_logprob_start == PREFIX - 1
     assert [list(row) for row in params.prompt_logprob_token_ids] == [[7], [8], [9]]
     assert params.skip_reading_prefix_cache is False
+
+
+def test_the_option_of_that_name_in_0_31_is_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Of031:
+        prompt_logprob_token_ids: list[int] | None = None
+
+    monkeypatch.setattr(versions, "SamplingParams", Of031)
+    assert not versions.scores_fixed_ids(SimpleNamespace(use_v2_model_runner=True))
 
 
 def test_older_releases_learn_to_count_lost_places(monkeypatch: pytest.MonkeyPatch) -> None:
