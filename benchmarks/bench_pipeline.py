@@ -20,6 +20,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +62,8 @@ class Forced:
         if prompt.id:
             length = self.left[prompt.id].pop()
             AT_HAND.set((True, prompt.id))
-        forced = SamplingParams(
-            temperature=params.temperature,
-            max_tokens=length,
-            extra={"min_tokens": length, "ignore_eos": True},
-        )
+        extra = {"min_tokens": length, "ignore_eos": True}
+        forced = replace(params, max_tokens=length, extra=extra)
         return await self.engine.generate(prompt, forced, seed)
 
     def with_options(self, **options: Any) -> "Forced":

@@ -22,6 +22,8 @@ class SamplingParams:
             in the prompt or since; 1 does nothing.
         max_tokens: Tokens to generate at most.
         stop: End before any of these strings.
+        logprobs: Whether the log-probabilities of the generated tokens are wanted; an engine may
+            be faster without, or give them all the same.
         json_schema: What the output is meant to be. Engine views with `guided=True` decode
             nothing else; all others leave it to the model.
         extra: Further options, passed to the engine by name.
@@ -37,6 +39,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
+    logprobs: bool = True
     json_schema: Mapping[str, Any] | None = field(default=None, hash=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
@@ -69,7 +72,7 @@ class Completion:
         finish_reason: "stop" or "length".
         token_ids: Every generated token, the closing one included.
         token_logprobs: Their log-probabilities in nats under the raw model, before temperature
-            and truncation; None where the engine gives none.
+            and truncation; None where the engine gives none, or none were wanted.
         usage: What it cost.
     """
 

@@ -188,7 +188,10 @@ class FLIPReward(_InverseReward):
         self.requests = samples
         self.seed = seed
         self.params = SamplingParams(
-            temperature=temperature, max_tokens=max_tokens, json_schema=self.template.json_schema
+            temperature=temperature,
+            max_tokens=max_tokens,
+            logprobs=False,
+            json_schema=self.template.json_schema,
         )
 
     async def _invert(

@@ -154,7 +154,7 @@ class OpenAIEngine:
             "temperature": params.temperature,
             "top_p": params.top_p,
             "max_tokens": limit,
-            "logprobs": True,
+            **({"logprobs": True} if params.logprobs else {}),
             **self._beyond_openai(params),
         }
         if params.stop:

@@ -134,7 +134,7 @@ class VLLMEngine:
             # What vLLM ends because it repeats itself is broken off, too.
             finish_reason="stop" if completion.finish_reason == "stop" else "length",
             token_ids=tokens,
-            token_logprobs=list(completion.logprobs.logprobs),
+            token_logprobs=list(completion.logprobs.logprobs) if params.logprobs else None,
             usage=Usage(
                 prompt_tokens=len(ids),
                 cached_tokens=output.num_cached_tokens or 0,
@@ -168,7 +168,7 @@ class VLLMEngine:
         textual = bool(params.stop) or bool(TEXTUAL & set(params.extra))
         schema = params.json_schema if self._guided else None
         try:
-            return versions.generation_params(textual, schema, **options)
+            return versions.generation_params(params.logprobs, textual, schema, **options)
         except (*versions.REFUSALS, TypeError) as error:
             raise ConfigError(f"vLLM refuses a sampling option: {first_sentence(error)}") from error
 

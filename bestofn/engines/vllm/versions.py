@@ -49,10 +49,13 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def generation_params(detokenize: bool, schema: Any, **options: Any) -> SamplingParams:
-    """Parameters of one generated candidate, with the raw log-probabilities of its tokens.
+def generation_params(
+    logprobs: bool, detokenize: bool, schema: Any, **options: Any
+) -> SamplingParams:
+    """Parameters of one generated candidate.
 
     Args:
+        logprobs: Whether to return the raw log-probabilities of its tokens.
         detokenize: Whether vLLM makes the text, as stop strings need.
         schema: A JSON schema to hold the output to, None for free text.
         options: Fields of `SamplingParams`.
@@ -61,7 +64,7 @@ def generation_params(detokenize: bool, schema: Any, **options: Any) -> Sampling
     return SamplingParams(
         **guided,
         **options,
-        logprobs=0,
+        logprobs=0 if logprobs else None,
         flat_logprobs=True,
         detokenize=detokenize,
         output_kind=RequestOutputKind.FINAL_ONLY,
