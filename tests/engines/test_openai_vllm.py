@@ -188,15 +188,21 @@ def test_cancelling_frees_the_server(vllm_server: str, remote: OpenAIEngine) -> 
         tasks = [
             asyncio.create_task(remote.generate(as_prompt(task), params)) for task in TASKS[:8]
         ]
-        while await asyncio.to_thread(running, vllm_server) < 8:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(60):
+            while await asyncio.to_thread(running, vllm_server) < 8:
+                await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()
         assert all(
             isinstance(result, asyncio.CancelledError)
             for result in await asyncio.gather(*tasks, return_exceptions=True)
         )
-        while await asyncio.to_thread(running, vllm_server) > 0:
-            await asyncio.sleep(0.05)
+        # The server counts anew with each step of its engine, so that it takes a request to see.
+        async with asyncio.timeout(60):
+            while True:
+                await remote.generate(as_prompt(TASKS[0]), SamplingParams(max_tokens=1))
+                if await asyncio.to_thread(running, vllm_server) == 0:
+                    return
+                await asyncio.sleep(0.05)
 
     asyncio.run(cancel())

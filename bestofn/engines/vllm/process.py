@@ -81,7 +81,8 @@ class EngineProcess:
     def _diagnosis(self, model: str, error: Exception) -> str:
         # pydantic puts the reason on a line of its own.
         reasons = re.findall(r"Value error, (.+?)(?: \[type=|$)", str(error), re.MULTILINE)
-        own = reasons[0].rstrip(".") if reasons else first_sentence(error)
+        own = reasons[0] if reasons else first_sentence(error)
+        own = own.partition(". ")[0].rstrip(".")
         cause = self.cause_of_death() if own.startswith(ECHOES) else own
         if MEMORY.search(cause):
             advice = (
