@@ -42,3 +42,10 @@ def test_examples_run(
     exec(code, names)
     selection = names["best"].select("Name 4 fruits.")
     assert selection.usage.generated_tokens > 0
+
+
+def test_no_page_is_left_with_a_gap() -> None:
+    pages = [*PAGES, *DOCS.parent.glob("*.md"), *DOCS.parent.glob("benchmarks/*.md")]
+    assert len(pages) >= 4
+    for page in pages:
+        assert not re.findall(r"[A-Z]+_(?:TABLE|ROW|NOTE|MAX|TIME)\b", page.read_text()), page
