@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PROBE = "probe text"
+REASONING_FIRST = (
+    "the chat template starts the answer with reasoning, so that an answer cannot be scored; "
+    "switch it off, such as by with_options(chat_template_kwargs={'enable_thinking': False})"
+)
 
 
 class ChatFormat:
@@ -71,11 +75,7 @@ class ChatFormat:
         """
         prefix, thinking = self.encode(prompt)
         if thinking:
-            raise EngineError(
-                "the chat template starts the answer with reasoning, so that an answer cannot be "
-                "scored; switch it off, such as by "
-                "with_options(chat_template_kwargs={'enable_thinking': False})"
-            )
+            raise EngineError(REASONING_FIRST)
         whole = self.encode_continuation(continuation, close)
         ids = whole[:max_tokens]
         if not ids:

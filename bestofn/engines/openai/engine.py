@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from bestofn import loop
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.chat import REASONING_FIRST
 from bestofn.engines.openai.answers import (
     ChatAnswer,
     ChatChoice,
@@ -273,11 +274,7 @@ class OpenAIEngine:
         self, prompt: Prompt, continuation: str, close: bool
     ) -> tuple[Ids, Ids]:
         if await self._tokenizer.opens_thinking():
-            raise EngineError(
-                "the chat template starts the answer with reasoning, so that an answer cannot be "
-                "scored; switch it off, such as by "
-                "with_options(chat_template_kwargs={'enable_thinking': False})"
-            )
+            raise EngineError(REASONING_FIRST)
         prefix = await self._tokenizer.prompt(prompt)
         ids = await self._tokenizer.text(continuation)
         if close:

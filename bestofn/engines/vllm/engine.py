@@ -6,7 +6,6 @@ import difflib
 import inspect
 import itertools
 import json
-import math
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -25,6 +24,7 @@ from bestofn.engines.chat import ChatFormat, room_behind
 from bestofn.engines.model_files import default_template, first_sentence, load_tokenizer, locate
 from bestofn.engines.vllm import versions
 from bestofn.engines.vllm.process import EngineProcess
+from bestofn.engines.vllm.scores import read_scores, scoring_usage
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.thinking import split_thinking
 from bestofn.types import Prompt, Usage
@@ -100,7 +100,7 @@ class VLLMEngine:
         self._block = int(config.cache_config.block_size)
         self._caches = bool(config.cache_config.enable_prefix_caching)
         self._takes_lora = config.lora_config is not None
-        self._adapted = set(config.lora_config.target_modules or ()) if self._takes_lora else set()
+        self._adapted = config.lora_config.target_modules if self._takes_lora else None
         self._adapters: dict[str, LoRARequest] = {}
         self._loaded: set[str] = set()
         self._lora: LoRARequest | None = None
@@ -203,7 +203,7 @@ class VLLMEngine:
                 "arguments do not switch them off"
             )
         self.stats.scored += 1
-        usage = _scoring_usage(outputs, len(prefix), len(ids))
+        usage = scoring_usage(outputs, len(prefix), len(ids))
         usage.seconds = time.perf_counter() - started
         return TokenScores(list(ids), logprobs, usage, complete=complete)
 
@@ -304,7 +304,8 @@ class VLLMEngine:
         if not (Path(folder) / "adapter_config.json").is_file():
             raise ConfigError(f"{folder!r} is no LoRA adapter: it has no adapter_config.json")
         path = str(Path(folder).resolve())
-        left_out = sorted(_adapted_modules(Path(path)) - self._adapted)
+        changed = _adapted_modules(Path(path))
+        left_out = sorted(changed - set(self._adapted or changed))
         if left_out:
             raise ConfigError(
                 f"the adapter {folder!r} changes {', '.join(left_out)}, which the engine would "
@@ -341,47 +342,6 @@ class _Lifetime:
     """Shared by all views of one engine; gone when the last of them is."""
 
 
-def _scoring_usage(outputs: list[Any], prefix: int, count: int) -> Usage:
-    """What one log-likelihood cost, from the engine's figures for each of its requests."""
-    cached = [output.num_cached_tokens or 0 for output in outputs]
-    computed = sum(len(output.prompt_token_ids) for output in outputs) - sum(cached)
-    reused = min(cached[0], prefix)
-    return Usage(
-        prompt_tokens=prefix,
-        cached_tokens=reused,
-        scored_tokens=count,
-        repeated_tokens=max(0, computed - (prefix - reused + count)),
-    )
-
-
-def read_scores(
-    output: Any, prefix: int, ids: tuple[int, ...], *, cache_was_read: bool = True
-) -> list[float] | None:
-    """The continuation's log-probabilities in a finished scoring request; None on any doubt.
-
-    What was read from the prefix cache has no logits. vLLM returns the rest without a mark where
-    it begins, so the values count only if the cache ended before the first scored position, if the
-    request never lost its place in the engine, and if rows, token ids and values are as expected.
-
-    Args:
-        output: vLLM's RequestOutput.
-        prefix: Tokens before the continuation.
-        ids: The continuation's tokens.
-        cache_was_read: Whether the request was allowed to read from the cache.
-    """
-    cached, lost = output.num_cached_tokens, versions.preemptions(output)
-    # The logits of position prefix - 1 predict the first scored token.
-    if cached is None or cached > prefix - 1:
-        return None
-    # A request that computes everything does so again when it gets its place back.
-    if cache_was_read and lost != 0:
-        return None
-    found, logprobs = versions.tail(output, len(ids))
-    if len(logprobs) != len(ids) or (found is not None and found != list(ids)):
-        return None
-    return logprobs if all(math.isfinite(value) for value in logprobs) else None
-
-
 def _engine_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
     known = set(inspect.signature(AsyncEngineArgs).parameters)
     unknown = sorted(set(given) - known)
@@ -404,13 +364,18 @@ def _engine_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
 
 def _adapted_modules(adapter: Path) -> set[str]:
     """Names of the layers that a LoRA adapter has weights for."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     weights = adapter / "adapter_model.safetensors"
     if not weights.is_file():
         found = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
         named = found.get("target_modules") or []
         return {named} if isinstance(named, str) else set(named)
-    with safe_open(weights, "np") as tensors:
-        layers = (key.partition(".lora_")[0] for key in tensors.keys())  # noqa: SIM118
-        return {layer.rpartition(".")[2] for layer in layers}
+    try:
+        with safe_open(weights, "np") as tensors:
+            layers = [key.partition(".lora_")[0] for key in tensors.keys()]  # noqa: SIM118
+    except SafetensorError as error:
+        raise ConfigError(
+            f"the adapter's file {str(weights)!r} cannot be read: {first_sentence(error)}"
+        ) from error
+    return {layer.rpartition(".")[2] for layer in layers}

@@ -318,4 +318,7 @@ def test_unusable_adapters_do_not_end_the_engine(
     write_adapter(tmp_path / "head", Path(tiny.folder), seed=5, also="lm_head")
     with pytest.raises(ConfigError, match="changes lm_head, which the engine would leave out"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
+    (tmp_path / "head" / "adapter_model.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        vllm_tiny.with_options(lora=str(tmp_path / "head"))
     assert loop.run(vllm_tiny.generate(PROMPTS[0], GREEDY)).text

@@ -12,7 +12,7 @@ require_vllm()
 import vllm  # noqa: E402
 
 from bestofn.engines.vllm import versions  # noqa: E402
-from bestofn.engines.vllm.engine import _scoring_usage, read_scores  # noqa: E402
+from bestofn.engines.vllm.scores import read_scores, scoring_usage  # noqa: E402
 
 PREFIX = 40
 IDS = (7, 8, 9)
@@ -107,11 +107,11 @@ def request(tokens: int, cached: int) -> Any:
 
 def test_usage_is_the_engines() -> None:
     # 32 of 40 tokens filled before, of which 16 were there; then 8 + 3 computed.
-    usage = _scoring_usage([request(32, 16), request(43, 32)], 40, 3)
+    usage = scoring_usage([request(32, 16), request(43, 32)], 40, 3)
     assert (usage.cached_tokens, usage.scored_tokens, usage.repeated_tokens) == (16, 3, 0)
     assert usage.computed_tokens == 16 + 11
     # The same, scored again without the cache.
-    usage = _scoring_usage([request(32, 16), request(43, 32), request(43, 0)], 40, 3)
+    usage = scoring_usage([request(32, 16), request(43, 32), request(43, 0)], 40, 3)
     assert usage.computed_tokens == 16 + 11 + 43
     assert usage.repeated_tokens == 43
 
