@@ -1,99 +1,125 @@
-"""The pool row: a Selection as JSON, and back."""
+"""The pool row: the candidates of a prompt, and perhaps which was selected, as JSON and back."""
 
+import gzip
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from math import isfinite, isnan, nan
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.types import Candidate, Selection, Usage
+from bestofn.types import Candidate, Pool, Selection, Usage
 
 T = TypeVar("T")
 
 
-def to_row(selection: Selection) -> dict[str, Any]:
-    """The selection as an object that JSON can hold; a failed score's value is null."""
-    prompt = selection.prompt
+def to_row(pool: Pool) -> dict[str, Any]:
+    """The pool as an object that JSON can hold; a failed score's value is null.
+
+    A Selection's row also says which candidate was chosen.
+    """
+    prompt = pool.prompt
     turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    return {
+    row: dict[str, Any] = {
         "id": prompt.id,
         "prompt": turns[0]["content"] if len(turns) == 1 else turns,
-        "index": selection.index,
-        "text": selection.text,
-        "reward": selection.reward,
-        "tie": selection.tie,
-        "fallback": selection.fallback,
-        "candidates": [_candidate_row(candidate) for candidate in selection.candidates],
-        "usage": asdict(selection.usage),
     }
+    if prompt.columns:
+        row["columns"] = dict(prompt.columns)
+    if isinstance(pool, Selection):
+        row |= {
+            "index": pool.index,
+            "text": pool.text,
+            "reward": pool.reward,
+            "tie": pool.tie,
+            "fallback": pool.fallback,
+            "usage": asdict(pool.usage),
+        }
+    row["candidates"] = [_candidate_row(candidate) for candidate in pool.candidates]
+    if pool.seconds:
+        row["seconds"] = pool.seconds
+    return row
 
 
 def _candidate_row(candidate: Candidate) -> dict[str, Any]:
     row = asdict(candidate)
     for score in row["scores"].values():
-        if math.isnan(score["value"]):
+        if isnan(score["value"]):
             score["value"] = None
     return row
 
 
-class _Fields(BaseModel):
-    """The fields of a row besides its prompt and candidates."""
+class _Chosen(BaseModel):
+    """What the row of a Selection has besides."""
 
     model_config = ConfigDict(strict=True)
 
-    id: str
     index: int
     reward: str
     tie: bool = False
     fallback: bool = False
 
 
-def dumps(selection: Selection) -> str:
+def dumps(pool: Pool) -> str:
     """The row as one line of JSON, without its line break."""
-    text = json.dumps(to_row(selection), ensure_ascii=False, allow_nan=False)
+    text = json.dumps(to_row(pool), ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, as cut emoji leave behind, cannot be written to a file.
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def _null_is_nan(value: Any) -> Any:
-    """Restores the NaN of failed scores in a candidate's row."""
-    if isinstance(value, Mapping) and isinstance(value.get("scores"), Mapping):
-        scores = {
-            name: {**score, "value": math.nan}
-            if isinstance(score, Mapping) and score.get("value", 0) is None
-            else score
-            for name, score in value["scores"].items()
-        }
-        return {**value, "scores": scores}
-    return value
+def _restored(value: Any) -> Any:
+    """A candidate's row with NaN for the scores that failed."""
+    if not isinstance(value, Mapping) or not isinstance(value.get("scores"), Mapping):
+        return value
+    return {**value, "scores": {name: _restored_score(s) for name, s in value["scores"].items()}}
 
 
-_CANDIDATES = TypeAdapter(list[Annotated[Candidate, BeforeValidator(_null_is_nan)]])
+def _restored_score(score: Any) -> Any:
+    if not isinstance(score, Mapping):
+        return score
+    number = score.get("value", nan)
+    if number is None:
+        return {**score, "value": nan}
+    if isinstance(number, float) and not isfinite(number):
+        reason = score.get("reason") or f"the pool says {number}, which is no finite number"
+        return {**score, "value": nan, "reason": reason}
+    return score
+
+
+_CANDIDATES = TypeAdapter(list[Annotated[Candidate, BeforeValidator(_restored)]])
 _USAGE = TypeAdapter(Usage)
-_FIELDS = TypeAdapter(_Fields)
+_SECONDS = TypeAdapter(dict[str, float])
+_COLUMNS = TypeAdapter(dict[str, Any])
+_CHOSEN = TypeAdapter(_Chosen)
 
 
-def from_row(row: Mapping[str, Any]) -> Selection:
-    """The selection that `to_row` made the row of.
+def from_row(row: Mapping[str, Any]) -> Pool:
+    """The pool that `to_row` made the row of; a Selection if the row says what was chosen.
 
     Raises:
         ConfigError: a field is missing or wrong; the message names it.
     """
-    for name in ("prompt", "candidates"):
+    for name in ("id", "prompt", "candidates"):
         if name not in row:
             raise ConfigError(f"the row has no field {name!r}")
-    fields = _validated(_FIELDS, {name: row[name] for name in _Fields.model_fields if name in row})
-    selection = Selection(
-        prompt=as_prompt(row["prompt"], fields.id),
-        candidates=_validated(_CANDIDATES, row["candidates"], "candidates"),
-        usage=_validated(_USAGE, row.get("usage", {}), "usage"),
-        **fields.model_dump(exclude={"id"}),
-    )
-    _check(selection)
+    if not isinstance(row["id"], str):
+        raise ConfigError(f"the row's field 'id' must be text, not {row['id']!r}")
+    columns = _validated(_COLUMNS, row.get("columns", {}), "columns")
+    prompt = as_prompt(row["prompt"], row["id"], columns)
+    candidates = _validated(_CANDIDATES, row["candidates"], "candidates")
+    _check_candidates(candidates)
+    seconds = _validated(_SECONDS, row.get("seconds", {}), "seconds")
+    names = [name for name in _Chosen.model_fields if name in row]
+    if not names:
+        return Pool(prompt, candidates, seconds=seconds)
+    chosen = _validated(_CHOSEN, {name: row[name] for name in names})
+    usage = _validated(_USAGE, row.get("usage", {}), "usage")
+    selection = Selection(prompt, candidates, seconds=seconds, usage=usage, **chosen.model_dump())
+    _check_choice(selection)
     return selection
 
 
@@ -106,19 +132,30 @@ def _validated(adapter: TypeAdapter[T], value: Any, *field: str) -> T:
         raise ConfigError(f"the row's field {where!r} is wrong: {first['msg']}") from None
 
 
-def _check(selection: Selection) -> None:
-    places = [candidate.index for candidate in selection.candidates]
-    if places != list(range(len(places))) or not places:
+def _check_candidates(candidates: list[Candidate]) -> None:
+    if not candidates:
+        raise ConfigError("the row's field 'candidates' is empty; a pool needs at least one")
+    places = [candidate.index for candidate in candidates]
+    if places != list(range(len(places))):
         raise ConfigError(f"the row's candidates must be numbered from 0, not {places}")
-    if selection.index not in places:
+    for name in ("mean_logprob", "sum_logprob"):
+        for candidate in candidates:
+            number = getattr(candidate, name)
+            if number is not None and not isfinite(number):
+                where = f"candidates.{candidate.index}.{name}"
+                raise ConfigError(f"the row's field {where!r} must be finite, not {number}")
+
+
+def _check_choice(selection: Selection) -> None:
+    if not 0 <= selection.index < len(selection.candidates):
         raise ConfigError(f"the row's index {selection.index!r} is none of its candidates")
     unscored = [c.index for c in selection.candidates if selection.reward not in c.scores]
     if unscored:
         raise ConfigError(f"candidate {unscored[0]} has no score named {selection.reward!r}")
 
 
-def loads(line: str) -> Selection:
-    """The selection in one line of JSON.
+def loads(line: str | bytes) -> Pool:
+    """The pool in one line of JSON.
 
     Raises:
         ConfigError: it is no JSON object, or no row.
@@ -130,3 +167,57 @@ def loads(line: str) -> Selection:
     if not isinstance(row, dict):
         raise ConfigError(f"a row is a JSON object, not {type(row).__name__}")
     return from_row(row)
+
+
+def read(path: Path, bad_row: Callable[[ConfigError], None] | None = None) -> Iterator[Pool]:
+    """The rows of a JSONL file, which may be gzipped, one at a time.
+
+    Args:
+        path: The file; its name ends in .gz if it is gzipped.
+        bad_row: Told of each row that cannot be used, which is then left out; by default the
+            first one is an error.
+
+    Raises:
+        ConfigError: the file cannot be read, or a row is wrong; the message names file, line and
+            field.
+    """
+    seen = dict[str, int]()
+    for number, line in _lines(path):
+        try:
+            pool = _loads_whole(line)
+            if pool.prompt.id in seen:
+                raise ConfigError(
+                    f"the id {pool.prompt.id!r} stands in line {seen[pool.prompt.id]} already"
+                )
+        except ConfigError as error:
+            named = ConfigError(f"{path}, line {number}: {error}")
+            if bad_row is None:
+                raise named from None
+            bad_row(named)
+        else:
+            seen[pool.prompt.id] = number
+            yield pool
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not blank, numbered from 1, with their line breaks."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line
+    except (OSError, EOFError) as error:
+        raise ConfigError(f"the pool {path} cannot be read: {error}") from None
+
+
+def _loads_whole(line: bytes) -> Pool:
+    """A line that was cut off, as by a full disk or a killed run, says so."""
+    try:
+        return loads(line)
+    except ConfigError as error:
+        if line.endswith(b"\n") or not str(error).startswith("not JSON"):
+            raise
+        raise ConfigError(
+            "the last line is cut off; run the command that wrote the file again to go on from "
+            "there, or remove the line"
+        ) from None

@@ -12,10 +12,13 @@ PromptLike = str | Prompt | Sequence[Message | Mapping[str, Any]]
 ROLES = ("system", "user", "assistant")
 
 
-def as_prompt(value: PromptLike, id: str | None = None) -> Prompt:
+def as_prompt(
+    value: PromptLike, id: str | None = None, columns: Mapping[str, Any] | None = None
+) -> Prompt:
     """A Prompt from a string (one user message), chat messages, or a Prompt.
 
     Without an id the prompt gets a hash of its content, so that equal prompts have equal ids.
+    Without columns a Prompt keeps its own.
 
     Raises:
         ConfigError: it is empty, has no user message, or is not of one of these forms.
@@ -23,6 +26,7 @@ def as_prompt(value: PromptLike, id: str | None = None) -> Prompt:
     known = ""
     if isinstance(value, Prompt):
         messages, known = value.messages, value.id
+        columns = value.columns if columns is None else columns
     elif isinstance(value, str):
         messages = (Message("user", value),)
     elif isinstance(value, Sequence):
@@ -35,7 +39,7 @@ def as_prompt(value: PromptLike, id: str | None = None) -> Prompt:
         raise ConfigError("the last message of a prompt must be a user message")
     if not messages[-1].content.strip():
         raise ConfigError("the prompt is empty; give it some text")
-    return Prompt(messages, id or known or _content_id(messages))
+    return Prompt(messages, id or known or _content_id(messages), columns or {})
 
 
 def _as_message(message: object) -> Message:

@@ -1,8 +1,9 @@
 """The whole vocabulary: prompts, candidates, scores and selections, with no logic of their own."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import nan
-from typing import Literal
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "error"]
 
@@ -22,10 +23,13 @@ class Prompt:
     Attributes:
         messages: The turns, oldest first.
         id: Names the prompt in seeds and rows; empty for prompts that rewards make.
+        columns: What else its row holds, such as a reference answer. Verifiers read it; no model
+            ever sees it.
     """
 
     messages: tuple[Message, ...]
     id: str = ""
+    columns: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(slots=True)
@@ -124,12 +128,26 @@ class Candidate:
 
 
 @dataclass(slots=True)
-class Selection:
-    """The candidates of one prompt and which of them was chosen.
+class Pool:
+    """The candidates that were drawn for one prompt.
 
     Attributes:
         prompt: What was asked.
         candidates: All that were drawn, by index.
+        seconds: The wall-clock time of drawing ("sample") and of each reward, by its name: a
+            run's time shared out over its rows as they finished, so that rows add up to it.
+    """
+
+    prompt: Prompt
+    candidates: list[Candidate]
+    seconds: dict[str, float] = field(default_factory=dict, kw_only=True)
+
+
+@dataclass(slots=True)
+class Selection(Pool):
+    """A pool of which one candidate was chosen.
+
+    Attributes:
         index: The chosen one.
         reward: The name of the reward that chose.
         tie: Whether another candidate had the same best value.
@@ -137,8 +155,6 @@ class Selection:
         usage: What drawing and scoring all candidates cost; `seconds` is wall-clock time.
     """
 
-    prompt: Prompt
-    candidates: list[Candidate]
     index: int
     reward: str
     tie: bool = False
