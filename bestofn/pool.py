@@ -46,11 +46,22 @@ def to_row(pool: Pool) -> dict[str, Any]:
 
 
 def _candidate_row(candidate: Candidate) -> dict[str, Any]:
-    row = asdict(candidate)
+    """The candidate without what is unknown or zero: large pools have many scores."""
+    row = {name: value for name, value in asdict(candidate).items() if value is not None}
+    row["usage"] = _nonzero(row["usage"])
     for score in row["scores"].values():
-        if isnan(score["value"]):
-            score["value"] = None
+        score["usage"] = _nonzero(score["usage"])
+    row["scores"] = {name: _score_row(score) for name, score in row["scores"].items()}
     return row
+
+
+def _score_row(score: dict[str, Any]) -> dict[str, Any]:
+    value = score.pop("value")
+    return {"value": None if isnan(value) else value} | _nonzero(score)
+
+
+def _nonzero(fields: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value not in (None, 0, [], {})}
 
 
 class _Chosen(BaseModel):

@@ -1,12 +1,13 @@
 """An engine whose answers are scripted, for what is not about a model."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.types import Prompt, Usage
 
+END = 1_000_000
 Answer = Callable[[Prompt, SamplingParams, int | None], str | Exception]
 
 
@@ -41,6 +42,7 @@ class ScriptedEngine:
         self.generated: list[Prompt] = []
         self.scored: list[tuple[Prompt, str]] = []
         self.seeds: list[int | None] = []
+        self.words: list[str] = []
         self.running = 0
         self.most_running = 0
         self.aborted = 0
@@ -54,7 +56,7 @@ class ScriptedEngine:
         await self._work(prompt)
         if isinstance(text, Exception):
             raise text
-        ids = list(range(len(text.split()) + 1))
+        ids = [self._token(word) for word in text.split()] + [END]
         return Completion(
             text=text,
             reasoning=None,
@@ -76,6 +78,15 @@ class ScriptedEngine:
         await self._work(prompt)
         length = float(len(prompt.messages[-1].content))
         return TokenScores([1, 2], [-length, -length], Usage(prompt_tokens=10, scored_tokens=2))
+
+    def _token(self, word: str) -> int:
+        """A token is a word."""
+        if word not in self.words:
+            self.words.append(word)
+        return self.words.index(word)
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        return None, " ".join(self.words[token] for token in token_ids if token != END)
 
     async def _work(self, prompt: Prompt) -> None:
         self.running += 1

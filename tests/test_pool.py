@@ -14,7 +14,7 @@ from bestofn.types import Candidate, Message, Prompt, Score, Selection, Usage
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
-USAGE = st.builds(Usage, *[st.integers(0, 9)] * 5, FLOAT)
+USAGE = st.builds(Usage, *[st.integers(0, 9)] * 5, st.floats(0, 1e6))
 SCORE = st.builds(
     Score, FLOAT, st.none() | TEXT, st.lists(TEXT, max_size=2), st.lists(TEXT, max_size=2), USAGE
 ) | st.builds(Score, reason=TEXT)
@@ -88,7 +88,7 @@ def test_a_row_is_strict_json_with_null_for_failures() -> None:
     ("change", "match"),
     [
         ({"prompt": None}, "not NoneType"),
-        ({"candidates": []}, "numbered"),
+        ({"candidates": []}, "empty"),
         ({"candidates": "x"}, "candidates"),
         ({"candidates": [{"index": 0}]}, r"candidates\.0\.text"),
         ({"candidates": [{"index": 1, "text": "a"}]}, "numbered from 0"),

@@ -1,6 +1,6 @@
 """The Engine protocol, what goes in and comes out of it, and `load_engine`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, Self, runtime_checkable
@@ -143,6 +143,14 @@ class Engine(Protocol):
         Raises:
             ContextLengthError: the two together do not fit.
             EngineError: the engine failed, or cannot score.
+        """
+        ...
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        """What the first tokens of a response to `prompt` read as: reasoning, if any, and answer.
+
+        Raises:
+            EngineError: the engine cannot tell.
         """
         ...
 

@@ -4,7 +4,7 @@ import copy
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
@@ -305,6 +305,10 @@ class OpenAIEngine:
                 "was asked for, or of no finite value; this is a fault of the server"
             )
         return values
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        text = await self._tokenizer.decode(tuple(token_ids))
+        return split_thinking(text, opened=await self._tokenizer.opens_thinking())
 
     def with_options(
         self,

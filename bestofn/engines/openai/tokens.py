@@ -81,7 +81,7 @@ class RemoteTokenizer:
 
     async def _look_for_thinking(self) -> bool:
         try:
-            return ends_in_opening(await self._decode(await self.prompt(_turns("x"))))
+            return ends_in_opening(await self.decode(await self.prompt(_turns("x"))))
         except CannotScoreError:
             return False
 
@@ -111,7 +111,7 @@ class RemoteTokenizer:
 
         A server does not list its special tokens.
         """
-        text = await self._decode((token,))
+        text = await self.decode((token,))
         return len(text.strip()) > 2 and await self.text(text * 3) == (token,) * 3
 
     async def _render(self, messages: tuple[Message, ...], generate: bool) -> Ids:
@@ -133,7 +133,8 @@ class RemoteTokenizer:
             self._remembered[key] = ids
         return ids
 
-    async def _decode(self, ids: Ids) -> str:
+    async def decode(self, ids: Ids) -> str:
+        """The text of these tokens, special ones included."""
         return (await self._ask("detokenize", {"tokens": list(ids)}, Text)).prompt
 
     async def _ask(self, path: str, request: Mapping[str, Any], answer: type[A]) -> A:

@@ -4,7 +4,7 @@ import copy
 import inspect
 import secrets
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -150,6 +150,9 @@ class TransformersEngine:
     async def _run(self, request: Request) -> None:
         self._scheduler.submit(request)
         await request.future
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
 
     def with_options(
         self, *, chat_template_kwargs: Mapping[str, Any] | None = None, **other: Any

@@ -8,7 +8,7 @@ import itertools
 import json
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -206,6 +206,9 @@ class VLLMEngine:
         usage = scoring_usage(outputs, len(prefix), len(ids))
         usage.seconds = time.perf_counter() - started
         return TokenScores(list(ids), logprobs, usage, complete=complete)
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
 
     async def _fill_cache(self, prefix: tuple[int, ...]) -> list[Any]:
         """Computes the prefix's whole blocks without logits; returns the request, if one is made.
