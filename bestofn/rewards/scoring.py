@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Hashable, Sequence
 from copy import deepcopy
-from itertools import pairwise
+from itertools import chain, pairwise, zip_longest
 from math import isfinite, nan
 
 from bestofn import loop
@@ -28,23 +28,26 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
         candidate.scores[reward.name] = checked(score)
 
 
-async def add_nested_scores(prompt: Prompt, cuts: Sequence[Candidate], reward: RewardModel) -> None:
-    """Sets a pointwise reward's scores on cuts of one response, given from short to long.
+async def add_nested_scores(
+    prompt: Prompt, responses: Sequence[Sequence[Candidate]], reward: RewardModel
+) -> None:
+    """Sets a pointwise reward's scores on cuts of responses, each given from short to long.
 
-    Each is scored when the one before it has been, so that an engine with a prefix cache computes
-    only what a cut has more than the last. Several responses may run side by side.
+    A cut is scored when all that come before it in their responses have been, so that an engine
+    with a prefix cache computes only what a cut has more than the last; cuts at the same place
+    that are equal are scored once.
 
     Raises:
         ConfigError: a cut is no beginning of the next one, or the reward compares candidates.
     """
     if not reward.pointwise:
         raise ConfigError(f"the reward {reward.name!r} compares candidates; cuts are no candidates")
-    for cut, longer in pairwise(cuts):
+    for cut, longer in chain.from_iterable(map(pairwise, responses)):
         # The last word may read otherwise once it is cut.
         if not longer.text.startswith(cut.text.rstrip("\ufffd").rstrip()):
             raise ConfigError("cuts of one response must be given from short to long")
-    for cut in cuts:
-        await add_scores(prompt, [cut], reward)
+    for level in zip_longest(*responses):
+        await add_scores(prompt, [cut for cut in level if cut is not None], reward)
 
 
 class DistinctScoring:

@@ -191,7 +191,7 @@ def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
         for i, length in enumerate(lengths)
     ]
     reward = FLIPLikelihood(vllm_tiny)
-    loop.run(add_nested_scores(PROMPTS[0], cuts, reward))
+    loop.run(add_nested_scores(PROMPTS[0], [cuts], reward))
     usages = [cut.scores[reward.name].usage for cut in cuts]
     # Each finds the whole blocks of the cut before it, up to the word at its end.
     for shorter, usage in zip(lengths, usages[1:], strict=False):
@@ -203,7 +203,7 @@ def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
     values = [cut.scores[reward.name].value for cut in cuts]
     assert values == pytest.approx([score.value for score in expected], abs=1e-3)
     with pytest.raises(ConfigError, match="short to long"):
-        loop.run(add_nested_scores(PROMPTS[0], cuts[::-1], reward))
+        loop.run(add_nested_scores(PROMPTS[0], [cuts[::-1]], reward))
 
 
 def test_guided_view_holds_to_the_schema(vllm_tiny: Any) -> None:

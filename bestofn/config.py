@@ -1,0 +1,297 @@
+"""What a run is made of: one schema for recipes in YAML and for the command line's options.
+
+Each field's text below it is what `--help` shows.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn.errors import ConfigError
+
+S = TypeVar("S", bound="Section")
+
+
+class Section(BaseModel):
+    """Some fields that belong together; a field that is none of them is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class EngineConfig(Section):
+    """A model."""
+
+    engine: str = "tiny"
+    """'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'."""
+    engine_args: dict[str, Any] = Field(default={})
+    """Arguments of the engine by name, such as max_model_len=4096."""
+    engine_options: dict[str, Any] = Field(default={})
+    """Options of a view on the engine: chat_template_kwargs, lora, guided."""
+
+    def model(self) -> "EngineConfig":
+        """What has to be loaded: no options of a view, nothing of a subclass."""
+        return EngineConfig(engine=self.engine, engine_args=self.engine_args)
+
+    def view(self, engine: Engine) -> Engine:
+        """The view on the loaded model that these options ask for."""
+        return engine.with_options(**self.engine_options) if self.engine_options else engine
+
+    def load(self) -> Engine:
+        """The engine.
+
+        Raises:
+            ConfigError, EngineError: what `load_engine` and `with_options` raise.
+        """
+        return self.view(load_engine(self.engine, **self.engine_args))
+
+
+class DrawConfig(EngineConfig):
+    """How candidates are drawn."""
+
+    system: str | None = None
+    """A system prompt for prompts that have none."""
+    temperature: float = 1.0
+    """Of the candidates; 0 is greedy."""
+    top_p: float = 1.0
+    """Keep the smallest set of tokens with at least this probability."""
+    top_k: int = 0
+    """Keep the k most likely tokens; 0 keeps all."""
+    min_p: float = 0.0
+    """Keep tokens at least this share as likely as the most likely one."""
+    repetition_penalty: float = 1.0
+    """Of tokens that occurred; 1 does nothing."""
+    max_tokens: int = 512
+    """Of a candidate."""
+    stop: list[str] = Field(default=[])
+    """End before any of these strings."""
+    sampling_extra: dict[str, Any] = Field(default={})
+    """Further sampling options, passed to the engine by name."""
+    seed: int | None = None
+    """Makes the run reproducible."""
+
+    def sampling(self) -> SamplingParams:
+        """The sampling parameters.
+
+        Raises:
+            ConfigError: a value is out of its range.
+        """
+        return SamplingParams(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            min_p=self.min_p,
+            repetition_penalty=self.repetition_penalty,
+            max_tokens=self.max_tokens,
+            stop=tuple(self.stop),
+            extra=self.sampling_extra,
+        )
+
+
+class SampleConfig(DrawConfig):
+    """A pool of candidates for each of many prompts."""
+
+    prompts: str
+    """A JSONL file (also .gz), 'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or
+    'tiny:COUNT' for held-out instructions of the tiny world."""
+    prompt_column: str = "prompt"
+    """What to ask: a text, or a list of chat messages."""
+    id_column: str | None = None
+    """What names a prompt; without it a hash of its content does."""
+    limit: int | None = Field(default=None, ge=1)
+    """Take only the first so many prompts."""
+    shuffle: int | None = None
+    """Shuffle the prompts with this seed before the limit."""
+    m: int = 16
+    """Candidates to draw for each prompt; take it well above the largest N of interest."""
+    keep_tokens: bool = False
+    """Keep token ids and log-probabilities; the length ablation needs them."""
+    window: int | None = Field(default=None, ge=1)
+    """Prompts in flight, by default enough for 512 candidates."""
+
+
+class RewardConfig(Section):
+    """One reward."""
+
+    reward: str
+    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
+    name: str | None = None
+    """Names the scores, by default as the reward is called."""
+    engine: str | None = None
+    """The model that scores, if it is another one than for the other rewards."""
+    engine_args: dict[str, Any] = Field(default={})
+    """Arguments of that engine."""
+    engine_options: dict[str, Any] = Field(default={})
+    """Options of a view on the engine, such as guided: true."""
+    options: dict[str, Any] = Field(default={})
+    """Arguments of the reward, such as samples: 4."""
+
+    @property
+    def label(self) -> str:
+        return self.name or self.reward
+
+
+class ScoreConfig(Section):
+    """Scores for the candidates of a pool."""
+
+    rewards: list[RewardConfig] = Field(default=[])
+    """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
+    verifier: str | None = None
+    """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
+    'tiny' or 'package.module:function'."""
+    reward_engine: str | None = None
+    """The model that scores, if it is not the one that draws."""
+    reward_engine_args: dict[str, Any] = Field(default={})
+    """Arguments of that engine."""
+    limits: list[int] = Field(default=[])
+    """Score also the first so many tokens of each candidate, for the length ablation."""
+    again: bool = False
+    """Replace scores that are there under the same name, instead of keeping them."""
+
+    @field_validator("rewards", mode="before")
+    @classmethod
+    def _names_are_rewards(cls, value: Any) -> Any:
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return [{"reward": item} if isinstance(item, str) else item for item in value]
+        return value
+
+    @field_validator("limits")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if any(limit < 1 for limit in value):
+            raise ValueError("each limit must be at least 1")
+        return sorted(set(value))
+
+
+class CurveConfig(Section):
+    """Curves from a scored pool."""
+
+    proxies: list[str] = Field(default=[])
+    """What selects: names of scores, or random, oracle, longest, shortest, mean-logprob, majority,
+    weighted:SCORE; by default all scores of the pool and the baselines."""
+    gold: str = "gold"
+    """The score that says how good a candidate is."""
+    ns: list[int] = Field(default=[])
+    """Sizes N, by default powers of two up to the pool's size."""
+    answer: str | None = None
+    """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
+    resamples: int = Field(default=2000, ge=1)
+    """Of the bootstrap."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Of the intervals."""
+    bootstrap_seed: int = 0
+    """Of the resampling, and of votes that have to be simulated."""
+    margin: float = Field(default=0.02, ge=0)
+    """A choice from the first tokens is as good as one from the whole response if it loses less
+    gold than this."""
+    iid: bool = True
+    """The candidates are independent draws from one model; if not, there is no KL bound."""
+
+    @field_validator("ns")
+    @classmethod
+    def _ascending(cls, value: list[int]) -> list[int]:
+        if any(n < 1 for n in value):
+            raise ValueError("each n must be at least 1")
+        return sorted(set(value))
+
+
+class ReportConfig(Section):
+    """The page."""
+
+    title: str = "Best-of-N scaling curves"
+    """Of the page and the pictures."""
+    embed: int = Field(default=500, ge=1, le=500)
+    """Prompts that the page shows candidate by candidate."""
+
+
+class Recipe(Section):
+    """A whole experiment: draw, score, estimate, show."""
+
+    output: str
+    """The folder for everything that the run writes."""
+    sample: SampleConfig
+    """How the pool is drawn."""
+    score: ScoreConfig
+    """What scores it."""
+    curve: CurveConfig = CurveConfig()
+    """What is estimated."""
+    report: ReportConfig = ReportConfig()
+    """How it is shown."""
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe in a YAML file.
+
+    Args:
+        path: The file.
+        overrides: Values by field name that replace the file's, in whichever section has them.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value in it is wrong; the message names
+            the file and the key, and for an unknown key the nearest known one.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the recipe {path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"the recipe {path} is not YAML: {' '.join(str(error).split())}"
+        ) from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"the recipe {path} must be a mapping, not {type(content).__name__}")
+    for name, value in (overrides or {}).items():
+        section = _section_of(name)
+        target = content if section is None else content.setdefault(section, {})
+        if isinstance(target, dict):
+            target[name] = value
+    return checked(Recipe, content, f"the recipe {path}")
+
+
+def _section_of(name: str) -> str | None:
+    for section, field in Recipe.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, Section) and name in kind.model_fields:
+            return section
+    return None
+
+
+def checked(kind: type[S], fields: Mapping[str, Any], where: str) -> S:
+    """The section with these fields.
+
+    Raises:
+        ConfigError: one of them is wrong; the message starts with `where`.
+    """
+    try:
+        return kind.model_validate(dict(fields))
+    except ValidationError as error:
+        raise ConfigError(f"{where}: {_sentence(kind, error)}") from None
+
+
+def _sentence(kind: type[Section], error: ValidationError) -> str:
+    first = error.errors()[0]
+    path = [str(part) for part in first["loc"]]
+    key = ".".join(path)
+    if first["type"] == "missing":
+        return f"the key {key!r} is missing"
+    if first["type"] != "extra_forbidden":
+        return f"the key {key!r} is wrong: {first['msg'].removeprefix('Value error, ')}"
+    known = _fields_at(kind, path[:-1])
+    near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+    return f"unknown key {key!r}; {hint}"
+
+
+def _fields_at(kind: type[Section], path: Sequence[str]) -> list[str]:
+    """The names of a section's fields, the section being found by the keys that lead to it."""
+    for part in path:
+        if part in kind.model_fields:
+            annotation = kind.model_fields[part].annotation
+            inner = getattr(annotation, "__args__", (annotation,))[0]
+            if isinstance(inner, type) and issubclass(inner, Section):
+                kind = inner
+    return list(kind.model_fields)

@@ -1,0 +1,174 @@
+"""A file of lines that survives whatever ends the run that writes it.
+
+Lines are appended and handed to the operating system one by one, so that a killed process loses
+none that was written; every few seconds they are forced to disk, so that a power cut loses only
+what came after. Beside the file stand its manifest, the settings that it was begun with, and a
+lock that keeps a second writer away.
+"""
+
+import errno
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from bestofn.errors import BestOfNError, ConfigError
+
+SYNC_EVERY = 5.0  # seconds
+
+
+class Journal:
+    """Lines on their way to disk; made by `open_journal`.
+
+    Attributes:
+        path: The file.
+        lines: Those that were there when it was opened.
+    """
+
+    def __init__(self, path: Path, file: FileIO, lines: int) -> None:
+        self.path = path
+        self.lines = lines
+        self._file = file
+        self._end = file.tell()
+        self._synced = time.monotonic()
+
+    def append(self, line: str) -> None:
+        """Writes a line.
+
+        Raises:
+            BestOfNError: the disk takes no more; what was written before is whole.
+        """
+        data = line.encode("utf-8") + b"\n"
+        try:
+            if self._file.write(data) != len(data):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            self._file.truncate(self._end)
+            raise _cannot_write(self.path, error) from error
+        self._end += len(data)
+        if time.monotonic() - self._synced > SYNC_EVERY:
+            self.sync()
+
+    def sync(self) -> None:
+        """Forces to disk what was written."""
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+@contextmanager
+def open_journal(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
+    """The file at `path`, to be continued or begun.
+
+    A last line that was cut off is removed.
+
+    Args:
+        path: Where; its folder is made.
+        settings: What the lines depend on, as JSON. They must be those the file was begun with.
+
+    Raises:
+        ConfigError: another run writes the file, or it was begun with other settings.
+        BestOfNError: it cannot be written.
+    """
+    lock = FileLock(path.with_name(f".{path.name}.lock"))  # stays: removing it would be a race
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(f"another run is writing {path}; wait for it or stop it") from None
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    try:
+        _check_settings(path, settings)
+        lines = _repaired(path)
+        with _opened(path) as file:
+            journal = Journal(path, file, lines)
+            yield journal
+            journal.sync()
+    finally:
+        lock.release()
+
+
+def manifest(path: Path) -> Path:
+    """Where the settings stand that a file was begun with."""
+    return _beside(path, ".manifest.json")
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
+def _opened(path: Path) -> FileIO:
+    try:
+        file = FileIO(path, "ab")
+        file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    return file
+
+
+def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    wanted = json.loads(json.dumps(settings))
+    place = manifest(path)
+    if not path.exists() or not path.stat().st_size:
+        write_atomically(place, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        return
+    try:
+        begun = json.loads(place.read_text("utf-8"))
+    except (OSError, ValueError):
+        raise ConfigError(
+            f"{path} exists, but {place.name} does not say how it was made; write to another file"
+        ) from None
+    changed = [name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name)]
+    if changed:
+        changes = ", ".join(
+            f"{name} was {json.dumps(begun.get(name))} and is {json.dumps(wanted.get(name))}"
+            for name in changed
+        )
+        raise ConfigError(
+            f"{path} was begun with other settings ({changes}); give them as they were to go on, "
+            "or write to another file"
+        )
+
+
+def _repaired(path: Path) -> int:
+    """How many whole lines the file holds; what stands behind the last of them is cut off."""
+    if not path.exists():
+        return 0
+    lines = end = 0
+    with path.open("r+b") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                lines += 1
+                end += len(line)
+        file.truncate(end)
+    return lines
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a file that is there whole or not at all.
+
+    Raises:
+        BestOfNError: it cannot be written.
+    """
+    partial = _beside(path, ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("w", encoding="utf-8", errors="replace") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: Path, error: OSError) -> BestOfNError:
+    return BestOfNError(
+        f"cannot write {path}: {error.strerror or error}; what was written before is whole"
+    )

@@ -1,0 +1,90 @@
+"""Rewards by name, as the command line and recipes call them."""
+
+import difflib
+import inspect
+from importlib import import_module
+from typing import Any
+
+from bestofn.engines.base import Engine
+from bestofn.errors import ConfigError
+from bestofn.rewards.base import RewardModel
+
+# Imported at use. Which ones a model scores with, and which one asks a verifier, is told by the
+# name of their first argument.
+_REWARDS = {
+    "flip": ("bestofn.rewards.flip", "FLIPReward"),
+    "flip-likelihood": ("bestofn.rewards.flip", "FLIPLikelihood"),
+    "gold": ("bestofn.rewards.gold", "Gold"),
+    "random": ("bestofn.rewards.baselines", "RandomChoice"),
+    "first": ("bestofn.rewards.baselines", "First"),
+    "longest": ("bestofn.rewards.baselines", "Longest"),
+    "shortest": ("bestofn.rewards.baselines", "Shortest"),
+    "mean-logprob": ("bestofn.rewards.baselines", "MeanLogprob"),
+    "majority": ("bestofn.rewards.baselines", "Majority"),
+}
+
+
+def needs_engine(reward: str) -> bool:
+    """Whether a model scores.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    return "engine" in inspect.signature(_class_of(reward)).parameters
+
+
+def is_pointwise(reward: str) -> bool:
+    """Whether it says of each candidate what it would say of it alone.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    return bool(_class_of(reward).pointwise)
+
+
+def load_reward(
+    reward: str,
+    *,
+    engine: Engine | None = None,
+    verifier: str | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> RewardModel:
+    """The reward of that name.
+
+    Args:
+        reward: "flip", "flip-likelihood", "gold", or a baseline such as "longest".
+        engine: The model that scores, where one does.
+        verifier: What "gold" asks; see `load_verifier`.
+        name: Names the scores, by default as the reward is called.
+        options: Arguments of the reward's class.
+
+    Raises:
+        ConfigError: there is no such reward, or it does not take these arguments.
+    """
+    kind = _class_of(reward)
+    first: list[Any] = []
+    if needs_engine(reward):
+        first = [engine]
+    elif reward == "gold":
+        from bestofn.verifiers.base import load_verifier
+
+        if verifier is None:
+            raise ConfigError("the reward 'gold' needs a verifier, such as 'math' or 'tiny'")
+        first = [load_verifier(verifier)]
+    try:
+        loaded: RewardModel = kind(*first, **options)
+    except TypeError as error:
+        raise ConfigError(f"the reward {reward!r} does not take these options: {error}") from error
+    if name is not None:
+        loaded.name = name
+    return loaded
+
+
+def _class_of(reward: str) -> Any:
+    if reward not in _REWARDS:
+        near = difflib.get_close_matches(reward, _REWARDS, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_REWARDS)}"
+        raise ConfigError(f"no reward {reward!r}; {hint}")
+    module, name = _REWARDS[reward]
+    return getattr(import_module(module), name)
