@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from bestofn.estimators import (
     best_of_n,
     bootstrap_mean,
+    bootstrap_pools,
     failure_rate,
     kl_upper_bound,
     paired_difference,
@@ -36,7 +37,7 @@ def enumerate_draws(pool: list[tuple[float, float]], n: int) -> tuple[float, flo
     return float(np.mean(values)), float(np.mean(ties)), float(np.mean(failures))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=600, deadline=None)
 @given(POOL)
 def test_equals_enumeration(pool: list[tuple[float, float]]) -> None:
     proxy, value = np.array(pool).T[:, None, :]
@@ -221,6 +222,67 @@ def test_paired_difference() -> None:
     assert difference.high == pytest.approx(0.5)
     with pytest.raises(ValueError, match="shape"):
         paired_difference(a, a[:-1])
+
+
+def means_within(
+    pools: int, between: float, fixed_prompts: bool, data_sets: int = 300, prompts: int = 30
+) -> float:
+    """How often the interval holds the mean: of these prompts, or of all prompts, which is 0."""
+    rng = np.random.default_rng(10)
+    held = 0
+    for _ in range(data_sets):
+        truth = rng.normal(scale=between, size=prompts)
+        values = truth + rng.normal(size=(pools, prompts))
+        found = bootstrap_pools(values, fixed_prompts=fixed_prompts, resamples=300)
+        held += bool(found.low <= (truth.mean() if fixed_prompts else 0.0) <= found.high)
+    return held / data_sets
+
+
+@pytest.mark.parametrize("between", [0.0, 1.0])
+@pytest.mark.parametrize("pools", [2, 5])
+@pytest.mark.parametrize("fixed_prompts", [False, True])
+def test_pools_cover_what_they_speak_of(pools: int, between: float, fixed_prompts: bool) -> None:
+    assert 0.90 <= means_within(pools, between, fixed_prompts) <= 0.985
+
+
+def test_fixed_prompts_leave_the_scatter_between_them_out() -> None:
+    """With pools that agree nothing is uncertain about these prompts, but much about others."""
+    values = np.tile(np.random.default_rng(11).normal(size=(30, 2)), (4, 1, 1))
+    fixed = bootstrap_pools(values, fixed_prompts=True)
+    np.testing.assert_allclose([fixed.low, fixed.high], [values[0].mean(axis=0)] * 2)
+    free, plain = bootstrap_pools(values, seed=3), bootstrap_mean(values[0], seed=3)
+    for name in ("mean", "low", "high"):
+        np.testing.assert_allclose(getattr(free, name), getattr(plain, name))
+        assert (free.high - free.low > 0.1).all()
+
+
+def test_fixed_prompts_resample_pools_in_each_prompt_alone() -> None:
+    """The spread is that of the mean of S pools: columns of one prompt each, and of both."""
+    pools = np.random.default_rng(12).normal(size=(40, 2)) * [1.0, 3.0]
+    both = bootstrap_pools(pools, fixed_prompts=True, resamples=20_000)
+    error = np.sqrt((pools.var(axis=0, ddof=1) / 40).sum()) / 2
+    assert both.mean == pytest.approx(pools.mean())
+    assert (both.high - both.low) / (2 * 1.96) == pytest.approx(error, rel=0.04)
+    columns = bootstrap_pools(pools[:, None], fixed_prompts=True, resamples=20_000)
+    errors = np.sqrt(pools.var(axis=0, ddof=1) / 40)
+    np.testing.assert_allclose((columns.high - columns.low) / (2 * 1.96), errors, rtol=0.04)
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "match"),
+    [
+        ([1.0, 2.0], {}, "seeds, prompts"),
+        ([[[[1.0]]]], {}, "seeds, prompts"),
+        (np.zeros((2, 0)), {}, "not empty"),
+        ([[1.0, nan]], {}, "finite"),
+        ([[1.0, nan], [1.0, 1.0]], {"fixed_prompts": True}, "finite"),
+        ([[1.0, 2.0]], {"fixed_prompts": True}, "two or more"),
+        ([[1.0], [2.0]], {"fixed_prompts": True, "level": 1.0}, "level"),
+    ],
+)
+def test_bootstrap_pools_bad_input(values: object, options: dict[str, object], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        bootstrap_pools(values, **options)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,23 @@
+"""What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
+
+from bestofn.estimators.best import best_of_n, failure_rate, kl_upper_bound, tie_rate
+from bestofn.estimators.intervals import (
+    Interval,
+    bootstrap_mean,
+    bootstrap_pools,
+    paired_difference,
+)
+from bestofn.estimators.votes import Votes, expected_votes
+
+__all__ = [
+    "Interval",
+    "Votes",
+    "best_of_n",
+    "bootstrap_mean",
+    "bootstrap_pools",
+    "expected_votes",
+    "failure_rate",
+    "kl_upper_bound",
+    "paired_difference",
+    "tie_rate",
+]

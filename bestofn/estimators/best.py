@@ -1,0 +1,123 @@
+"""Expected best-of-N from a pool of M candidates a prompt.
+
+Drawing N of the M at random and taking the best is averaged over *all* subsets of size N, so no
+subset has to be drawn. NaN in `proxy` is a failed score: it loses to any value, and among N that
+all failed the choice is uniform.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bestofn.estimators.arrays import (
+    Array,
+    all_among_lowest,
+    as_finite,
+    as_matrix,
+    check_sizes,
+    whole_numbers,
+)
+
+
+def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
+    """Expected `value` of the candidate with the highest `proxy` among n, for each prompt and n.
+
+    Exact over all subsets of size n drawn without replacement, ties broken at random. With
+    samples sorted by proxy, C(h, n) / C(M, n) is the probability that all n lie among the h
+    lowest; a tie group that ends at h and starts above l is chosen from with the difference of
+    the two, and contributes its mean value. For binary values with proxy = value this is pass@k
+    (arXiv 2107.03374).
+
+    Args:
+        proxy: `[prompts, M]`, NaN where scoring failed.
+        value: `[prompts, M]`, finite.
+        ns: Sizes, each from 1 to M.
+
+    Returns:
+        `[prompts, len(ns)]`, in the unit of `value`.
+
+    Raises:
+        ValueError: shapes differ, a size is out of range, or a value is not finite.
+    """
+    proxies, values = as_matrix(proxy, "proxy"), as_finite(as_matrix(value, "value"))
+    if proxies.shape != values.shape:
+        raise ValueError(f"proxy has shape {proxies.shape} but value has {values.shape}")
+    ordered, order, ends = _tie_groups(proxies)
+    means = _group_means(np.take_along_axis(values, order, axis=1), ends)
+    # coefficients[h] = mean of the group ending at h, minus mean of the group starting above h.
+    coefficients = np.zeros_like(means)
+    coefficients[:, :-1] = np.where(ends[:, :-1], means[:, :-1] - means[:, 1:], 0.0)
+    coefficients[:, -1] = means[:, -1]
+    weighted: Array = coefficients @ all_among_lowest(ordered.shape[1], ns)[1:]
+    return weighted
+
+
+def failure_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
+    """Probability that all n drawn have failed, `[prompts, len(ns)]`. Arguments: `best_of_n`."""
+    proxies = as_matrix(proxy, "proxy")
+    failed = np.isnan(proxies).sum(axis=1)
+    rates: Array = all_among_lowest(proxies.shape[1], ns)[failed]
+    return rates
+
+
+def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
+    """Probability that several of the n drawn share the highest proxy, `[prompts, len(ns)]`.
+
+    Draws that all failed count as a failure, not as a tie. Arguments: `best_of_n`.
+    """
+    proxies = as_matrix(proxy, "proxy")
+    size = proxies.shape[1]
+    sizes = check_sizes(ns, size)
+    ordered, _, ends = _tie_groups(proxies)
+    groups = np.zeros_like(ordered)  # at the place where a tie group starts, how many it holds
+    groups[np.roll(ends, 1)] = _group_sizes(ends)
+    groups[np.isnan(ordered)] = 0.0
+    # A sole best: one of its group is drawn, and the others all lie among the h below the group.
+    # C(h, n - 1) / C(M, n) = C(h, n - 1) / C(M, n - 1) * n / (M - n + 1).
+    others = all_among_lowest(size, sizes - 1, least=0)[:-1] * (sizes / (size - sizes + 1))
+    sole = groups @ others
+    rates: Array = np.clip(1.0 - sole - failure_rate(proxies, ns), 0.0, 1.0)
+    return rates
+
+
+def kl_upper_bound(ns: Sequence[int]) -> Array:
+    """Most that best-of-n may move the policy: log n - (n - 1) / n, in nats (arXiv 2401.01879).
+
+    Args:
+        ns: Sizes, each at least 1.
+
+    Returns:
+        `[len(ns)]`, an upper bound of KL(best-of-n || policy).
+
+    Raises:
+        ValueError: a size is not a whole number, or less than 1.
+    """
+    sizes = whole_numbers(ns)
+    if sizes.min() < 1:
+        raise ValueError(f"each n must be at least 1, not {list(ns)}")
+    return np.asarray(np.log(sizes) - (sizes - 1) / sizes)
+
+
+def _tie_groups(proxies: Array) -> tuple[Array, NDArray[np.intp], NDArray[np.bool_]]:
+    """Sorted proxies with NaN first, the order, and which places end a group of equal ones."""
+    failed = np.isnan(proxies)
+    # Stable by two keys: whether it succeeded, then the value.
+    order = np.lexsort((np.where(failed, 0.0, proxies), ~failed), axis=1)
+    ordered = np.take_along_axis(proxies, order, axis=1)
+    ends = np.ones(ordered.shape, dtype=np.bool_)
+    both_failed = np.isnan(ordered[:, 1:]) & np.isnan(ordered[:, :-1])
+    ends[:, :-1] = (ordered[:, 1:] != ordered[:, :-1]) & ~both_failed
+    return ordered, order, ends
+
+
+def _group_sizes(ends: NDArray[np.bool_]) -> NDArray[np.intp]:
+    """How many each tie group holds: one number a group, all prompts in a row."""
+    return np.diff(np.flatnonzero(ends), prepend=-1)
+
+
+def _group_means(values: Array, ends: NDArray[np.bool_]) -> Array:
+    """At each place the mean value of its tie group."""
+    held = _group_sizes(ends)
+    means = np.add.reduceat(values.ravel(), np.cumsum(held) - held) / held
+    return np.repeat(means, held).reshape(values.shape)
