@@ -1,6 +1,12 @@
 """What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
 
-from bestofn.estimators.best import best_of_n, failure_rate, kl_upper_bound, tie_rate
+from bestofn.estimators.best import (
+    best_of_n,
+    expected_cost,
+    failure_rate,
+    kl_upper_bound,
+    tie_rate,
+)
 from bestofn.estimators.intervals import (
     Interval,
     bootstrap_mean,
@@ -15,6 +21,7 @@ __all__ = [
     "best_of_n",
     "bootstrap_mean",
     "bootstrap_pools",
+    "expected_cost",
     "expected_votes",
     "failure_rate",
     "kl_upper_bound",

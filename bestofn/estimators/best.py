@@ -81,6 +81,34 @@ def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
     return rates
 
 
+def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Array:
+    """Expected cost of n drawn, where each distinct group is paid for once.
+
+    A group of c among M is missed with probability C(M - c, n) / C(M, n).
+
+    Args:
+        groups: `[prompts, M]`, equal whole numbers where one payment serves both.
+        cost: `[prompts, M]`, finite; what a group costs is the sum over its members.
+        ns: Sizes, each from 1 to M.
+
+    Returns:
+        `[prompts, len(ns)]`, in the unit of `cost`.
+
+    Raises:
+        ValueError: shapes differ, a size is out of range, or a cost is not finite.
+    """
+    costs, members = as_finite(as_matrix(cost, "cost")), np.asarray(groups)
+    if members.shape != costs.shape:
+        raise ValueError(f"groups has shape {members.shape} but cost has {costs.shape}")
+    size = costs.shape[1]
+    drawn = 1.0 - all_among_lowest(size, ns)[::-1]  # by how many the group holds
+    by_held = np.zeros((len(costs), size + 1))
+    held = (members[:, :, None] == members[:, None, :]).sum(axis=2)
+    np.add.at(by_held, (np.arange(len(costs))[:, None], held), costs)
+    expected: Array = by_held @ drawn
+    return expected
+
+
 def kl_upper_bound(ns: Sequence[int]) -> Array:
     """Most that best-of-n may move the policy: log n - (n - 1) / n, in nats (arXiv 2401.01879).
 
