@@ -12,6 +12,7 @@ from bestofn.estimators.intervals import (
     bootstrap_mean,
     bootstrap_pools,
     paired_difference,
+    unpaired_difference,
 )
 from bestofn.estimators.votes import Votes, expected_votes
 
@@ -27,4 +28,5 @@ __all__ = [
     "kl_upper_bound",
     "paired_difference",
     "tie_rate",
+    "unpaired_difference",
 ]

@@ -103,8 +103,10 @@ def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Arra
     size = costs.shape[1]
     drawn = 1.0 - all_among_lowest(size, ns)[::-1]  # by how many the group holds
     by_held = np.zeros((len(costs), size + 1))
-    held = (members[:, :, None] == members[:, None, :]).sum(axis=2)
-    np.add.at(by_held, (np.arange(len(costs))[:, None], held), costs)
+    rows = np.arange(len(costs))[:, None]
+    named = rows * (np.ptp(members) + 1) + members - members.min()
+    _, place, counts = np.unique(named, return_inverse=True, return_counts=True)
+    np.add.at(by_held, (rows, counts[place].reshape(costs.shape)), costs)
     expected: Array = by_held @ drawn
     return expected
 

@@ -124,6 +124,34 @@ def paired_difference(
     return bootstrap_mean(first - second, resamples=resamples, level=level, seed=seed)
 
 
+def unpaired_difference(
+    a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
+) -> Interval:
+    """Mean of a minus mean of b, of different prompts; each side is resampled by itself.
+
+    Args:
+        a: `[prompts]`, finite.
+        b: `[other prompts]`, finite.
+        resamples: Their number.
+        level: Of the interval.
+        seed: Of the resampling.
+
+    Raises:
+        ValueError: a side is empty or not one-dimensional, or a value is not finite.
+    """
+    rng = np.random.default_rng(seed)
+    means = []
+    for side in (np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)):
+        if side.ndim != 1 or not side.size:
+            raise ValueError(f"each side must be [prompts] and not empty, not {side.shape}")
+        as_finite(side)
+        drawn = rng.multinomial(len(side), np.full(len(side), 1 / len(side)), size=resamples)
+        means.append((side.mean(), drawn @ side / len(side)))
+    (mean_a, drawn_a), (mean_b, drawn_b) = means
+    low, high = np.quantile(drawn_a - drawn_b, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(np.asarray(mean_a - mean_b), low, high)
+
+
 def _quantiles(
     data: Array, draw: Callable[[int], Counts], resamples: int, level: float
 ) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,6 +119,7 @@ class ScalingCurve:
     Attributes:
         pools: The pools that were used, one list for each seed, prompts in the same order.
         ns: The sizes.
+        chance: `[seeds, prompts, ns]`, gold of a random candidate.
         curves: A ProxyCurve for each proxy.
         differences: A Difference for each pair of proxies but the oracle and the random choice.
         kl_bound: `[ns]`, or None.
@@ -155,8 +157,8 @@ class ScalingCurve:
             ]
             for name in names
         }
-        chance = self._stack(RANDOM) if RANDOM in names else _chance(self.pools, gold, self.ns)
-        self.curves = [self._curve(name, chance) for name in names]
+        self.chance = np.array([expect(p, RANDOM, gold, self.ns).gold for p in self.pools])
+        self.curves = [self._curve(name) for name in names]
         compared = [name for name in names if name not in FROM_GOLD]
         self.differences = [self._difference(a, b) for a, b in combinations(compared, 2)]
 
@@ -175,7 +177,7 @@ class ScalingCurve:
     def _stack(self, name: str, field: str = "gold") -> Array:
         return np.array([getattr(expected, field) for expected in self._expected[name]])
 
-    def _curve(self, name: str, chance: Array) -> ProxyCurve:
+    def _curve(self, name: str) -> ProxyCurve:
         parts = self._expected[name]
         gold = self._stack(name)
         interval = self.interval(gold)
@@ -185,7 +187,7 @@ class ScalingCurve:
         return ProxyCurve(
             name=name,
             gold=interval,
-            gain=self.interval(gold - chance),
+            gain=self.interval(gold - self.chance),
             noise=self._noise(gold),
             proxy=None if parts[0].proxy is None else self._known(self._stack(name, "proxy")),
             after_peak=(self.ns[peak], self.interval(gold[:, :, -1:] - gold[:, :, [peak]])),
@@ -289,10 +291,6 @@ def _add_baselines(pools: Sequence[Pool], proxies: Sequence[str]) -> None:
         pass
 
 
-def _chance(seeds: Sequence[Sequence[Pool]], gold: str, ns: Sequence[int]) -> Array:
-    return np.array([expect(pools, RANDOM, gold, ns).gold for pools in seeds])
-
-
 def _scores_behind(proxy: str) -> str | None:
     """The score that has to be computed for a proxy."""
     if proxy in (*FROM_GOLD, *BASELINES, MAJORITY):
@@ -309,10 +307,15 @@ def _failed(seeds: Sequence[Sequence[Pool]], proxy: str) -> float:
 
 
 def _generated(seeds: Sequence[Sequence[Pool]], ns: Sequence[int]) -> Array | None:
-    counts = [[c.token_count for c in p.candidates if not c.error] for s in seeds for p in s]
-    if any(count is None for row in counts for count in row):
-        return None
-    return np.array(ns) * np.mean([np.mean(row) if row else 0.0 for row in counts])
+    means = []
+    for pool in (pool for pools in seeds for pool in pools):
+        counts = [0 if c.error else c.token_count for c in pool.candidates]
+        known = [count for count in counts if count is not None]
+        if len(known) < len(counts):
+            return None
+        means.append(fmean(known))
+    total: Array = fmean(means) * np.array(ns, dtype=np.float64)
+    return total
 
 
 def _seconds(
@@ -322,11 +325,11 @@ def _seconds(
     pools = [pool for pools in seeds for pool in pools]
     if any(stage not in p.seconds for p in pools for stage in ("sample", *filter(None, [score]))):
         return None
-    each = np.mean([p.seconds["sample"] / len(p.candidates) for p in pools])
-    total: Array = np.array(ns) * each
+    each = fmean(p.seconds["sample"] / len(p.candidates) for p in pools)
+    total: Array = each * np.array(ns, dtype=np.float64)
     if score is not None:
-        whole = np.mean(
-            [sum(c.scores[score].usage.computed_tokens for c in p.candidates) for p in pools]
+        whole = fmean(
+            sum(c.scores[score].usage.computed_tokens for c in p.candidates) for p in pools
         )
-        total = total + np.mean([p.seconds[score] for p in pools]) * scored / max(whole, 1.0)
+        total = total + fmean(p.seconds[score] for p in pools) * scored / max(whole, 1.0)
     return total

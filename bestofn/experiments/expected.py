@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
@@ -14,6 +14,7 @@ from bestofn.types import Candidate, Pool
 
 Array = NDArray[np.float64]
 Answer = Callable[[str], str]
+ValueOf = Callable[[Pool], list[float]]
 
 RANDOM, ORACLE, MAJORITY, WEIGHTED = "random", "oracle", "majority", "weighted:"
 FROM_GOLD = (RANDOM, ORACLE)
@@ -46,7 +47,7 @@ class Expected:
 def expect(
     pools: Sequence[Pool],
     proxy: str,
-    gold: str,
+    gold: str | ValueOf,
     ns: Sequence[int],
     answer: Answer = str.strip,
     seed: int = 0,
@@ -56,7 +57,7 @@ def expect(
     Args:
         pools: Each of at least max(ns) candidates, whose gold values are all known.
         proxy: A score's name, or "random", "oracle", "majority", "weighted:SCORE".
-        gold: The name of the gold score.
+        gold: The name of the gold score, or a function that gives a pool's values instead.
         ns: Sizes N.
         answer: What votes compare.
         seed: Of votes that have to be simulated.
@@ -73,26 +74,33 @@ def expect(
         for block in by_size.values()
     ]
     order = np.argsort(places)
-    columns = {
-        field.name: _joined([getattr(part, field.name) for part in parts], order)
-        for field in fields(Expected)
-        if field.name != "monte_carlo_error"
-    }
+
+    def joined(field: str) -> Array:
+        whole: Array = np.concatenate([getattr(part, field) for part in parts])[order]
+        return whole
+
     # Blocks are simulated apart: the errors of their sums add in squares.
     shares = np.array([len(block) for block in by_size.values()])[:, None] / len(pools)
     errors = np.array([part.monte_carlo_error for part in parts])
-    return Expected(**columns, monte_carlo_error=np.sqrt(((shares * errors) ** 2).sum(axis=0)))
-
-
-def _joined(parts: list[Array | None], order: NDArray[np.intp]) -> Array | None:
-    known = [part for part in parts if part is not None]
-    return np.concatenate(known)[order] if known else None
+    return Expected(
+        joined("gold"),
+        None if parts[0].proxy is None else joined("proxy"),
+        joined("failures"),
+        joined("ties"),
+        joined("scored_tokens"),
+        np.sqrt(((shares * errors) ** 2).sum(axis=0)),
+    )
 
 
 def _expect_block(
-    pools: Sequence[Pool], proxy: str, gold: str, ns: Sequence[int], answer: Answer, seed: int
+    pools: Sequence[Pool],
+    proxy: str,
+    gold: str | ValueOf,
+    ns: Sequence[int],
+    answer: Answer,
+    seed: int,
 ) -> Expected:
-    truth = score_matrix(pools, gold)
+    truth = score_matrix(pools, gold) if isinstance(gold, str) else np.array([*map(gold, pools)])
     none = np.zeros((len(pools), len(ns)))
     exact = np.zeros(len(ns))
     if proxy == RANDOM:
