@@ -12,7 +12,7 @@ PACKAGE = Path(bestofn.__file__).parent
 FLOORS = [
     {"types", "errors", "thinking", "tiny"},
     {"prompts", "loop"},
-    {"pool", "estimators", "engines"},
+    {"pool", "estimators", "engines", "verifiers"},
     {"rewards", "generators"},
     {"sampler"},
     {"experiments", "doctor"},

@@ -1,0 +1,58 @@
+"""The gold verdict as a reward: what every proxy is measured against."""
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from math import isfinite
+from typing import SupportsFloat
+
+from bestofn.errors import ConfigError
+from bestofn.rewards.weighted import Composable
+from bestofn.types import Candidate, Prompt, Score
+from bestofn.verifiers import Verifier
+
+
+class Gold(Composable):
+    """A verifier's verdict on each response.
+
+    No response at all is a wrong one: 0. A verifier that fails is a NaN score with a reason; one
+    that finds the prompt's columns unusable ends the run. Verdicts are given one at a time, in a
+    thread of their own: checkers are slow and seldom made for threads.
+
+    Args:
+        verifier: See `load_verifier`.
+        name: Names the scores.
+    """
+
+    pointwise = True
+
+    def __init__(self, verifier: Verifier, name: str = "gold") -> None:
+        self.verifier = verifier
+        self.name = name
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="bestofn-gold")
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        """The verdicts.
+
+        Raises:
+            ConfigError: the verifier cannot use the prompt or its columns.
+        """
+        running = asyncio.get_running_loop()
+        return [
+            Score(0.0)
+            if candidate.finish_reason == "error"
+            else await running.run_in_executor(self._worker, self._judge, prompt, candidate.text)
+            for candidate in candidates
+        ]
+
+    def _judge(self, prompt: Prompt, response: str) -> Score:
+        try:
+            verdict = self.verifier(prompt, response)
+            # Whatever a verifier of one's own returns; text is none even where it reads "1".
+            if isinstance(verdict, SupportsFloat) and isfinite(value := float(verdict)):
+                return Score(value)
+        except ConfigError:
+            raise
+        except Exception as error:
+            return Score(reason=f"verifier: {type(error).__name__}: {error}")
+        return Score(reason=f"verifier: {verdict!r} is no finite number")

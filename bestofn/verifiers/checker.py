@@ -1,0 +1,139 @@
+"""Checks in a process of their own, which the operating system ends if one takes too long."""
+
+import json
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import import_module
+from threading import Lock
+from types import ModuleType
+from typing import Any, TextIO
+from weakref import finalize
+
+from bestofn.errors import BestOfNError, ConfigError
+
+# The child gets the parent's import path, so that both mean the same modules.
+MAIN = "import sys; sys.path[:] = sys.argv[3:]; import bestofn.verifiers.checker as c; c.main()"
+MEMORY = 4 << 30  # bytes of address space that the other process may have
+
+
+class CheckError(BestOfNError, RuntimeError):
+    """A response could not be checked, so that it is neither right nor wrong."""
+
+
+class Checker:
+    """Functions of a module, called in another process, one call at a time and from any thread.
+
+    A response can make a checker compute for ever, in code that neither a thread nor a Python
+    signal handler interrupts. A call that exceeds its limit ends the process; the next call
+    starts another.
+
+    Args:
+        module: Has the functions; their arguments and results are what JSON can hold.
+        seconds: Processor time that one call may take, so that a busy machine changes no verdict.
+    """
+
+    def __init__(self, module: str, seconds: float) -> None:
+        self.module = module
+        self.seconds = seconds
+        self._lock = Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def __call__(self, function: str, *arguments: Any) -> Any:
+        """What the function returns.
+
+        Raises:
+            ConfigError: the function raised one.
+            CheckError: it raised anything else, took too long, or its process died.
+        """
+        with self._lock:
+            try:
+                process = self._process = self._process or self._start()
+                return self._ask(process, [function, *arguments])
+            except (ConfigError, CheckError):
+                raise
+            except BaseException:
+                # An answer that is still to come would be taken for that of the next call.
+                self._stop()
+                raise
+
+    def _start(self) -> subprocess.Popen[str]:
+        command = [sys.executable, "-P", "-c", MAIN, self.module, str(self.seconds), *sys.path]
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        finalize(self, _end, process)
+        return process
+
+    def _ask(self, process: subprocess.Popen[str], request: list[Any]) -> Any:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        line = process.stdout.readline()
+        if not line:
+            self._stop()
+            if process.returncode == -signal.SIGPROF:
+                raise CheckError(f"no verdict within {self.seconds:g} s of processor time")
+            raise CheckError(f"the checker's process ended with code {process.returncode}")
+        kind, value = json.loads(line)
+        if kind != "result":
+            raise {"config": ConfigError, "error": CheckError}[kind](value)
+        return value
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is not None:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    # A process that died may have left something unread in the pipe to it.
+    with suppress(BrokenPipeError):
+        if process.stdin is not None:
+            process.stdin.close()
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(timeout=0.2)
+    process.kill()
+    process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def main() -> None:
+    """The other process: answers the lines on its standard input until that is closed."""
+    # Ctrl-C is the parent's to handle.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    # The channel is this module's alone; what a checker prints goes nowhere.
+    replies, sys.stdout = sys.stdout, sys.stderr
+    serve(sys.argv[1], float(sys.argv[2]), sys.stdin, replies)
+
+
+def serve(module: str, seconds: float, requests: TextIO, replies: TextIO) -> None:
+    """Answers each line of `requests` with one line, each within the time limit."""
+    checks = import_module(module)
+    for line in requests:
+        # Python does not handle this signal, so the system ends the process wherever it is.
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        reply = _reply(checks, *json.loads(line))
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _reply(checks: ModuleType, function: str, *arguments: Any) -> tuple[str, Any]:
+    try:
+        return "result", getattr(checks, function)(*arguments)
+    except ConfigError as error:
+        return "config", str(error)
+    except CheckError as error:
+        return "error", str(error)
+    except Exception as error:
+        return "error", f"{type(error).__name__}: {error}"
