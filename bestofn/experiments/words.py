@@ -137,10 +137,13 @@ def _enough(name: str, cuts: CutCurves, lengths: LengthAnalysis, n: int) -> str:
     at = lengths.limits.index(cuts.enough) if cuts.enough else len(lengths.limits) - 1
     gap = signed(_at(cuts.difference, at))
     if cuts.enough is None:
-        choice = "is not shown to choose as well from the first {} tokens as from"
+        verdict = f"is not shown to choose as well from the first {largest} tokens as"
         if _sign(_at(cuts.difference, at)) < 0:
-            choice = "chooses worse from the first {} tokens than from"
-        return f"{name} {choice.format(largest)} the whole response at N={n}: {gap}, where up to {cuts.margin:g} less counts as the same."
+            verdict = f"chooses worse from the first {largest} tokens than"
+        return (
+            f"{name} {verdict} from the whole response at N={n}: {gap}, where up to "
+            f"{cuts.margin:g} less counts as the same."
+        )
     return (
         f"From {cuts.enough} tokens on, {name} chooses as well as from the whole response at N={n} "
         f"(within {cuts.margin:g}): {gap}."
