@@ -18,7 +18,8 @@ class Votes:
 
     Attributes:
         values: `[prompts, sizes]`, the expected value of the chosen candidate.
-        ties: `[prompts, sizes]`, the probability that several answers share the most votes.
+        ties: `[prompts, sizes]`, the probability that several answers share the most votes; where
+            the values are estimated, so is this.
         error: `[sizes]`, the Monte Carlo standard error of the mean of `values` over prompts; 0
             where the values are exact. It says nothing of the scatter between prompts.
     """
