@@ -5,8 +5,9 @@ Each field's text below it is what `--help` shows.
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -15,6 +16,19 @@ from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.errors import ConfigError
 
 S = TypeVar("S", bound="Section")
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """How a field is called on the command line, if not by its own name.
+
+    Attributes:
+        names: The option's names.
+        whole: Whether each value of a list is taken as it is; else commas separate values.
+    """
+
+    names: tuple[str, ...]
+    whole: bool = False
 
 
 class Section(BaseModel):
@@ -28,9 +42,9 @@ class EngineConfig(Section):
 
     engine: str = "tiny"
     """'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'."""
-    engine_args: dict[str, Any] = Field(default={})
+    engine_args: Annotated[dict[str, Any], Flag(("--engine-arg",))] = Field(default={})
     """Arguments of the engine by name, such as max_model_len=4096."""
-    engine_options: dict[str, Any] = Field(default={})
+    engine_options: Annotated[dict[str, Any], Flag(("--engine-option",))] = Field(default={})
     """Options of a view on the engine: chat_template_kwargs, lora, guided."""
 
     def model(self) -> "EngineConfig":
@@ -67,7 +81,7 @@ class DrawConfig(EngineConfig):
     """Of tokens that occurred; 1 does nothing."""
     max_tokens: int = 512
     """Of a candidate."""
-    stop: list[str] = Field(default=[])
+    stop: Annotated[list[str], Flag(("--stop",), whole=True)] = Field(default=[])
     """End before any of these strings."""
     sampling_extra: dict[str, Any] = Field(default={})
     """Further sampling options, passed to the engine by name."""
@@ -106,7 +120,7 @@ class SampleConfig(DrawConfig):
     """Take only the first so many prompts."""
     shuffle: int | None = None
     """Shuffle the prompts with this seed before the limit."""
-    m: int = 16
+    m: Annotated[int, Flag(("-m",))] = 16
     """Candidates to draw for each prompt; take it well above the largest N of interest."""
     keep_tokens: bool = False
     """Keep token ids and log-probabilities; the length ablation needs them."""
@@ -138,14 +152,16 @@ class RewardConfig(Section):
 class ScoreConfig(Section):
     """Scores for the candidates of a pool."""
 
-    rewards: list[RewardConfig] = Field(default=[])
+    rewards: Annotated[list[RewardConfig], Flag(("--reward",))] = Field(default=[])
     """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
     'tiny' or 'package.module:function'."""
     reward_engine: str | None = None
     """The model that scores, if it is not the one that draws."""
-    reward_engine_args: dict[str, Any] = Field(default={})
+    reward_engine_args: Annotated[dict[str, Any], Flag(("--reward-engine-arg",))] = Field(
+        default={}
+    )
     """Arguments of that engine."""
     limits: list[int] = Field(default=[])
     """Score also the first so many tokens of each candidate, for the length ablation."""
@@ -170,12 +186,12 @@ class ScoreConfig(Section):
 class CurveConfig(Section):
     """Curves from a scored pool."""
 
-    proxies: list[str] = Field(default=[])
+    proxies: Annotated[list[str], Flag(("--proxy",))] = Field(default=[])
     """What selects: names of scores, or random, oracle, longest, shortest, mean-logprob, majority,
     weighted:SCORE; by default all scores of the pool and the baselines."""
     gold: str = "gold"
     """The score that says how good a candidate is."""
-    ns: list[int] = Field(default=[])
+    ns: Annotated[list[int], Flag(("--ns", "-n"))] = Field(default=[])
     """Sizes N, by default powers of two up to the pool's size."""
     answer: str | None = None
     """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
@@ -188,6 +204,8 @@ class CurveConfig(Section):
     margin: float = Field(default=0.02, ge=0)
     """A choice from the first tokens is as good as one from the whole response if it loses less
     gold than this."""
+    bad_rows: Literal["fail", "skip"] = "fail"
+    """Whether a row that cannot be used ends the run, or is left out and named."""
     iid: bool = True
     """The candidates are independent draws from one model; if not, there is no KL bound."""
 

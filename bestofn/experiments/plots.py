@@ -94,6 +94,15 @@ def _log2(axes: "Axes", values: Sequence[int]) -> None:
     axes.minorticks_off()
 
 
+def _log10(axes: "Axes") -> None:
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(ScalarFormatter())
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
 # --- scaling --------------------------------------------------------------------------------------
 
 
@@ -108,11 +117,11 @@ def _scaling(result: Mapping[str, Any]) -> "Figure":
             _line(cost, tokens, curve["gold"], name, colours[name])
     _log2(gold, result["ns"])
     _log2(proxy, result["ns"])
-    cost.set_xscale("log")
+    _log10(cost)
     gold.set(
         xlabel="N", ylabel=result["gold"], title=f"{result['gold']}, {result['level']:.0%} bands"
     )
-    proxy.set(xlabel="N", ylabel="standard deviations", title="the proxy itself, from its N=1")
+    proxy.set(xlabel="N", ylabel="widths of its interval at N=1", title="the proxy itself")
     cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
     handles, labels = gold.get_legend_handles_labels()
     figure.legend(
@@ -142,36 +151,45 @@ def _proxy_line(
 
 
 def _lengths(result: Mapping[str, Any]) -> "Figure":
-    lengths = result["lengths"]
-    rewards = lengths["rewards"]
-    figure, axes = _figure(
-        1 + bool(rewards), 2 if len(rewards) < 3 else len(rewards), result["title"]
-    )
+    lengths, rewards = result["lengths"], result["lengths"]["rewards"]
+    columns = max(3, 1 + len(rewards)) if rewards else 2
+    figure, axes = _figure(1 + bool(rewards), columns, result["title"])
     colours = _colours([*result["proxies"]])
-    columns = len(axes) // (1 + bool(rewards))
     _bins(axes[0], lengths, colours, "gain", "gold over a random candidate")
     _bins(axes[1], lengths, colours, "concordance", "pairs in the right order")
-    for spare in axes[2:columns]:
+    used = 2
+    if any(cuts["cut"] for cuts in rewards.values()):
+        _by_limit(axes[2], result, "cut", colours)
+        axes[2].set_title("the cut candidate itself")
+        used = 3
+    for spare in axes[used:columns]:
         spare.set_axis_off()
     if rewards:
-        lines, *maps = axes[columns:]
-        for name, cuts in rewards.items():
-            last = {key: [row[-1] for row in cuts["full"][key]] for key in ("mean", "low", "high")}
-            _line(lines, lengths["limits"], last, name, colours.get(name, COLOURS[0]))
-            level = cuts["whole"]["mean"][-1]
-            lines.axhline(level, color=colours.get(name, COLOURS[0]), linestyle=":", linewidth=1)
-        _log2(lines, lengths["limits"])
-        lines.set(
-            xlabel="first tokens that the reward sees",
-            ylabel=result["gold"],
-            title=f"full candidate chosen by its first tokens, N={result['ns'][-1]}",
-        )
-        lines.legend(frameon=False)
-        for spare in maps[len(rewards) :]:
-            spare.set_axis_off()
-        for axis, (name, cuts) in zip(maps, rewards.items(), strict=False):
+        _by_limit(axes[columns], result, "full", colours)
+        axes[columns].set_title(f"full candidate chosen by its first tokens, N={result['ns'][-1]}")
+        heats = axes[columns + 1 :]
+        for axis, (name, cuts) in zip(heats, rewards.items(), strict=False):
             _heat(axis, name, cuts, lengths["limits"], result["ns"])
+        for spare in heats[len(rewards) :]:
+            spare.set_axis_off()
     return figure
+
+
+def _by_limit(
+    axes: "Axes", result: Mapping[str, Any], which: str, colours: Mapping[str, str]
+) -> None:
+    """Gold at the largest N against L; dotted, what whole responses give."""
+    limits = result["lengths"]["limits"]
+    for name, cuts in result["lengths"]["rewards"].items():
+        if cuts[which] is None:
+            continue
+        last = {key: [row[-1] for row in cuts[which][key]] for key in ("mean", "low", "high")}
+        colour = colours.get(name, COLOURS[0])
+        _line(axes, limits, last, name, colour)
+        axes.axhline(cuts["whole"]["mean"][-1], color=colour, linestyle=":", linewidth=1)
+    _log2(axes, limits)
+    axes.set(xlabel="first tokens that the reward sees", ylabel=result["gold"])
+    axes.legend(frameon=False)
 
 
 def _bins(

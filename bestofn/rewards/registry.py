@@ -24,6 +24,11 @@ _REWARDS = {
 }
 
 
+def is_known(reward: str) -> bool:
+    """Whether there is a reward of that name."""
+    return reward in _REWARDS
+
+
 def needs_engine(reward: str) -> bool:
     """Whether a model scores.
 

@@ -1,148 +1,55 @@
-"""The command line: parse, call, print."""
+"""Commands for a first look: ask, demo, doctor."""
 
 import json
-import signal
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import isnan
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-import bestofn
-from bestofn.errors import BestOfNError, ConfigError
+from bestofn.cli.app import Debug, Json, app, console, load, notes, one_sentence, with_bar
+from bestofn.cli.options import options
+from bestofn.config import DrawConfig, EngineConfig, ScoreConfig, checked
+from bestofn.errors import ConfigError
 from bestofn.types import Candidate, Score, Selection
 
-if TYPE_CHECKING:
-    from bestofn.engines.base import Engine
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Best-of-N sampling: draw N candidates, score each, return the best.",
-)
-# Only results go to stdout, so that --json can be piped.
-console = Console()
-notes = Console(stderr=True)
-
 RewardName = Literal["flip", "flip-likelihood"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-EngineSpec = Annotated[
-    str, typer.Option(help="'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'.")
-]
-EngineArgs = Annotated[
-    list[str] | None,
-    typer.Option("--engine-arg", help="NAME=VALUE for the engine, such as max_model_len=4096."),
-]
-
-
-@contextmanager
-def _one_sentence(debug: bool) -> Iterator[None]:
-    """Turns the package's errors into one sentence and exit code 2, an interrupt into 130."""
-    try:
-        yield
-    except BestOfNError as error:
-        if debug:
-            raise
-        notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        notes.print("interrupted")
-        raise typer.Exit(130) from None
-
-
-def _version(wanted: bool) -> None:
-    if wanted:
-        print(f"bestofn {bestofn.__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def main(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
 
 
 @app.command()
+@options(
+    DrawConfig, ScoreConfig, only=[*DrawConfig.model_fields, "reward_engine", "reward_engine_args"]
+)
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to answer.")],
-    engine: EngineSpec = "tiny",
-    engine_arg: EngineArgs = None,
-    reward_engine: Annotated[
-        str | None, typer.Option(help="What scores, if not the engine that draws.")
-    ] = None,
-    reward_engine_arg: Annotated[
-        list[str] | None, typer.Option("--reward-engine-arg", help="NAME=VALUE for that one.")
-    ] = None,
     n: Annotated[int, typer.Option("-n", help="Candidates to draw.")] = 8,
     reward: Annotated[RewardName, typer.Option(help="What scores them.")] = "flip",
-    system: Annotated[str | None, typer.Option(help="A system prompt.")] = None,
-    temperature: Annotated[float, typer.Option(help="Of the candidates.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus sampling.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(help="Of a candidate.")] = 512,
-    seed: Annotated[int | None, typer.Option(help="Makes the run reproducible.")] = None,
     as_json: Json = False,
-    debug: Debug = False,
+    **given: Any,
 ) -> None:
     """Draw N candidates for a prompt, score them, show them by rank and the best one."""
     from bestofn import pool
-    from bestofn.engines.base import SamplingParams
     from bestofn.prompts import as_prompt
-    from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
+    from bestofn.rewards.registry import load_reward
     from bestofn.sampler import BestOfN
 
-    with _one_sentence(debug):
-        turns = [{"role": "system", "content": system}] if system is not None else []
-        question = as_prompt([*turns, {"role": "user", "content": prompt}])
-        sampling = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-        _check_n(n)
-        loaded = _load(engine, engine_arg)
-        judge = _load(reward_engine, reward_engine_arg) if reward_engine else loaded
-        scorer = (FLIPReward if reward == "flip" else FLIPLikelihood)(judge)
-        sampler = BestOfN(loaded, scorer, n=n, sampling=sampling, seed=seed)
-        (selection,) = sampler.select_many([question], progress=notes.is_terminal)
-        if as_json:
-            print(pool.dumps(selection))
-        else:
-            _show_selection(selection, prompt)
-
-
-def _load(spec: str, arguments: list[str] | None = None) -> "Engine":
-    """The engine; large models say how far they are, the embedded one loads too fast for that."""
-    from transformers.utils import logging
-
-    from bestofn.engines.base import load_engine
-
-    options = dict(_named(argument) for argument in arguments or [])
-    if spec == "tiny":
-        logging.disable_progress_bar()
-    if spec.startswith("vllm:") and notes.is_terminal:
-        notes.print("starting vLLM, which takes half a minute or more", style="dim")
-    return load_engine(spec, **options)
-
-
-def _named(argument: str) -> tuple[str, Any]:
-    """NAME=VALUE, the value as YAML reads it: a number, true or false, a list, or text."""
-    import yaml
-
-    name, equals, value = argument.partition("=")
-    if not equals or not name.isidentifier():
-        raise ConfigError(f"an engine argument is NAME=VALUE, not {argument!r}")
-    try:
-        return name, yaml.safe_load(value)
-    except yaml.YAMLError:
-        return name, value
+    scorer = given.pop("reward_engine", None)
+    scorer_args = given.pop("reward_engine_args", {})
+    config = checked(DrawConfig, given, "the options")
+    turns = [] if config.system is None else [{"role": "system", "content": config.system}]
+    question = as_prompt([*turns, {"role": "user", "content": prompt}])
+    sampling = config.sampling()
+    _check_n(n)
+    engine = load(config)
+    judge = load(EngineConfig(engine=scorer, engine_args=scorer_args)) if scorer else engine
+    scoring = load_reward(reward, engine=judge)
+    sampler = BestOfN(engine, scoring, n=n, sampling=sampling, seed=config.seed)
+    (selection,) = sampler.select_many([question], progress=notes.is_terminal)
+    if as_json:
+        print(pool.dumps(selection))
+    else:
+        _show_selection(selection, prompt)
 
 
 def _check_n(n: int) -> None:
@@ -163,15 +70,15 @@ def demo(
     from bestofn.experiments.selectors import default_selectors, draw_pools, selector_curves
     from bestofn.tiny import heldout_tasks
 
-    with _one_sentence(debug):
+    with one_sentence(debug):
         _check_n(n)
         if prompts < 1:
             raise ConfigError(f"prompts must be at least 1, not {prompts}")
-        engine = _load("tiny")
+        engine = load(EngineConfig())
         selectors = default_selectors(engine)
         names = [selector.name for selector in selectors]
         pools = draw_pools(engine, heldout_tasks(prompts), n, seed, selectors)
-        drawn = list(_with_bar(pools, prompts))
+        drawn = list(with_bar(pools, prompts))
         curves = selector_curves(drawn, names, [n])
         if as_json:
             print(json.dumps(_demo_json(curves, prompts, n, seed)))
@@ -190,12 +97,6 @@ def _demo_json(curves: list[Any], prompts: int, n: int, seed: int) -> dict[str, 
         "tie_rate": {c.name: float(c.ties[0]) for c in curves},
         "failed_scores": {c.name: c.failed_scores for c in curves},
     }
-
-
-def _with_bar(items: Iterator[Any], total: int) -> Iterator[Any]:
-    from tqdm import tqdm
-
-    return iter(tqdm(items, total=total, unit="prompt", disable=not notes.is_terminal))
 
 
 @app.command()
@@ -305,10 +206,3 @@ def _show_curves(curves: list[Any], prompts: int, n: int) -> None:
             f"{curve.failed_scores:.1%}",
         )
     console.print(table)
-
-
-def run() -> None:
-    """The console script."""
-    # A scheduler's request to end is an exit like any other: engines' processes end with it.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    sys.exit(app())

@@ -1,0 +1,16 @@
+"""The command line: parse, call, print."""
+
+import signal
+import sys
+
+from bestofn.cli import ask, experiments
+from bestofn.cli.app import app
+
+__all__ = ["app", "ask", "experiments", "run"]
+
+
+def run() -> None:
+    """The console script."""
+    # A scheduler's request to end is an exit like any other: engines' processes end with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    sys.exit(app())

@@ -1,0 +1,117 @@
+"""What all commands share: the application, its consoles, errors as sentences, progress."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import isnan
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+import bestofn
+from bestofn.errors import BestOfNError
+
+if TYPE_CHECKING:
+    from bestofn.config import EngineConfig
+    from bestofn.engines.base import Engine
+    from bestofn.types import Pool
+
+T = TypeVar("T")
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Best-of-N sampling: draw N candidates, score each, return the best.",
+)
+# Only results go to stdout, so that --json can be piped.
+console = Console()
+notes = Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@contextmanager
+def one_sentence(debug: bool) -> Iterator[None]:
+    """Turns the package's errors into one sentence and exit code 2, an interrupt into 130."""
+    try:
+        yield
+    except BestOfNError as error:
+        if debug:
+            raise
+        notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        notes.print("interrupted")
+        raise typer.Exit(130) from None
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"bestofn {bestofn.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def load(config: "EngineConfig") -> "Engine":
+    """The engine; large models say how far they are, the embedded one loads too fast for that."""
+    announce(config)
+    return config.load()
+
+
+def announce(config: "EngineConfig") -> None:
+    """Says what takes long."""
+    from transformers.utils import logging
+
+    if config.engine == "tiny":
+        logging.disable_progress_bar()
+    if config.engine.startswith("vllm:") and notes.is_terminal:
+        notes.print("starting vLLM, which takes half a minute or more", style="dim")
+
+
+def with_bar(items: Iterator[T], total: int | None, what: str = "") -> Iterator[T]:
+    """Passes prompts on under a bar, if there is a terminal to show one."""
+    from tqdm import tqdm
+
+    bar = tqdm(items, total=total, desc=what, unit="prompt", disable=not notes.is_terminal)
+    return iter(bar)
+
+
+def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Iterator[Pool]":
+    """Shows how far a pool file is: candidates a second, failures, what came from the cache.
+
+    Without a terminal it says so in a line at the end.
+    """
+    from tqdm import tqdm
+
+    names = what.removeprefix("scoring ").split(", ") if what.startswith("scoring") else []
+    drawn = failed = asked = cached = 0
+    with tqdm(
+        total=total, desc=what, unit="prompt", dynamic_ncols=True, disable=not notes.is_terminal
+    ) as bar:
+        for pool in pools:
+            drawn += len(pool.candidates)
+            for candidate in pool.candidates:
+                scores = [candidate.scores[name] for name in names if name in candidate.scores]
+                failed += any(isnan(s.value) for s in scores) or bool(candidate.error)
+                for usage in [s.usage for s in scores] or [candidate.usage]:
+                    asked += usage.prompt_tokens
+                    cached += usage.cached_tokens
+            rate = drawn / max(bar.format_dict["elapsed"], 1e-9)
+            state = f"{rate:.0f} candidates/s, {failed / max(drawn, 1):.1%} failed"
+            bar.set_postfix_str(f"{state}, {cached / max(asked, 1):.0%} cached")
+            bar.update()
+            yield pool
+    if not notes.is_terminal and drawn:
+        notes.print(f"{what}: {drawn} candidates, {failed / drawn:.1%} failed")

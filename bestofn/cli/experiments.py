@@ -1,0 +1,178 @@
+"""Commands that make scaling curves: sample, score, curve, report, run."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
+from bestofn.cli.options import options
+from bestofn.config import (
+    CurveConfig,
+    EngineConfig,
+    ReportConfig,
+    SampleConfig,
+    ScoreConfig,
+    checked,
+    load_recipe,
+)
+
+PoolFile = Annotated[Path, typer.Argument(help="A pool file, as `bestofn sample` writes it.")]
+Folder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")]
+
+
+@app.command()
+@options(SampleConfig, without=["prompts"])
+def sample(
+    prompts: Annotated[
+        str, typer.Argument(help=str(SampleConfig.model_fields["prompts"].description))
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The pool file to write.")],
+    **given: Any,
+) -> None:
+    """Draw M candidates for each of many prompts into a pool file; a rerun goes on."""
+    from bestofn.experiments.files import Engines, sample_file
+
+    config = checked(SampleConfig, given | {"prompts": prompts}, "the options")
+    announce(config)
+    with Engines() as engines:
+        repeated = sample_file(config, output, engines, pool_progress)
+    if repeated:
+        notes.print(f"{repeated} prompts stand in {prompts} more than once; each was drawn once")
+
+
+@app.command()
+@options(EngineConfig, ScoreConfig)
+def score(
+    pool: PoolFile,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="By default the pool file itself.")
+    ] = None,
+    **given: Any,
+) -> None:
+    """Add scores to the candidates of a pool file; a rerun goes on, scores that are there stay.
+
+    Without --engine the model scores that drew the pool.
+    """
+    from bestofn.experiments.files import Engines, score_file
+
+    drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, "the options")
+    with Engines() as engines:
+        score_file(pool, config, drawn_by, output or pool, engines, pool_progress)
+
+
+@app.command()
+@options(CurveConfig, EngineConfig, ScoreConfig, ReportConfig, without=["embed", "again"])
+def curve(
+    pools: Annotated[
+        list[Path], typer.Argument(help="Scored pool files of the same prompts, one a seed.")
+    ],
+    output: Folder,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Estimate how gold grows with N under each proxy: tables, JSON, CSV and pictures.
+
+    With --limits what is missing of the length ablation is scored first.
+    """
+    from bestofn.experiments.files import Engines
+    from bestofn.experiments.run import make_curve, score_cuts
+
+    scoring = _part(ScoreConfig, given)
+    config, report = _part(CurveConfig, given), _part(ReportConfig, given)
+    if scoring.limits:
+        with Engines() as engines:
+            for path in pools:
+                drawn_by = _drawn_by(path, given)
+                score_cuts(path, scoring, config, drawn_by, engines, pool_progress)
+    result = make_curve(pools, config, output, title=report.title)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result, output)
+
+
+@app.command()
+@options(ReportConfig)
+def report(
+    folder: Annotated[Path, typer.Argument(help="A folder that `bestofn curve` wrote.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The page to write.")],
+    **given: Any,
+) -> None:
+    """Write one self-contained HTML page about a curve and its prompts."""
+    from bestofn.experiments.run import make_report
+
+    make_report(folder, output, checked(ReportConfig, given, "the options"))
+    notes.print(f"wrote {output}")
+
+
+@app.command()
+@options(SampleConfig, ScoreConfig, CurveConfig, ReportConfig)
+def run(
+    recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Another folder than the recipe's.")
+    ] = None,
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Run a recipe from prompts to page; options replace what it says, a rerun goes on."""
+    from bestofn.experiments.files import Engines
+    from bestofn.experiments.run import run_recipe
+
+    loaded = load_recipe(recipe, given | ({"output": output} if output else {}))
+    announce(loaded.sample)
+    with Engines() as engines:
+        result = run_recipe(loaded, engines, pool_progress)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result, Path(loaded.output))
+
+
+def _part(kind: Any, given: dict[str, Any]) -> Any:
+    """One section of options that several sections share a command for."""
+    fields = {name: value for name, value in given.items() if name in kind.model_fields}
+    return checked(kind, fields, "the options")
+
+
+def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig:
+    """The model that drew a pool: the one that is named, else what the pool's manifest says."""
+    from bestofn.journal import manifest
+
+    names = EngineConfig.model_fields
+    named = {name: given.pop(name) for name in names if name in given}
+    if "engine" not in named:
+        try:
+            settings = json.loads(manifest(pool).read_text("utf-8"))
+        except (OSError, ValueError):
+            settings = {}
+        named = {name: settings[name] for name in names if name in settings} | named
+    config = checked(EngineConfig, named, "the options")
+    announce(config)
+    return config
+
+
+def _show(result: dict[str, Any], folder: Path) -> None:
+    table = Table(title=f"{result['gold']} by N, {result['prompts']} prompts", title_justify="left")
+    table.add_column("proxy", no_wrap=True)
+    for n in result["ns"]:
+        table.add_column(f"N={n}", justify="right", no_wrap=True)
+    for heading in (f"{result['level']:.0%} at N={result['ns'][-1]}", "ties", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for name, proxy in result["proxies"].items():
+        gold = proxy["gold"]
+        table.add_row(
+            Text(name),
+            *(f"{mean:.3f}" for mean in gold["mean"]),
+            f"[{gold['low'][-1]:.3f}, {gold['high'][-1]:.3f}]",
+            f"{proxy['ties'][-1]:.0%}",
+            f"{proxy['failed_scores']:.1%}",
+        )
+    console.print(table)
+    for sentence in result["summary"]:
+        console.print(Text(f"- {sentence}"))
+    notes.print(f"wrote {folder}")
