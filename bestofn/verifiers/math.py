@@ -11,10 +11,10 @@ from bestofn.verifiers.checker import Checker, CheckError
 class Math(Verifier):
     """Whether the response's final answer equals the column's, as mathematics and not as text.
 
-    The final answer is the last `\\boxed{...}`, as a set with those that a comma, "and" or "or"
-    joins to it; else what follows "answer"; else the last formula or number. The package
-    math-verify finds and compares it. A response without any is wrong, and so is one whose answer
-    stands before its last 20,000 characters.
+    The final answer is the last `\\boxed{...}`, else what follows "answer", else the last formula
+    or number; the package math-verify finds and compares it. Boxes with a comma, "and" or "or"
+    between them in less than 70 characters, or with less than 10 of any, are one set. A response
+    without an answer in its last 20,000 characters is wrong.
 
     Args:
         column: Holds the reference answer: LaTeX with or without `$`, a number, a text, or a

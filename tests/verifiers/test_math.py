@@ -66,7 +66,7 @@ EQUAL = [
     (r"We get \boxed{9}.", "9"),
     ("5 boxes of 240 each\n#### 1,200", r"\boxed{1200}"),
     ("-5", "The answer is -5."),
-    ("7", "\\boxed{8}\n\nWait.\n\n\\boxed{7} of 10"),
+    ("7", "So \\boxed{8}.\n\nWait! That is wrong. It is \\boxed{7} of 10."),
     (r"\{7,8\}", r"\boxed{8} or \boxed{7}"),
 ]
 DIFFERENT = [
@@ -79,7 +79,9 @@ DIFFERENT = [
     ("5", "The answer is -5."),
     ("100", r"\boxed{1,000}"),
     ("1,2", r"\boxed{1,2,3}"),
-    ("7", r"\boxed{7}, no, wait: \boxed{8}"),
+    ("7", r"So \boxed{7}. Wait! That is wrong. It is \boxed{8}."),
+    # Boxes that a comma joins are one set, whatever else stands between them.
+    ("7", r"\boxed{8}, no, wait: \boxed{7}"),
     ("3", r"\boxed{}"),
     ("3", "I do not know."),
     ("3", ""),
