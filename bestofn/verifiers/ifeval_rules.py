@@ -94,8 +94,9 @@ def _rule(kind: str, arguments: Mapping[str, Any]) -> Rule:
         raise ConfigError(f"instruction {kind!r} cannot have {dict(arguments)!r}") from error
     known = checker.get_instruction_args() or {}
     for name, value in arguments.items():
-        # What is out of its range is replaced by something drawn at random.
-        if isinstance(value, int | float) and known[name] != value:
+        # What is empty or out of its range is replaced by something drawn at random.
+        empty = value in ("", [])
+        if empty or (isinstance(value, int | float) and known[name] != value):
             raise ConfigError(f"instruction {kind!r} cannot have {name} {value!r}")
     if "letter" in arguments and known["letter"] != str(arguments["letter"]).lower():
         return _sign_rule(kind, **arguments)

@@ -12,7 +12,9 @@ class Math(Verifier):
     """Whether the response's final answer equals the column's, as mathematics and not as text.
 
     The final answer is the last `\\boxed{...}`, else what follows "answer", else the last formula
-    or number (see the package math-verify, which does the work). A response without any is wrong.
+    or number; the package math-verify finds and compares it. Boxes with a comma, "and" or "or"
+    between them in less than 70 characters, or with less than 10 of any, are one set. A response
+    without an answer in its last 20,000 characters is wrong.
 
     Args:
         column: Holds the reference answer: LaTeX with or without `$`, a number, a text, or a

@@ -1,0 +1,148 @@
+"""Specs of verifiers, columns, and verifiers of one's own."""
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bestofn.errors import ConfigError
+from bestofn.prompts import as_prompt
+from bestofn.types import Prompt
+from bestofn.verifiers import Verifier, load_verifier
+
+
+def prompt(**columns: Any) -> Prompt:
+    return as_prompt("What is it?", id="q7", columns=columns)
+
+
+@pytest.mark.parametrize(
+    ("spec", "value", "right", "wrong"),
+    [
+        ("exact:answer", " Paris\n", "\tParis ", "paris"),
+        ("exact:answer", 12, "12", "12.0"),
+        ("exact:answer", 0.5, "0.5", "0.50"),
+        ("iexact:answer", "PARIS", "Paris", "Paris."),
+        ("regex:answer", r"\bpar[ie]s\b", "It is paris.", "It is parisian."),
+        ("regex:answer", r"(?is)^a.*z$", "A\nz", "Az."),
+    ],
+)
+def test_text(spec: str, value: object, right: str, wrong: str) -> None:
+    verifier = load_verifier(spec)
+    assert verifier(prompt(answer=value), right) is True
+    assert verifier(prompt(answer=value), wrong) is False
+
+
+@given(st.text())
+def test_a_text_is_itself(text: str) -> None:
+    assert load_verifier("exact:x")(prompt(x=text), text)
+    assert load_verifier("iexact:x")(prompt(x=text), f" {text}\n")
+    assert load_verifier("regex:x")(prompt(x=re.escape(text)), f"[{text}]")
+
+
+@given(st.text(), st.text())
+def test_votes_agree_with_the_verdict(one: str, other: str) -> None:
+    for spec in ("exact:x", "iexact:x"):
+        verifier = load_verifier(spec)
+        equal = verifier.answer(one) == verifier.answer(other)
+        assert verifier(prompt(x=one), other) == equal
+
+
+@pytest.mark.parametrize(
+    ("spec", "columns", "message"),
+    [
+        ("exact:gold", {"answer": "1"}, "prompt 'q7' has no column 'gold'; it has 'answer'"),
+        ("regex:gold", {}, "prompt 'q7' has no column 'gold'; it has no columns"),
+        ("exact:gold", {"gold": ["1"]}, "'gold' of prompt 'q7' must be text or a number, not list"),
+        ("exact:gold", {"gold": True}, "must be text or a number, not bool"),
+        ("exact:gold", {"gold": None}, "must be text or a number, not NoneType"),
+        ("regex:gold", {"gold": 5}, "column 'gold' of prompt 'q7' must be text, not int"),
+        ("regex:gold", {"gold": "(a"}, "column 'gold' of prompt 'q7' is no pattern: missing"),
+    ],
+)
+def test_columns_that_are_not_usable(spec: str, columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_verifier(spec)(prompt(**columns), "a")
+
+
+def test_tiny() -> None:
+    verifier = load_verifier("tiny")
+    assert isinstance(verifier, Verifier)
+    asked = as_prompt("Add 2 and 3.")
+    assert verifier(asked, "2 + 3 = 5") is True
+    assert verifier(asked, "2 + 3 = 6") is False
+    assert verifier.answer(" 5\n") == "5"
+    with pytest.raises(ConfigError, match="the tiny world has no instruction like 'What is it"):
+        verifier(prompt(), "5")
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("exat", "did you mean 'exact:COLUMN'? known: 'exact:COLUMN', 'iexact:COLUMN', "),
+        ("nonesuch", "no verifier 'nonesuch': use 'exact:COLUMN'"),
+        ("nonesuch", "'ifeval[:loose]', 'tiny' or 'package.module:name'"),
+        ("", "no verifier ''"),
+        ("exact", "no verifier 'exact': its form is 'exact:COLUMN'"),
+        ("exact:", "no verifier 'exact:': its form is"),
+        ("math:", "no verifier 'math:': its form is 'math[:COLUMN]'"),
+        ("tiny:x", "no verifier 'tiny:x': its form is 'tiny'"),
+        ("ifeval:lose", "the verifier 'ifeval' is strict or loose, not 'lose'"),
+        ("exat:answer", "write 'exact:COLUMN'"),
+        ("no such:thing", "no verifier 'no such:thing'"),
+        ("json:nonesuch", "json:nonesuch cannot be loaded: AttributeError"),
+        ("nonesuch.module:f", "cannot be loaded: ModuleNotFoundError: No module named 'nonesuch'"),
+        ("string:digits", "string:digits is not callable but str"),
+    ],
+)
+def test_specs_that_name_nothing(spec: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_verifier(spec)
+
+
+@pytest.fixture
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    source = """
+def half(prompt, response):
+    return 0.5 if prompt.columns["x"] in response else 0
+
+class Short:
+    limit = 3
+    def __call__(self, prompt, response):
+        return len(response) < self.limit
+    def answer(self, response):
+        return str(len(response))
+
+class Needs:
+    def __init__(self, argument): pass
+"""
+    (tmp_path / "own_checks.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "own_checks", raising=False)
+    return tmp_path
+
+
+def test_own_function_and_class(own_module: Path) -> None:
+    half = load_verifier("own_checks:half")
+    assert half(prompt(x="b"), "abc") == 0.5
+    assert half.answer(" abc\n") == "abc"
+    short = load_verifier("own_checks:Short")
+    assert short(prompt(), "ab") is True
+    assert short.answer("abcd") == "4"
+    with pytest.raises(ConfigError, match="own_checks:Needs cannot be loaded: TypeError"):
+        load_verifier("own_checks:Needs")
+
+
+def test_a_kind_is_never_a_module(own_module: Path) -> None:
+    (own_module / "regex.py").write_text("def answer(prompt, response): return True")
+    assert load_verifier("regex:answer")(prompt(answer="x"), "y") is False
+
+
+def test_a_broken_module_is_a_sentence(own_module: Path) -> None:
+    (own_module / "broken_checks.py").write_text("1 / 0")
+    with pytest.raises(ConfigError, match="broken_checks:f cannot be loaded: ZeroDivisionError"):
+        load_verifier("broken_checks:f")
