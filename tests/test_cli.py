@@ -139,7 +139,7 @@ def test_version() -> None:
         (["ask", "x", "--max-tokens", "0"], "max_tokens must be at least 1"),
         (["ask", "x", "--engine", "nonesuch"], "no engine 'nonesuch'"),
         (["ask", "x", "--engine", "hf:./nowhere"], "no such folder"),
-        (["ask", "x", "--engine-arg", "rows"], "an engine argument is NAME=VALUE"),
+        (["ask", "x", "--engine-arg", "rows"], "this option takes NAME=VALUE"),
         (["ask", "x", "--engine", "openai:localhost"], "http"),
         (["ask", "x", "--engine", "openai:http://x/v1#m", "--engine-arg", "a=1"], "arguments"),
         (["ask", "x", "--engine", "openai:http://127.0.0.1:9/v1#m"], "no server answers"),

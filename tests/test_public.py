@@ -12,8 +12,8 @@ PACKAGE = Path(bestofn.__file__).parent
 FLOORS = [
     {"types", "errors", "thinking", "tiny"},
     {"prompts", "loop"},
-    {"pool", "estimators", "engines", "verifiers"},
-    {"rewards", "generators"},
+    {"pool", "estimators", "engines", "verifiers", "journal", "sources"},
+    {"rewards", "generators", "config"},
     {"sampler"},
     {"experiments", "doctor"},
     {"cli"},

@@ -1,8 +1,9 @@
 """Commands for a first look: ask, demo, doctor."""
 
 import json
+from collections.abc import Sequence
 from math import isnan
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.table import Table
@@ -12,9 +13,14 @@ from bestofn.cli.app import Debug, Json, app, console, load, notes, one_sentence
 from bestofn.cli.options import options
 from bestofn.config import DrawConfig, EngineConfig, ScoreConfig, checked
 from bestofn.errors import ConfigError
-from bestofn.types import Candidate, Score, Selection
+from bestofn.types import Pool, Score, Selection
+
+if TYPE_CHECKING:
+    from bestofn.experiments.curves import ScalingCurve
 
 RewardName = Literal["flip", "flip-likelihood"]
+DEMO_REWARDS = ("flip", "flip-likelihood", "gold")
+DEMO_PROXIES = ("random", "longest", "majority", "mean-logprob", *DEMO_REWARDS[:2], "oracle")
 
 
 @app.command()
@@ -67,33 +73,38 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Best-of-N on the model that ships with the package, and what each selector is worth."""
-    from bestofn.experiments.selectors import default_selectors, draw_pools, selector_curves
-    from bestofn.tiny import heldout_tasks
+    from bestofn.engines.base import SamplingParams
+    from bestofn.experiments.curves import ScalingCurve
+    from bestofn.experiments.pools import add, draw
+    from bestofn.generators import EngineGenerator
+    from bestofn.rewards.registry import load_reward
+    from bestofn.sources import read_prompts
 
     with one_sentence(debug):
         _check_n(n)
         if prompts < 1:
             raise ConfigError(f"prompts must be at least 1, not {prompts}")
         engine = load(EngineConfig())
-        selectors = default_selectors(engine)
-        names = [selector.name for selector in selectors]
-        pools = draw_pools(engine, heldout_tasks(prompts), n, seed, selectors)
-        drawn = list(with_bar(pools, prompts))
-        curves = selector_curves(drawn, names, [n])
+        rewards = [load_reward(name, engine=engine, verifier="tiny") for name in DEMO_REWARDS]
+        generator = EngineGenerator(engine, SamplingParams(max_tokens=400), seed, keep_tokens=False)
+        drawn = draw(read_prompts(f"tiny:{prompts}"), generator, n)
+        pools = list(with_bar(add(drawn, rewards), prompts))
+        curve = ScalingCurve(pools, proxies=DEMO_PROXIES, ns=[n])
         if as_json:
-            print(json.dumps(_demo_json(curves, prompts, n, seed)))
+            print(json.dumps(_demo_json(curve, n, seed)))
         else:
-            _show_examples(drawn[:4])
-            _show_curves(curves, prompts, n)
+            _show_examples(pools[:4])
+            _show_curves(curve, n)
 
 
-def _demo_json(curves: list[Any], prompts: int, n: int, seed: int) -> dict[str, Any]:
+def _demo_json(curve: "ScalingCurve", n: int, seed: int) -> dict[str, Any]:
+    curves = curve.curves
     return {
-        "prompts": prompts,
+        "prompts": curve.prompts,
         "n": n,
         "seed": seed,
-        "accuracy": {c.name: float(c.accuracy.mean[0]) for c in curves},
-        "interval": {c.name: [float(c.accuracy.low[0]), float(c.accuracy.high[0])] for c in curves},
+        "accuracy": {c.name: float(c.gold.mean[0]) for c in curves},
+        "interval": {c.name: [float(c.gold.low[0]), float(c.gold.high[0])] for c in curves},
         "tie_rate": {c.name: float(c.ties[0]) for c in curves},
         "failed_scores": {c.name: c.failed_scores for c in curves},
     }
@@ -173,36 +184,35 @@ def _shortened(text: str, limit: int = 160) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _show_examples(pools: list[Any]) -> None:
+def _show_examples(pools: Sequence[Pool]) -> None:
     for pool in pools:
         console.print(Text(pool.prompt.messages[-1].content, "bold"))
-        for selector in ("flip", "random"):
-            chosen = _best(pool.candidates, selector)
-            right = chosen.scores["oracle"].value > 0
+        chosen = {
+            "flip": min(pool.candidates, key=lambda c: _rank(c.scores["flip"], c.index)),
+            "first": pool.candidates[0],
+        }
+        for selector, candidate in chosen.items():
+            right = candidate.scores["gold"].value > 0
             verdict = Text(" right ", "green") if right else Text(" wrong ", "red")
-            line = _shortened(chosen.text.replace("\n", " | "), 100)
+            line = _shortened(candidate.text.replace("\n", " | "), 100)
             console.print(f"  {selector:8}", verdict, Text(line), sep="")
 
 
-def _best(candidates: list[Candidate], name: str) -> Candidate:
-    return min(candidates, key=lambda c: _rank(c.scores[name], c.index))
-
-
-def _show_curves(curves: list[Any], prompts: int, n: int) -> None:
+def _show_curves(curve: "ScalingCurve", n: int) -> None:
     table = Table(
-        title=f"Right answers chosen from {n} candidates, {prompts} held-out instructions",
+        title=f"Right answers chosen from {n} candidates, {curve.prompts} held-out instructions",
         title_justify="left",
     )
     table.add_column("selector", no_wrap=True)
     for heading in ("accuracy, 95 %", "over one candidate", "ties", "failed"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for curve in curves:
-        accuracy, gain = curve.accuracy, curve.gain
+    for proxy in curve.curves:
+        gold, gain = proxy.gold, proxy.gain
         table.add_row(
-            curve.name,
-            f"{accuracy.mean[0]:.2f} [{accuracy.low[0]:.2f}, {accuracy.high[0]:.2f}]",
+            proxy.name,
+            f"{gold.mean[0]:.2f} [{gold.low[0]:.2f}, {gold.high[0]:.2f}]",
             f"{gain.mean[0]:+.2f} [{gain.low[0]:+.2f}, {gain.high[0]:+.2f}]",
-            f"{curve.ties[0]:.0%}",
-            f"{curve.failed_scores:.1%}",
+            f"{proxy.ties[0]:.0%}",
+            f"{proxy.failed_scores:.1%}",
         )
     console.print(table)

@@ -1,14 +1,12 @@
-"""Selectors that any reward has to beat, and the oracle that none can."""
+"""Selectors that any reward has to beat."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
 
-from bestofn.prompts import candidate_seed, user_message
+from bestofn.prompts import candidate_seed
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
-
-Verifier = Callable[[str, str], bool | float]
 
 
 class _Baseline(Composable):
@@ -104,28 +102,3 @@ class Majority(_Baseline):
         answers = [self.answer(candidate.text) for candidate in drawn]
         votes = Counter(answers)
         return [Score(float(votes[answer])) for answer in answers]
-
-
-class Oracle(_Baseline):
-    """The gold verdict itself: the most that any selector can reach.
-
-    No response at all is a wrong one: 0.
-
-    Args:
-        verify: `(instruction, response) -> bool or float`, such as `bestofn.tiny.verify`.
-    """
-
-    name = "oracle"
-
-    def __init__(self, verify: Verifier) -> None:
-        self.verify = verify
-
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
-        instruction = user_message(prompt)
-        return [
-            Score(float(c.finish_reason != "error" and self.verify(instruction, c.text)))
-            for c in drawn
-        ]
-
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return self._score(prompt, list(candidates))

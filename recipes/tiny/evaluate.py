@@ -17,49 +17,45 @@ from typing import Any
 import numpy as np
 
 from bestofn import FLIPLikelihood, FLIPReward, load_engine, loop
-from bestofn.engines.base import Engine
+from bestofn.engines.base import Engine, SamplingParams
 from bestofn.estimators import best_of_n, bootstrap_mean
-from bestofn.experiments.selectors import (
-    GOLD,
-    ScoredPool,
-    SelectorCurve,
-    default_selectors,
-    draw_pools,
-    selector_curves,
-)
+from bestofn.experiments.curves import ProxyCurve, ScalingCurve
+from bestofn.experiments.expected import scores_of
+from bestofn.experiments.lengths import concordance
+from bestofn.experiments.pools import add, draw
+from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
+from bestofn.rewards.baselines import MeanLogprob
+from bestofn.rewards.gold import Gold
 from bestofn.rewards.scoring import add_scores
 from bestofn.tiny import Task, answer, heldout_tasks, verify
-from bestofn.types import Candidate
+from bestofn.types import Candidate, Pool
+from bestofn.verifiers.base import load_verifier
 
+GOLD = "gold"
 NS = [1, 2, 4, 8, 16]
+PROXIES = ["random", "longest", "majority", "mean-logprob", "flip", "flip-likelihood"]
 WEIGHTS = [0.1, 0.25, 0.5, 1.0, 2.0]
+MAX_TOKENS = 400  # longer than any right answer of the tiny world
 TUNING_SEED = 7  # another draw of held-out instructions than the evaluation set's
 
 
-def within_prompt_auc(pools: list[ScoredPool], name: str) -> float:
+def within_prompt_auc(pools: list[Pool], name: str) -> float:
     """Probability that a right candidate scores above a wrong one of the same prompt."""
-    rates = []
-    for pool in pools:
-        gold = np.array(pool.values(GOLD)) > 0
-        values = np.nan_to_num(np.array(pool.values(name)), nan=-np.inf)
-        right, wrong = values[gold], values[~gold]
-        if len(right) and len(wrong):
-            above = (right[:, None] > wrong) + 0.5 * (right[:, None] == wrong)
-            rates.append(above.mean())
-    return float(np.mean(rates))
+    rates = [concordance(pool, name, GOLD) for pool in pools]
+    return float(np.nanmean(rates))
 
 
-def tuned_weight(pools: list[ScoredPool]) -> float:
+def tuned_weight(pools: list[Pool]) -> float:
     """The weight of the forward log-probability that does best on the tuning instructions."""
-    gold = np.array([pool.values(GOLD) for pool in pools])
-    backward = np.array([pool.values("flip-likelihood") for pool in pools])
-    forward = np.array([pool.values("mean-logprob") for pool in pools])
+    gold = np.array([scores_of(pool, GOLD) for pool in pools])
+    backward = np.array([scores_of(pool, "flip-likelihood") for pool in pools])
+    forward = np.array([scores_of(pool, "mean-logprob") for pool in pools])
     return max(WEIGHTS, key=lambda w: best_of_n(backward + w * forward, gold, [16]).mean())
 
 
-def mixed(pools: list[ScoredPool], weight: float) -> str:
+def mixed(pools: list[Pool], weight: float) -> str:
     """Adds the mix to every candidate's scores, under the name returned."""
     name = f"flip-likelihood, forward_weight={weight:g}"
     for pool in pools:
@@ -89,10 +85,10 @@ def preference(reward: RewardModel, cases: list[tuple[str, str, str]]) -> dict[s
     return {"prefers_bad": worse / count, "ties": ties / count, "failed": failed / count}
 
 
-def milliseconds(pools: list[ScoredPool], reward: RewardModel) -> float:
+def milliseconds(pools: list[Pool], reward: RewardModel) -> float:
     """Time to score one candidate, when all are given at once."""
 
-    async def work(pool: ScoredPool) -> None:
+    async def work(pool: Pool) -> None:
         await add_scores(pool.prompt, pool.candidates, reward)
 
     started = time.perf_counter()
@@ -120,25 +116,27 @@ def quotes(tasks: list[Task]) -> list[tuple[str, str, str]]:
     return [(task.instruction, answer(task, rng), task.instruction) for task in tasks]
 
 
-def lengths(pools: list[ScoredPool]) -> dict[str, float]:
+def lengths(pools: list[Pool]) -> dict[str, float]:
     counts = [c.token_count or 0 for pool in pools for c in pool.candidates]
     shares = np.quantile(counts, [0.05, 0.5, 0.95, 1.0])
     return dict(zip(("5 %", "median", "95 %", "longest"), map(float, shares), strict=True))
 
 
-def by_family(pools: list[ScoredPool], tasks: list[Task]) -> dict[str, dict[str, float]]:
+def by_family(pools: list[Pool], tasks: list[Task]) -> dict[str, dict[str, float]]:
     """pass@1 and selection at 16 for each family."""
     rows: dict[str, dict[str, float]] = {}
     for family in dict.fromkeys(task.family for task in tasks):
         chosen = [p for p, t in zip(pools, tasks, strict=True) if t.family == family]
-        curves = selector_curves(chosen, ["random", "flip", "flip-likelihood", GOLD], [16])
-        rows[family] = {curve.name: float(curve.accuracy.mean[0]) for curve in curves}
+        curve = ScalingCurve(
+            chosen, proxies=["random", "flip", "flip-likelihood", "oracle"], ns=[16]
+        )
+        rows[family] = {proxy.name: float(proxy.gold.mean[0]) for proxy in curve.curves}
     return rows
 
 
-def table(curves: list[SelectorCurve]) -> str:
-    def cell(curve: SelectorCurve, i: int) -> str:
-        interval = curve.accuracy
+def table(curves: list[ProxyCurve]) -> str:
+    def cell(curve: ProxyCurve, i: int) -> str:
+        interval = curve.gold
         return f"{interval.mean[i]:.3f} [{interval.low[i]:.3f}, {interval.high[i]:.3f}]"
 
     lines = ["| selector | " + " | ".join(f"N={n}" for n in NS) + " |", "|---" * 6 + "|"]
@@ -149,33 +147,38 @@ def table(curves: list[SelectorCurve]) -> str:
     return "\n".join(lines)
 
 
-def as_json(curve: SelectorCurve) -> dict[str, Any]:
+def as_json(curve: ProxyCurve) -> dict[str, Any]:
     parts: dict[str, Any] = {"ties": curve.ties.tolist(), "failures": curve.failures.tolist()}
-    for name in ("accuracy", "gain"):
+    for name in ("gold", "gain"):
         interval = getattr(curve, name)
         parts[name] = {k: getattr(interval, k).tolist() for k in ("mean", "low", "high")}
     return parts
 
 
+def draw_pools(engine: Engine, tasks: list[Task], m: int, rewards: list[RewardModel]) -> list[Pool]:
+    """M candidates at temperature 1 for each instruction, with the rewards' and gold scores."""
+    generator = EngineGenerator(engine, SamplingParams(max_tokens=MAX_TOKENS), 0, keep_tokens=False)
+    prompts = [as_prompt(task.instruction) for task in tasks]
+    return list(add(draw(prompts, generator, m), [*rewards, Gold(load_verifier("tiny"))]))
+
+
 def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
-    selectors = [
-        *default_selectors(engine),
-        FLIPReward(engine, samples=4, temperature=1.0, name="flip, 4 samples"),
-    ]
+    sampled = FLIPReward(engine, samples=4, temperature=1.0, name="flip, 4 samples")
+    rewards: list[RewardModel] = [FLIPReward(engine), FLIPLikelihood(engine), MeanLogprob()]
     started = time.perf_counter()
-    pools = list(draw_pools(engine, tasks, m, 0, selectors))
+    pools = draw_pools(engine, tasks, m, [*rewards, sampled])
     seconds = time.perf_counter() - started
     others = heldout_tasks(max(1, len(tasks) * 3 // 8), TUNING_SEED)
-    tuning = list(draw_pools(engine, others, 16, 0, selectors[:-1]))
+    tuning = draw_pools(engine, others, 16, rewards)
     mix = mixed(pools, tuned_weight(tuning))
-    names = [*(selector.name for selector in selectors), mix]
-    curves = selector_curves(pools, names, NS)
+    scored = ["flip", "flip-likelihood", "mean-logprob", sampled.name, mix]
+    curves = ScalingCurve(pools, proxies=[*PROXIES, sampled.name, mix, "oracle"], ns=NS).curves
     print(table(curves), "\n")
     paired = bootstrap_mean(
-        best_of_n([p.values("flip-likelihood") for p in pools], gold(pools), NS)
-        - best_of_n([p.values("flip") for p in pools], gold(pools), NS)
+        best_of_n([scores_of(p, "flip-likelihood") for p in pools], gold(pools), NS)
+        - best_of_n([scores_of(p, "flip") for p in pools], gold(pools), NS)
     )
-    rewards = [FLIPReward(engine), FLIPLikelihood(engine)]
+    rewards = rewards[:2]
     strict = [FLIPReward(engine, copy_guard="strip"), FLIPLikelihood(engine, copy_guard="strip")]
     return {
         "tasks": len(tasks),
@@ -186,7 +189,7 @@ def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
         "ns": NS,
         "curves": {curve.name: as_json(curve) for curve in curves},
         "likelihood_minus_flip": {k: getattr(paired, k).tolist() for k in ("mean", "low", "high")},
-        "auc": {name: within_prompt_auc(pools, name) for name in names},
+        "auc": {name: within_prompt_auc(pools, name) for name in scored},
         "by_family": by_family(pools, tasks),
         "milliseconds": {reward.name: milliseconds(pools[:64], reward) for reward in rewards},
         "wrong_results": {r.name: preference(r, wrong_results(tasks)) for r in rewards},
@@ -195,8 +198,8 @@ def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
     }
 
 
-def gold(pools: list[ScoredPool]) -> list[list[float]]:
-    return [pool.values(GOLD) for pool in pools]
+def gold(pools: list[Pool]) -> list[list[float]]:
+    return [scores_of(pool, GOLD) for pool in pools]
 
 
 def main() -> None:

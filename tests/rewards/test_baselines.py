@@ -15,7 +15,6 @@ from bestofn.rewards.baselines import (
     Longest,
     Majority,
     MeanLogprob,
-    Oracle,
     RandomChoice,
     Shortest,
 )
@@ -51,7 +50,6 @@ def scored(reward: RewardModel) -> list[Candidate]:
         (MeanLogprob(), 1),
         (Majority(), 2),
         (Majority(lambda text: text[-1:]), 1),
-        (Oracle(lambda instruction, response: response.strip().endswith("5")), 2),
     ],
 )
 def test_choice(reward: RewardModel, chosen: int) -> None:
