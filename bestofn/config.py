@@ -247,6 +247,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
     Args:
         path: The file.
         overrides: Values by field name that replace the file's, in whichever section has them.
+            Another `engine` takes the place of every model of the recipe, another
+            `reward_engine` that of every model that scores.
 
     Raises:
         ConfigError: the file cannot be read, or a key or value in it is wrong; the message names
@@ -262,12 +264,30 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"the recipe {path} must be a mapping, not {type(content).__name__}")
-    for name, value in (overrides or {}).items():
+    return checked(Recipe, _overridden(content, overrides or {}), f"the recipe {path}")
+
+
+def _overridden(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe with other values; a model that is replaced takes its arguments with it."""
+    sample, score = content.get("sample"), content.get("score")
+    if "engine" in overrides:
+        _drop_model(sample)
+    if isinstance(score, dict) and overrides.keys() & {"engine", "reward_engine"}:
+        for holder in (score, *(score.get("rewards") or [])):
+            _drop_model(holder)
+    for name, value in overrides.items():
         section = _section_of(name)
         target = content if section is None else content.setdefault(section, {})
         if isinstance(target, dict):
             target[name] = value
-    return checked(Recipe, content, f"the recipe {path}")
+    return content
+
+
+def _drop_model(holder: object) -> None:
+    if isinstance(holder, dict):
+        for prefix in ("", "reward_"):
+            for name in ("engine", "engine_args", "engine_options"):
+                holder.pop(prefix + name, None)
 
 
 def _section_of(name: str) -> str | None:
