@@ -157,20 +157,18 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig:
 
 
 def _show(result: dict[str, Any], folder: Path) -> None:
-    table = Table(title=f"{result['gold']} by N, {result['prompts']} prompts", title_justify="left")
+    title = f"{result['gold']} by N, {result['prompts']} prompts"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("proxy", no_wrap=True)
     for n in result["ns"]:
         table.add_column(f"N={n}", justify="right", no_wrap=True)
-    for heading in (f"{result['level']:.0%} at N={result['ns'][-1]}", "ties", "failed"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column(f"{result['level']:.0%} at N={result['ns'][-1]}", justify="right")
     for name, proxy in result["proxies"].items():
         gold = proxy["gold"]
         table.add_row(
             Text(name),
             *(f"{mean:.3f}" for mean in gold["mean"]),
-            f"[{gold['low'][-1]:.3f}, {gold['high'][-1]:.3f}]",
-            f"{proxy['ties'][-1]:.0%}",
-            f"{proxy['failed_scores']:.1%}",
+            f"[{gold['low'][-1]:.2f}, {gold['high'][-1]:.2f}]",
         )
     console.print(table)
     for sentence in result["summary"]:

@@ -75,8 +75,8 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         flags = flags or (f"--{dashed}/--no-{dashed}",)
     option = typer.Option(
         *(flags or (f"--{name.replace('_', '-')}",)),
-        help=" ".join((field.description or "").split()),
-        show_default=_default(field),
+        help=" ".join((field.description or "").split()) + _default(field),
+        show_default=False,
     )
     repeated = kind in (list, dict)
     hint = list[str] if repeated else kind
@@ -97,10 +97,10 @@ def _kind(field: FieldInfo) -> Any:
     return origin if origin in (str, int, float, bool, list, dict) else str
 
 
-def _default(field: FieldInfo) -> Any:
+def _default(field: FieldInfo) -> str:
     if field.is_required() or field.default in (None, [], {}):
-        return False
-    return str(field.default)
+        return ""
+    return f" Default: {field.default}."
 
 
 def _parsed(field: FieldInfo, value: Any) -> Any:

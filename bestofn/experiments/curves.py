@@ -108,7 +108,8 @@ class ScalingCurve:
             and all of these that need none.
         gold: The score that says how good a candidate is; a prompt that has a candidate without it
             is left out and named.
-        ns: Sizes N, by default powers of two up to the smallest pool's size.
+        ns: Sizes N, by default powers of two up to the smallest pool's size. Prompts with fewer
+            candidates than the largest are left out and named.
         answer: What votes compare, by default the stripped text.
         resamples: Of the bootstrap.
         level: Of the intervals.
@@ -144,7 +145,7 @@ class ScalingCurve:
     ) -> None:
         self.gold = gold
         self.level, self.resamples, self.seed = level, resamples, seed
-        self.pools, self.left_out = _usable(_as_seeds(pools), gold)
+        self.pools, self.left_out = _usable(_as_seeds(pools), gold, max(ns, default=1))
         self.sizes = sorted({len(p.candidates) for pools in self.pools for p in pools})
         self.ns = _sizes(ns, self.sizes[0])
         self.kl_bound = kl_upper_bound(self.ns) if iid else None
@@ -253,34 +254,40 @@ def _as_seeds(pools: Sequence[Pool] | Sequence[Sequence[Pool]]) -> list[list[Poo
 
 
 def _usable(
-    seeds: Sequence[Sequence[Pool]], gold: str
+    seeds: Sequence[Sequence[Pool]], gold: str, largest: int
 ) -> tuple[list[list[Pool]], list[tuple[str, str]]]:
-    """The prompts whose gold is known in all seeds, in the first one's order; and the others."""
+    """The prompts that all seeds have a pool for with known gold, in the first one's order."""
     by_id = [{pool.prompt.id: pool for pool in pools} for pools in seeds]
     kept: list[str] = []
     left_out: list[tuple[str, str]] = []
     for name in dict.fromkeys(name for pools in by_id for name in pools):
-        lacking = [place for place, pools in enumerate(by_id) if name not in pools]
-        unknown = [unknown_gold(pools[name], gold) for pools in by_id if name in pools]
-        reason = next(filter(None, unknown), None)
-        if lacking:
-            left_out.append((name, f"not among the pools of seed {lacking[0]} (counted from 0)"))
-        elif reason is not None:
-            left_out.append((name, reason))
-        else:
+        reason = _unusable([pools.get(name) for pools in by_id], gold, largest)
+        if reason is None:
             kept.append(name)
+        else:
+            left_out.append((name, reason))
     if not kept:
-        raise ConfigError(f"no prompt has a gold value; the first says: {left_out[0][1]}")
+        name, reason = left_out[0]
+        raise ConfigError(f"no prompt can be used; the first, {name}: {reason}")
     return [[pools[name] for name in kept] for pools in by_id], left_out
 
 
+def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | None:
+    """Why a prompt cannot be used, None if it can."""
+    for place, pool in enumerate(pools):
+        if pool is None:
+            return f"not among the pools of seed {place} (counted from 0)"
+        if len(pool.candidates) < largest:
+            return f"{len(pool.candidates)} candidates are too few for N={largest}"
+        if reason := unknown_gold(pool, gold):
+            return reason
+    return None
+
+
 def _sizes(ns: Sequence[int], smallest: int) -> list[int]:
-    if ns and max(ns) > smallest:
-        raise ConfigError(
-            f"N={max(ns)} needs pools of as many candidates, but the smallest has {smallest}"
-        )
-    powers = [2**k for k in range(smallest.bit_length())]
-    return sorted(set(ns)) if ns else sorted({*powers, smallest})
+    if ns:
+        return sorted(set(ns))
+    return sorted({*(2**k for k in range(smallest.bit_length())), smallest})
 
 
 def _add_baselines(pools: Sequence[Pool], proxies: Sequence[str]) -> None:

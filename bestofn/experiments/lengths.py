@@ -92,6 +92,7 @@ class LengthAnalysis:
         spearman: By proxy and for gold, rank correlation with length within prompts, over those
             that have one.
         selected_length: By proxy, `[ns]`, length of the selected candidate.
+        unit: "tokens" or "characters".
         pool_length: Mean length of a candidate.
         beyond_length: By proxy, gold at the largest N minus that of choosing by length alone, in
             the direction that the proxy leans to.
@@ -106,6 +107,8 @@ class LengthAnalysis:
         ]
         self.limits, rewards = _limits(curve.pools[0][0], curve.gold)
         self.cuts = {name: self._cut_curves(name) for name in rewards}
+        counted = all(c.token_count is not None or c.error for c in curve.pools[0][0].candidates)
+        self.unit = "tokens" if counted else "characters"
         self._lengths = np.array([[np.mean(_lengths(p)) for p in s] for s in curve.pools]).mean(0)
         self._concordance = {
             name: self._per_prompt(partial(concordance, name=name, gold=curve.gold))

@@ -214,7 +214,9 @@ def _bins(
     axes.set_xticks(range(len(bins)), [f"{b['low']:.0f}–{b['high']:.0f}" for b in bins])
     axes.axhline(0 if what == "gain" else 0.5, color="#888888", linewidth=0.8)
     axes.set(
-        xlabel="mean tokens of a prompt's candidates", ylabel=label, title="by length of responses"
+        xlabel=f"mean {lengths['unit']} of a prompt's candidates",
+        ylabel=label,
+        title="by length of responses",
     )
     axes.legend(frameon=False, fontsize=8)
 

@@ -117,18 +117,18 @@ def _better_or_likes(name: str, curve: ScalingCurve, lengths: LengthAnalysis) ->
     likes = {1: "likes longer responses", -1: "likes shorter responses"}.get(
         _sign(taste), "has no measurable taste for length"
     )
-    better = {1: "better", -1: "worse"}.get(_sign(longer), "not measurably better or worse")
+    better = {1: "better", -1: "worse"}.get(_sign(longer), "neither better nor worse, measurably,")
     more = {
         1: "knows more than length",
         -1: "is worse than choosing by length alone",
     }.get(_sign(beyond), "is not measurably more than a choice by length alone")
-    selected = _last(lengths.selected_length[name])
+    selected = f"{float(_last(lengths.selected_length[name]).mean):.1f} {lengths.unit}"
     return (
         f"{name} {likes}: its rank correlation with length within prompts is {shown(taste)} (that "
-        f"of {curve.gold} is {shown(truth)}), and it selects {float(selected.mean):.1f} tokens "
+        f"of {curve.gold} is {shown(truth)}), and it selects {selected} "
         f"where a candidate has {lengths.pool_length:.1f} in the mean. It {more}: "
-        f"{signed(beyond)}. On the half of the prompts with longer responses it tells better from "
-        f"worse candidates {better}: {signed(longer)} in the share of pairs in the right order."
+        f"{signed(beyond)}. It orders candidates {better} on the half of the prompts with longer "
+        f"responses: {signed(longer)} in the share of pairs in the right order."
     )
 
 
