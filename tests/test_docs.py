@@ -1,13 +1,17 @@
-"""The Python in docs/ runs, with the embedded model in the place of those that it names."""
+"""The Python and the commands in docs/ run, the embedded model in the place of those named."""
 
 import inspect
 import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 import bestofn
+from bestofn.cli import app
 from bestofn.engines.transformers import TransformersEngine
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -32,6 +36,8 @@ def test_examples_run(
 
         from bestofn.engines.openai import OpenAIEngine
 
+        if spec == "tiny":
+            return tiny
         kind = spec.partition(":")[0]
         named = {"vllm": AsyncEngineArgs, "openai": OpenAIEngine}[kind]
         assert set(options) <= set(inspect.signature(named).parameters)
@@ -40,8 +46,33 @@ def test_examples_run(
     monkeypatch.setattr(bestofn, "load_engine", stand_in, raising=False)
     names: dict[str, Any] = {}
     exec(code, names)
-    selection = names["best"].select("Name 4 fruits.")
-    assert selection.usage.generated_tokens > 0
+    if "best" in names:
+        selection = names["best"].select("Name 4 fruits.")
+        assert selection.usage.generated_tokens > 0
+
+
+def commands(page: str) -> list[list[str]]:
+    """The `bestofn` commands of a page, without what is a comment."""
+    blocks = re.findall(r"```bash\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("bestofn ")]
+
+
+def test_commands_of_the_experiments_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(DOCS.parent / "recipes")
+    found = commands("experiments.md")
+    assert {command[0] for command in found} == {"sample", "score", "curve", "report", "run"}
+    for command in found:
+        # Recipes are experiments of minutes; here only their way through is of interest.
+        short = ["--limit", "4", "-m", "4", "-o", "runs"] if command[0] == "run" else []
+        result = CliRunner().invoke(app, [*command, *short])
+        assert result.exit_code == 0, (command, result.output)
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+    assert (tmp_path / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "out" / "scaling.svg").exists()
 
 
 def test_no_page_is_left_with_a_gap() -> None:

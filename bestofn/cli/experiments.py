@@ -61,7 +61,9 @@ def score(
 
     drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, "the options")
     with Engines() as engines:
-        score_file(pool, config, drawn_by, output or pool, engines, pool_progress)
+        changed = score_file(pool, config, drawn_by, output or pool, engines, pool_progress)
+    if not changed:
+        notes.print("all these scores are there already; --again replaces them")
 
 
 @app.command()
@@ -139,19 +141,15 @@ def _part(kind: Any, given: dict[str, Any]) -> Any:
     return checked(kind, fields, "the options")
 
 
-def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig:
+def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
     """The model that drew a pool: the one that is named, else what the pool's manifest says."""
-    from bestofn.journal import manifest
+    from bestofn.experiments.files import drawn_with
 
-    names = EngineConfig.model_fields
-    named = {name: given.pop(name) for name in names if name in given}
-    if "engine" not in named:
-        try:
-            settings = json.loads(manifest(pool).read_text("utf-8"))
-        except (OSError, ValueError):
-            settings = {}
-        named = {name: settings[name] for name in names if name in settings} | named
-    config = checked(EngineConfig, named, "the options")
+    named = {name: given.pop(name) for name in EngineConfig.model_fields if name in given}
+    known = None if "engine" in named else drawn_with(pool)
+    if not named and known is None:
+        return None
+    config = checked(EngineConfig, (known.model_dump() if known else {}) | named, "the options")
     announce(config)
     return config
 

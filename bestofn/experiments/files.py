@@ -1,20 +1,23 @@
 """Pool files: drawn, scored, gone on with where a run was interrupted."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from bestofn import pool
-from bestofn.config import EngineConfig, RewardConfig, SampleConfig, ScoreConfig
+from bestofn.config import EngineConfig, RewardConfig, SampleConfig, ScoreConfig, checked
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.experiments.pools import add, cut_name, draw, has_scores
 from bestofn.generators import EngineGenerator
-from bestofn.journal import manifest, open_journal
+from bestofn.journal import manifest, open_journal, write_atomically
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
+from bestofn.sampler import CANDIDATES_IN_FLIGHT
 from bestofn.sources import read_prompts
 from bestofn.types import Pool, Prompt
 
@@ -117,11 +120,11 @@ def _distinct(prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
 def score_file(
     source: Path,
     config: ScoreConfig,
-    drawn_by: EngineConfig,
+    drawn_by: EngineConfig | None,
     path: Path,
     engines: Engines,
     progress: Progress = silent,
-) -> None:
+) -> bool:
     """Writes the pools of a file with further scores to `path`, which may be the same file.
 
     One model is loaded after another, with a pass over the file for each. A pass writes beside
@@ -130,111 +133,177 @@ def score_file(
     Args:
         source: A pool file.
         config: Which scores.
-        drawn_by: The model that drew the pools; it also scores where no other is named.
+        drawn_by: The model that drew the pools, if it is known; it also scores where no other is
+            named.
         path: Where to write.
         engines: Loads the models.
         progress: Shows how far it is.
 
+    Returns:
+        Whether any score was missing.
+
     Raises:
-        ConfigError: a reward or a row is wrong.
+        ConfigError: a reward or a row is wrong, `path` was made from another pool, or the model
+            that drew the pools is needed and not known.
     """
     if not config.rewards:
         raise ConfigError("name at least one reward, such as 'flip'")
     if path.suffix == ".gz":
         raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
-    for model, rewards in _by_engine(config, drawn_by):
-
-        def load(
-            model: EngineConfig | None = model, rewards: list[RewardConfig] = rewards
-        ) -> tuple[list[RewardModel], Engine | None]:
-            """Called only if there is anything to score."""
-            needed = [*filter(None, [model]), *([drawn_by] if config.limits else [])]
-            loaded = engines.get(*needed)
-            engine = loaded[0] if model else None
-            decoder = loaded[-1] if config.limits else None
-            return [
-                load_reward(
-                    reward.reward,
-                    engine=engine,
-                    verifier=config.verifier,
-                    name=reward.name,
-                    **reward.options,
-                )
-                for reward in rewards
-            ], decoder
-
-        _pass(source, path, config, rewards, load, progress)
+    if path.resolve() != source.resolve():
+        source = _begun(source, path)
+    if drawn_by is None:
+        if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
+            raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
+        drawn_by = EngineConfig()  # stays unused
+    changed = False
+    for group in _by_model(config, drawn_by):
+        if source != path or config.again or group.lacks(source, config.limits):
+            _pass(source, path, config, group, drawn_by, engines, progress)
+            changed = True
         source = path
+    return changed
 
 
-def _by_engine(
-    config: ScoreConfig, drawn_by: EngineConfig
-) -> list[tuple[EngineConfig | None, list[RewardConfig]]]:
-    """The rewards by the model that scores them; None where none does."""
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Rewards that share a model; None where no model scores."""
+
+    model: EngineConfig | None
+    rewards: list[RewardConfig]
+
+    def lacks(self, path: Path, limits: Sequence[int]) -> bool:
+        """Whether a row of the file is without one of the scores."""
+        names = [
+            name
+            for reward in self.rewards
+            for name in (
+                reward.label,
+                *(cut_name(reward.label, n) for n in limits if is_pointwise(reward.reward)),
+            )
+        ]
+        return not all(has_scores(row, name) for row in pool.read(path) for name in names)
+
+    def load(
+        self, config: ScoreConfig, drawn_by: EngineConfig, engines: Engines
+    ) -> tuple[list[RewardModel], Engine | None]:
+        """The rewards, and with limits the engine that reads the candidates' tokens."""
+        needed = [*filter(None, [self.model]), *([drawn_by] if config.limits else [])]
+        loaded = engines.get(*needed)
+        rewards = [
+            load_reward(
+                reward.reward,
+                engine=loaded[0] if self.model else None,
+                verifier=config.verifier,
+                name=reward.name,
+                **reward.options,
+            )
+            for reward in self.rewards
+        ]
+        return rewards, loaded[-1] if config.limits else None
+
+
+def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
+    """The rewards by the model that scores them, those without one last."""
     shared: EngineConfig = drawn_by
     if config.reward_engine is not None:
         shared = EngineConfig(engine=config.reward_engine, engine_args=config.reward_engine_args)
-    groups: list[tuple[EngineConfig | None, list[RewardConfig]]] = []
-    for reward in config.rewards:
-        model = shared if needs_engine(reward.reward) else None
-        if model is not None and reward.engine is not None:
-            model = EngineConfig(engine=reward.engine, engine_args=reward.engine_args)
-        if model is not None:
-            options = reward.engine_options or model.engine_options
+    groups: list[_Group] = []
+    for reward in sorted(config.rewards, key=lambda reward: not needs_engine(reward.reward)):
+        model = None
+        if needs_engine(reward.reward):
+            own = shared if reward.engine is None else reward
             model = EngineConfig(
-                engine=model.engine, engine_args=model.engine_args, engine_options=options
+                engine=own.engine or shared.engine,
+                engine_args=own.engine_args,
+                engine_options=reward.engine_options or own.engine_options,
             )
-        same = next((group for key, group in groups if key == model), None)
+        same = next((group for group in groups if group.model == model), None)
         if same is None:
-            groups.append((model, [reward]))
+            groups.append(_Group(model, [reward]))
         else:
-            same.append(reward)
+            same.rewards.append(reward)
     return groups
+
+
+def _is_shared(reward: RewardConfig, config: ScoreConfig) -> bool:
+    """Whether the model that drew the candidates also scores them."""
+    return needs_engine(reward.reward) and not (reward.engine or config.reward_engine)
+
+
+def _begun(source: Path, path: Path) -> Path:
+    """What to score so that `path` becomes the scored copy of `source`: it, if it was begun."""
+    origin = _fingerprint(source)
+    settings = _settings(source) | {"scored_from": origin}
+    if not path.exists():
+        write_atomically(manifest(path), json.dumps(settings, indent=1) + "\n")
+        return source
+    if _settings(path).get("scored_from") != origin:
+        raise ConfigError(f"{path} exists and was not made from {source}; write to another file")
+    return path
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """What a pool file was begun with, as far as it is known."""
+    try:
+        settings = json.loads(manifest(path).read_text("utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def drawn_with(path: Path) -> EngineConfig | None:
+    """The model that drew a pool file, None where that is not known."""
+    settings = _settings(path)
+    if "engine" not in settings:
+        return None
+    fields = {name: settings[name] for name in EngineConfig.model_fields if name in settings}
+    return checked(EngineConfig, fields, f"{manifest(path)}")
 
 
 def _pass(
     source: Path,
     path: Path,
     config: ScoreConfig,
-    rewards: Sequence[RewardConfig],
-    load: Callable[[], tuple[list[RewardModel], Engine | None]],
+    group: _Group,
+    drawn_by: EngineConfig,
+    engines: Engines,
     progress: Progress,
 ) -> None:
-    """Adds the scores of rewards that share a model, and puts the result in the place of `path`."""
-    names = [name for reward in rewards for name in _score_names(reward, config.limits)]
-    rows = 0
-    complete = not config.again
-    for row in pool.read(source):
-        rows += 1
-        complete = complete and all(has_scores(row, name) for name in names)
-    if complete and source == path:
-        return
+    """Adds the scores of one group of rewards and puts the result in the place of `path`."""
+    sizes = [len(row.candidates) for row in pool.read(source)]
     settings = {
         "source": _fingerprint(source),
-        "rewards": [reward.model_dump(mode="json") for reward in rewards],
+        "rewards": [reward.model_dump(mode="json") for reward in group.rewards],
+        "model": group.model and group.model.model_dump(mode="json"),
         "verifier": config.verifier,
-        "engine": [config.reward_engine, config.reward_engine_args],
         "limits": config.limits,
+        "again": config.again,
     }
     partial = path.with_name(path.name + ".scoring")
     with open_journal(partial, settings) as journal:
-        left = rows - journal.lines
+        left = len(sizes) - journal.lines
         if left:
-            loaded, decoder = load()
+            rewards, decoder = group.load(config, drawn_by, engines)
             pools = islice(pool.read(source), journal.lines, None)
-            scored = add(pools, loaded, limits=config.limits, decoder=decoder, again=config.again)
-            what = "scoring " + ", ".join(reward.label for reward in rewards)
+            scored = add(
+                pools,
+                rewards,
+                limits=config.limits,
+                decoder=decoder,
+                again=config.again,
+                window=max(1, CANDIDATES_IN_FLIGHT // max(sizes)),
+            )
+            what = "scoring " + ", ".join(reward.label for reward in group.rewards)
             for row in progress(scored, left, what):
                 journal.append(pool.dumps(row))
     partial.replace(path)
     manifest(partial).unlink()
 
 
-def _score_names(reward: RewardConfig, limits: Sequence[int]) -> list[str]:
-    cuts = limits if is_pointwise(reward.reward) else ()
-    return [reward.label, *(cut_name(reward.label, limit) for limit in cuts)]
-
-
 def _fingerprint(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    except OSError as error:
+        raise ConfigError(f"the pool {path} cannot be read: {error.strerror}") from None

@@ -125,7 +125,7 @@ def _scaling(result: Mapping[str, Any]) -> "Figure":
     cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
     handles, labels = gold.get_legend_handles_labels()
     figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 7), frameon=False
+        handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False
     )
     return figure
 

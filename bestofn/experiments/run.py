@@ -104,7 +104,7 @@ def score_cuts(
     path: Path,
     config: ScoreConfig,
     curve: CurveConfig,
-    drawn_by: EngineConfig,
+    drawn_by: EngineConfig | None,
     engines: Engines,
     progress: Progress = silent,
 ) -> None:
