@@ -21,6 +21,7 @@ from bestofn.experiments import plots, results
 from bestofn.experiments.curves import ScalingCurve
 from bestofn.experiments.files import Engines, Progress, sample_file, score_file, silent
 from bestofn.experiments.lengths import LengthAnalysis
+from bestofn.experiments.report import write_report
 from bestofn.journal import write_atomically
 from bestofn.rewards.registry import is_known, needs_engine
 from bestofn.types import Pool
@@ -129,8 +130,6 @@ def make_report(folder: Path, path: Path, config: ReportConfig) -> None:
     Raises:
         ConfigError: the folder has no curve, or its pools are gone.
     """
-    from bestofn.experiments.report import write_report
-
     result = results.read(folder)
     first = folder / result["pools"][0]
     pools = list(pool.read(first, lambda _: None))
