@@ -220,7 +220,7 @@ class CurveConfig(Section):
 class ReportConfig(Section):
     """The page."""
 
-    title: str = "Best-of-N scaling curves"
+    title: str = ""
     """Of the page and the pictures."""
     embed: int = Field(default=500, ge=1, le=500)
     """Prompts that the page shows candidate by candidate."""

@@ -133,5 +133,5 @@ def make_report(folder: Path, path: Path, config: ReportConfig) -> None:
     result = results.read(folder)
     first = folder / result["pools"][0]
     pools = list(pool.read(first, lambda _: None))
-    title = config.title or result["title"]
+    title = config.title or result["title"] or "Best-of-N scaling curves"
     write_report(result, pools, path, title=title, limit=config.embed)

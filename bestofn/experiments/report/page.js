@@ -31,7 +31,8 @@ const percent = (value) => (value === null || value === undefined ? "–" : `${(
 function spread(interval, place, sign) {
   const [mean, low, high] = ["mean", "low", "high"].map((key) => (place === undefined ? interval[key] : interval[key][place]));
   if (mean === null) return "–";
-  const show = (x) => (sign && x >= 0 ? "+" : "") + number(x);
+  const digits = Math.abs(mean) >= 1000 ? 0 : Math.abs(mean) >= 10 ? 1 : 3;
+  const show = (x) => (sign && x >= 0 ? "+" : "") + number(x, digits).replace(/^-(0\.?0*)$/, "$1");
   return `${show(mean)} [${show(low)}, ${show(high)}]`;
 }
 
@@ -55,7 +56,7 @@ function showTip(lines, x, y) {
 }
 const hideTip = () => { tip.hidden = true; };
 
-const W = 440, H = 300, LEFT = 52, RIGHT = 12, TOP = 12, BOTTOM = 42;
+const W = 440, H = 300, LEFT = 60, RIGHT = 12, TOP = 12, BOTTOM = 42;
 
 function niceTicks(low, high) {
   const step = 10 ** Math.floor(Math.log10((high - low) / 4));
@@ -284,15 +285,13 @@ function browse({ scores, columns, prompts }) {
     const values = [...new Set(prompts.map((p) => p.columns[name]).filter((v) => v !== null))].sort();
     form.append(choice(`column:${name}`, name, [option("", "all"), ...values.map((v) => option(v))]));
   }
-  if (scores.length) {
-    form.append(choice("by", "Ranked by", byScore()));
-    form.append(check("missed", "a better candidate was missed"));
-  }
+  if (scores.length) form.append(choice("by", "Ranked by", byScore()));
+  if (scores.length > 1) form.append(choice("other", "Compared with", byScore()));
+  if (scores.length > 1) form.append(check("differ", "the two select differently"));
+  if (scores.length) form.append(check("missed", "a better candidate was missed"));
   form.append(check("failed", "something failed"));
-  if (scores.length > 1) {
-    form.append(choice("other", "Compared with", byScore().reverse()), check("differ", "the two select differently"));
-  }
   const get = (name) => form.elements.namedItem(name);
+  if (get("other")) get("other").value = "1";
   const on = (name) => Boolean(get(name)?.checked);
   const by = () => Number(get("by")?.value ?? 0), other = () => Number(get("other")?.value ?? 0);
   const gap = (p) => (goldOf(p, by()) ?? 0) - (goldOf(p, other()) ?? 0);

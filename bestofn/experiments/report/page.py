@@ -22,7 +22,7 @@ def write_report(
     pools: Sequence[Pool],
     path: Path,
     *,
-    title: str = "Best-of-N scaling curves",
+    title: str,
     limit: int = 500,
 ) -> None:
     """Writes one self-contained HTML page.
