@@ -117,7 +117,11 @@ def _scaling(result: Mapping[str, Any]) -> "Figure":
             _line(cost, tokens, curve["gold"], name, colours[name])
     _log2(gold, result["ns"])
     _log2(proxy, result["ns"])
-    _log10(cost)
+    if cost.lines:
+        _log10(cost)
+    else:
+        cost.text(0.5, 0.5, "the pool does not count tokens", ha="center", color="#888888")
+        cost.set(xticks=[], yticks=[])
     gold.set(
         xlabel="N", ylabel=result["gold"], title=f"{result['gold']}, {result['level']:.0%} bands"
     )
@@ -157,6 +161,7 @@ def _lengths(result: Mapping[str, Any]) -> "Figure":
     colours = _colours([*result["proxies"]])
     _bins(axes[0], lengths, colours, "gain", "gold over a random candidate")
     _bins(axes[1], lengths, colours, "concordance", "pairs in the right order")
+    axes[0].legend(frameon=False, fontsize=8)
     used = 2
     if any(cuts["cut"] for cuts in rewards.values()):
         _by_limit(axes[2], result, "cut", colours)
@@ -218,7 +223,6 @@ def _bins(
         ylabel=label,
         title="by length of responses",
     )
-    axes.legend(frameon=False, fontsize=8)
 
 
 def _heat(

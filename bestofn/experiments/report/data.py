@@ -45,10 +45,12 @@ def browsable(pools: Sequence[Pool], names: Sequence[str], gold: str) -> dict[st
         for name, value in pool.prompt.columns.items():
             if isinstance(value, str | int | bool):
                 columns.setdefault(name, set()).add(str(value))
+    verdicts = {c.scores[gold].value for pool in pools for c in pool.candidates if gold in c.scores}
     kept = [name for name, values in columns.items() if 1 < len(values) <= FEW]
     return {
         "scores": list(names),
         "columns": kept,
+        "binary": verdicts <= {0.0, 1.0},
         "prompts": [_prompt(pool, names, gold, kept) for pool in pools],
     }
 

@@ -273,7 +273,8 @@ const goldOf = (prompt, score) => prompt.candidates[selected(prompt, score)].gol
 const failed = (prompt) => prompt.candidates.some((c) => c.error || c.gold === null || c.scores.some((s) => s && s.value === null));
 const missed = (prompt, score) => Math.max(...prompt.candidates.map((c) => c.gold ?? -Infinity)) > (goldOf(prompt, score) ?? -Infinity);
 
-function browse({ scores, columns, prompts }) {
+function browse({ scores, columns, prompts, binary: isBinary }) {
+  binary = isBinary;
   const form = one("#filters"), list = one("#list"), detail = one("#detail");
   let shown = [], at = 0;
   const option = (value, text) => html("option", { value }, text ?? value);
@@ -371,10 +372,11 @@ function browse({ scores, columns, prompts }) {
   filter();
 }
 
+let binary = true;
 function badge(gold, reason) {
   if (gold === null) return html("span", { class: "badge unknown", title: reason ?? "no verdict" }, "?");
-  const kind = gold >= 1 ? "right" : gold <= 0 ? "wrong" : "between";
-  return html("span", { class: `badge ${kind}` }, kind === "right" ? "right" : kind === "wrong" ? "wrong" : number(gold, 2));
+  const kind = binary ? (gold > 0 ? "right" : "wrong") : "graded";
+  return html("span", { class: `badge ${kind}` }, binary ? kind : number(gold, 2));
 }
 
 function folded(text) {
