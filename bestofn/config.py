@@ -144,6 +144,14 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default={})
     """Arguments of the reward, such as samples: 4."""
 
+    @field_validator("options")
+    @classmethod
+    def _keys_of_their_own(cls, value: dict[str, Any]) -> dict[str, Any]:
+        for name in ("engine", "verifier", "name"):
+            if name in value:
+                raise ValueError(f"{name!r} has a key of its own")
+        return value
+
     @property
     def label(self) -> str:
         return self.name or self.reward
@@ -273,7 +281,8 @@ def _overridden(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[s
     if "engine" in overrides:
         _drop_model(sample)
     if isinstance(score, dict) and overrides.keys() & {"engine", "reward_engine"}:
-        for holder in (score, *(score.get("rewards") or [])):
+        rewards = score.get("rewards")
+        for holder in (score, *(rewards if isinstance(rewards, list) else [])):
             _drop_model(holder)
     for name, value in overrides.items():
         section = _section_of(name)

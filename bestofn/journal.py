@@ -119,8 +119,8 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         write_atomically(place, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
         return
     try:
-        begun = json.loads(place.read_text("utf-8"))
-    except (OSError, ValueError):
+        begun = {**json.loads(place.read_text("utf-8"))}
+    except (OSError, ValueError, TypeError):
         raise ConfigError(
             f"{path} exists, but {place.name} does not say how it was made; write to another file"
         ) from None
@@ -141,12 +141,15 @@ def _repaired(path: Path) -> int:
     if not path.exists():
         return 0
     lines = end = 0
-    with path.open("r+b") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                lines += 1
-                end += len(line)
-        file.truncate(end)
+    try:
+        with path.open("r+b") as file:
+            for line in file:
+                if line.endswith(b"\n"):
+                    lines += 1
+                    end += len(line)
+            file.truncate(end)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
     return lines
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from math import isfinite, isnan, nan
@@ -173,7 +174,7 @@ def loads(line: str | bytes) -> Pool:
     """
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {error}") from None
     if not isinstance(row, dict):
         raise ConfigError(f"a row is a JSON object, not {type(row).__name__}")
@@ -217,7 +218,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"the pool {path} cannot be read: {error}") from None
 
 

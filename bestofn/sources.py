@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from math import isfinite
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -87,14 +89,14 @@ def _file_rows(path: Path, limit: int | None) -> Iterator[Row]:
                 yield f"{path}, line {number}", _json_object(line, f"{path}, line {number}")
     except FileNotFoundError:
         raise ConfigError(f"there is no file {path}; prompts are {FORMS}") from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise ConfigError(f"the prompts {path} cannot be read: {error}") from None
 
 
 def _json_object(line: bytes, where: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{where}: not JSON: {error}") from None
     if not isinstance(row, dict):
         raise ConfigError(f"{where}: a row is a JSON object, not {type(row).__name__}")
@@ -119,7 +121,7 @@ def _dataset_rows(source: str, arguments: dict[str, Any], limit: int | None) -> 
 def _tiny_rows(source: str, count: str, limit: int | None) -> Iterator[Row]:
     from bestofn.tiny import heldout_tasks
 
-    if not count.isdigit() or int(count) < 1:
+    if not count.isdecimal() or int(count) < 1:
         raise ConfigError(f"instructions of the tiny world are 'tiny:COUNT', not {source!r}")
     for number, task in enumerate(heldout_tasks(int(count))[:limit]):
         yield f"{source}, row {number}", {"prompt": task.instruction, "family": task.family}
@@ -136,7 +138,9 @@ def _prompt(
         if column not in row:
             known = ", ".join(map(repr, row))
             raise ConfigError(f"{where}: no column {column!r}; the row has {known}")
-    columns = {name: value for name, value in row.items() if name not in (prompt_column, id_column)}
+    columns = {
+        name: _plain(value) for name, value in row.items() if name not in (prompt_column, id_column)
+    }
     name = None if id_column is None else str(row[id_column])
     try:
         prompt = as_prompt(row[prompt_column], name, columns)
@@ -145,3 +149,14 @@ def _prompt(
     except BestOfNError as error:
         raise ConfigError(f"{where}: column {prompt_column!r}: {error}") from None
     return prompt
+
+
+def _plain(value: Any) -> Any:
+    """A column's value as a pool's row can hold it: NaN is null, a date its text."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

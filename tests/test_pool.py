@@ -1,7 +1,11 @@
 """A selection survives JSON, and a bad row is named."""
 
+import gzip
 import json
-from math import nan
+import tempfile
+from math import isnan, nan
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +14,7 @@ from hypothesis import strategies as st
 from bestofn import pool
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.types import Candidate, Message, Prompt, Score, Selection, Usage
+from bestofn.types import Candidate, Message, Pool, Prompt, Score, Selection, Usage
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
@@ -117,3 +121,152 @@ def test_a_missing_field_is_named(field: str) -> None:
 def test_a_line_that_is_no_row(line: str) -> None:
     with pytest.raises(ConfigError, match="JSON"):
         pool.loads(line)
+
+
+# --- files ----------------------------------------------------------------------------------------
+
+
+def good(name: str) -> bytes:
+    candidates = [Candidate(0, "a", scores={"flip": Score(0.5)}), Candidate(1, "b")]
+    return pool.dumps(Pool(as_prompt(f"What is {name}?", name), candidates)).encode() + b"\n"
+
+
+def changed(**fields: Any) -> bytes:
+    return json.dumps(json.loads(good("c")) | fields).encode() + b"\n"
+
+
+def missing(field: str) -> bytes:
+    return json.dumps({k: v for k, v in json.loads(good("c")).items() if k != field}).encode()
+
+
+BAD_ROWS = [
+    (b"{\"id\": \n", "not JSON"),
+    (b"[1, 2]\n", "JSON object, not list"),
+    (b"\xff\xfe{}\n", "not JSON"),
+    (good("c").replace(b'"b"', b'"\xe9"'), "not JSON"),
+    (b"[" * 100_000 + b"\n", "not JSON"),
+    (good("a"), "id 'a' stands in line 1 already"),
+    (changed(candidates=[]), "'candidates' is empty"),
+    (changed(candidates=None), "'candidates' is wrong"),
+    (changed(candidates=[{"index": 0, "text": "x", "scores": {"flip": {"value": "high"}}}]),
+     "'candidates.0.scores.flip.value' is wrong"),
+    (changed(candidates=[{"index": 0, "text": "x", "mean_logprob": nan}]),
+     "'candidates.0.mean_logprob' must be finite"),
+    (changed(candidates=[{"index": 0, "text": "x"}, {"index": 0, "text": "x"}]), "numbered from 0"),
+    (changed(id=3), "'id' must be text"),
+    (changed(prompt="  "), "the prompt is empty"),
+    (changed(prompt=[{"role": "robot", "content": "x"}]), "'robot'"),
+    (changed(columns=[1]), "'columns' is wrong"),
+    (changed(seconds={"sample": "long"}), "'seconds.sample' is wrong"),
+    (changed(index=0), "'reward' is wrong"),
+    *((missing(field), f"no field '{field}'") for field in ("id", "prompt", "candidates")),
+]  # fmt: skip
+
+
+@pytest.fixture(params=BAD_ROWS, ids=[str(number) for number in range(len(BAD_ROWS))])
+def bad_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
+    """A file whose third row, in line 4 because line 2 is blank, cannot be used."""
+    line, match = request.param
+    path = tmp_path / "pool.jsonl"
+    line = line.rstrip(b"\n") + b"\n"
+    path.write_bytes(good("a") + b" \n" + good("b") + line + good("d"))
+    return path, match
+
+
+def test_a_bad_row_is_named_by_file_line_and_field(bad_file: tuple[Path, str]) -> None:
+    path, match = bad_file
+    with pytest.raises(ConfigError) as caught:
+        list(pool.read(path))
+    assert str(caught.value).startswith(f"{path}, line 4: ")
+    assert match in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_bad_rows_are_told_and_the_good_ones_come(bad_file: tuple[Path, str]) -> None:
+    path, match = bad_file
+    told: list[ConfigError] = []
+    assert [row.prompt.id for row in pool.read(path, told.append)] == ["a", "b", "d"]
+    assert len(told) == 1
+    assert match in str(told[0])
+
+
+@given(st.lists(st.sampled_from([good("a"), good("b"), b"\n", b"  \t\n", b"{\n", b"{}\n"])))
+def test_every_line_is_a_row_or_told_or_blank(lines: list[bytes]) -> None:
+    # `tmp_path` is made for a test, not for each example of it.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pool.jsonl"
+        path.write_bytes(b"".join(lines))
+        told: list[ConfigError] = []
+        rows = list(pool.read(path, told.append))
+    assert len(rows) + len(told) == sum(bool(line.strip()) for line in lines)
+
+
+def test_a_last_line_that_is_cut_off_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(good("a") + good("b")[:-20])
+    told: list[ConfigError] = []
+    assert len(list(pool.read(path, told.append))) == 1
+    assert str(told[0]).startswith(f"{path}, line 2: the last line is cut off")
+
+
+def test_a_last_line_without_its_line_break_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(good("a") + good("b").rstrip())
+    assert len(list(pool.read(path))) == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [("NaN", "nan"), ("Infinity", "inf"), ("-Infinity", "-inf"), ("1e999", "inf"), ("null", None)],
+)
+def test_scores_that_are_no_numbers_have_failed(
+    tmp_path: Path, value: str, reason: str | None
+) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(good("a").replace(b"0.5", value.encode()))
+    (row,) = pool.read(path)
+    score = row.candidates[0].scores["flip"]
+    assert isnan(score.value)
+    wanted = reason and f"the pool says {reason}, which is no finite number"
+    assert score.reason == wanted
+
+
+def test_a_gzipped_file(tmp_path: Path) -> None:
+    path = tmp_path / "pool.jsonl.gz"
+    path.write_bytes(gzip.compress(good("a") + good("b")))
+    assert [row.prompt.id for row in pool.read(path)] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        good("a"),
+        gzip.compress(good("a") * 50)[:-20],
+        gzip.compress(good("a"))[:12] + b"\xff" * 200,
+    ],
+    ids=["plain", "cut", "corrupt"],
+)
+def test_a_gzipped_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "pool.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list(pool.read(path, lambda _: None))
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "."])
+def test_a_file_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list(pool.read(tmp_path / name))
+
+
+def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "pool.jsonl").write_bytes(b"")
+    assert list(pool.read(tmp_path / "pool.jsonl")) == []
+
+
+def test_a_pool_without_a_choice_round_trips() -> None:
+    prompt = as_prompt("Add.", "one", {"answer": 5, "tags": ["x", None]})
+    before = Pool(prompt, [Candidate(0, "5")], seconds={"sample": 0.5, "flip": 0.25})
+    after = pool.loads(pool.dumps(before))
+    assert type(after) is Pool
+    assert repr(after) == repr(before)

@@ -1,0 +1,289 @@
+"""Recipes: what is wrong in them is named, and options replace what they say."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from bestofn.config import (
+    CurveConfig,
+    DrawConfig,
+    EngineConfig,
+    Recipe,
+    ReportConfig,
+    RewardConfig,
+    SampleConfig,
+    ScoreConfig,
+    Section,
+    checked,
+    load_recipe,
+)
+from bestofn.errors import ConfigError
+from bestofn.rewards.registry import is_known, load_reward, needs_engine
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+SECTIONS = [
+    EngineConfig, DrawConfig, SampleConfig, RewardConfig, ScoreConfig, CurveConfig, ReportConfig,
+    Recipe,
+]  # fmt: skip
+RECIPE: dict[str, Any] = {
+    "output": "runs/x",
+    "sample": {
+        "engine": "vllm:A",
+        "engine_args": {"max_model_len": 100},
+        "engine_options": {"lora": "x"},
+        "prompts": "tiny:4",
+    },
+    "score": {
+        "verifier": "tiny",
+        "reward_engine": "vllm:B",
+        "reward_engine_args": {"max_model_len": 200},
+        "rewards": [
+            "gold",
+            {
+                "reward": "flip",
+                "name": "flip-c",
+                "engine": "vllm:C",
+                "engine_args": {"max_model_len": 300},
+                "engine_options": {"guided": True},
+                "options": {"samples": 2},
+            },
+        ],
+    },
+}
+
+
+def written(path: Path, content: Any) -> Path:
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    return written(tmp_path / "recipe.yaml", RECIPE)
+
+
+def changed(**sections: dict[str, Any]) -> dict[str, Any]:
+    """The recipe with other fields in its sections."""
+    return RECIPE | {name: RECIPE.get(name, {}) | fields for name, fields in sections.items()}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_every_recipe_loads_and_its_rewards_are_known(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.output == f"runs/{path.stem}"
+    assert recipe.sample.sampling().max_tokens == recipe.sample.max_tokens
+    assert recipe.score.rewards
+    assert all(is_known(reward.reward) for reward in recipe.score.rewards)
+    labels = {reward.label for reward in recipe.score.rewards}
+    assert len(labels) == len(recipe.score.rewards)
+    assert recipe.curve.gold in labels
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_every_field_has_a_description(kind: type[Section]) -> None:
+    lacking = [name for name, field in kind.model_fields.items() if not field.description]
+    assert lacking == []
+
+
+# --- what is wrong --------------------------------------------------------------------------------
+
+
+def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the recipe .*none\.yaml cannot be read"):
+        load_recipe(tmp_path / "none.yaml")
+
+
+def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_bytes(b"output: \xe9\xff")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_recipe(tmp_path / "recipe.yaml")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("output: [\n", "is not YAML"),
+        ("output: a: b\n", "is not YAML"),
+        ("a: *b\n", "is not YAML"),
+        ("", "must be a mapping, not NoneType"),
+        ("- output\n", "must be a mapping, not list"),
+        ({}, "the key 'output' is missing"),
+        ({"output": "x", "sample": {}, "score": {}}, "the key 'sample.prompts' is missing"),
+        ({k: v for k, v in RECIPE.items() if k != "score"}, "the key 'score' is missing"),
+        (changed(score={"rewards": [{"name": "x"}]}), "'score.rewards.0.reward' is missing"),
+        (RECIPE | {"outptu": "x"}, "unknown key 'outptu'; did you mean 'output'?"),
+        (RECIPE | {"zzz": 1}, "unknown key 'zzz'; known are output, sample, score, curve, report"),
+        (changed(sample={"temprature": 1}), "'sample.temprature'; did you mean 'temperature'?"),
+        (changed(curve={"proxys": []}), "'curve.proxys'; did you mean 'proxies'?"),
+        (
+            changed(score={"rewards": ["gold", {"reward": "flip", "enigne": "tiny"}]}),
+            "unknown key 'score.rewards.1.enigne'; did you mean 'engine'?",
+        ),
+        (changed(sample={"m": "many"}), "the key 'sample.m' is wrong"),
+        (changed(sample={"limit": 0}), "the key 'sample.limit' is wrong"),
+        (changed(sample={"window": 0}), "the key 'sample.window' is wrong"),
+        (changed(sample={"engine_args": ["x"]}), "the key 'sample.engine_args' is wrong"),
+        (changed(score={"rewards": 3}), "the key 'score.rewards' is wrong"),
+        (changed(score={"rewards": "flip"}), "the key 'score.rewards' is wrong"),
+        (changed(score={"rewards": [3]}), "the key 'score.rewards.0' is wrong"),
+        (changed(score={"limits": [0, 4]}), "'score.limits' is wrong: each limit must be at least"),
+        (changed(curve={"ns": [0]}), "'curve.ns' is wrong: each n must be at least 1"),
+        (changed(curve={"level": 95}), "the key 'curve.level' is wrong"),
+        (changed(curve={"margin": -1}), "the key 'curve.margin' is wrong"),
+        (changed(curve={"bad_rows": "ignore"}), "the key 'curve.bad_rows' is wrong"),
+        (changed(report={"embed": 501}), "the key 'report.embed' is wrong"),
+        (RECIPE | {"sample": ["x"]}, "the key 'sample' is wrong"),
+        (RECIPE | {"curve": None}, "the key 'curve' is wrong"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, content: Any, sentence: str) -> None:
+    path = written(tmp_path / "recipe.yaml", content)
+    with pytest.raises(ConfigError) as caught:
+        load_recipe(path)
+    assert str(caught.value).startswith(f"the recipe {path}")
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        RECIPE | {"sample": None},
+        RECIPE | {"score": [1]},
+        changed(score={"rewards": 3}),
+        changed(score={"rewards": "flip"}),
+        changed(score={"rewards": [3]}),
+    ],
+)
+def test_what_is_wrong_is_named_beside_another_engine_too(tmp_path: Path, content: Any) -> None:
+    path = written(tmp_path / "recipe.yaml", content)
+    with pytest.raises(ConfigError, match=r"the key 's.* is wrong"):
+        load_recipe(path, {"engine": "tiny", "reward_engine": "tiny"})
+
+
+@pytest.mark.parametrize("name", ["engine", "verifier", "name"])
+def test_what_stands_beside_the_options_of_a_reward_is_not_among_them(name: str) -> None:
+    options = {"rewards": [{"reward": "flip", "options": {name: "tiny"}}]}
+    with pytest.raises(ConfigError, match=f"{name!r}"):
+        checked(ScoreConfig, options, "the options")
+
+
+# --- values ---------------------------------------------------------------------------------------
+
+
+def test_limits_and_sizes_are_sorted_without_repetitions() -> None:
+    assert ScoreConfig(limits=[8, 4, 8, 16]).limits == [4, 8, 16]
+    assert CurveConfig(ns=[16, 1, 4, 4]).ns == [1, 4, 16]
+
+
+def test_rewards_are_names_or_mappings() -> None:
+    given: Any = ["gold", {"reward": "flip", "name": "mine"}]
+    rewards = ScoreConfig(rewards=given).rewards
+    assert [(reward.reward, reward.label) for reward in rewards] == [
+        ("gold", "gold"),
+        ("flip", "mine"),
+    ]
+
+
+def test_a_section_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        CurveConfig().margin = 1.0
+
+
+def test_sampling_takes_every_option() -> None:
+    values: dict[str, Any] = {
+        "temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1,
+        "max_tokens": 7, "stop": ["x", "y"],
+    }  # fmt: skip
+    params = DrawConfig(**values, sampling_extra={"a": 1}).sampling()
+    assert {name: getattr(params, name) for name in values} == values | {"stop": ("x", "y")}
+    assert params.extra == {"a": 1}
+
+
+def test_sampling_that_makes_no_sense() -> None:
+    with pytest.raises(ConfigError, match="temperature must be at least 0"):
+        DrawConfig(temperature=-1).sampling()
+
+
+# --- overrides ------------------------------------------------------------------------------------
+
+
+def test_an_override_finds_its_section(recipe: Path) -> None:
+    values = {"m": 3, "verifier": "math", "ns": [2], "title": "T", "output": "o", "limit": 2}
+    loaded = load_recipe(recipe, values)
+    assert (loaded.sample.m, loaded.sample.limit) == (3, 2)
+    assert loaded.score.verifier == "math"
+    assert loaded.curve.ns == [2]
+    assert (loaded.report.title, loaded.output) == ("T", "o")
+    assert loaded.sample.engine == "vllm:A"
+
+
+@pytest.mark.parametrize("kind", [SampleConfig, ScoreConfig, CurveConfig, ReportConfig])
+def test_no_field_stands_in_two_sections(kind: type[Section]) -> None:
+    others = {SampleConfig, ScoreConfig, CurveConfig, ReportConfig} - {kind}
+    assert not kind.model_fields.keys() & {name for other in others for name in other.model_fields}
+
+
+def test_another_engine_takes_the_place_of_every_model(recipe: Path) -> None:
+    loaded = load_recipe(recipe, {"engine": "tiny"})
+    assert (loaded.sample.engine, loaded.sample.engine_args) == ("tiny", {})
+    assert loaded.sample.engine_options == {}
+    assert (loaded.score.reward_engine, loaded.score.reward_engine_args) == (None, {})
+    reward = loaded.score.rewards[1]
+    assert (reward.engine, reward.engine_args, reward.engine_options) == (None, {}, {})
+    assert (reward.name, reward.options) == ("flip-c", {"samples": 2})
+
+
+def test_another_reward_engine_takes_the_place_of_those_that_score(recipe: Path) -> None:
+    loaded = load_recipe(recipe, {"reward_engine": "tiny"})
+    assert (loaded.sample.engine, loaded.sample.engine_args) == ("vllm:A", {"max_model_len": 100})
+    assert (loaded.score.reward_engine, loaded.score.reward_engine_args) == ("tiny", {})
+    assert loaded.score.rewards[1].engine is None
+
+
+def test_arguments_come_with_the_engine_that_replaces(recipe: Path) -> None:
+    loaded = load_recipe(recipe, {"engine": "tiny", "engine_args": {"max_rows": 4}})
+    assert loaded.sample.engine_args == {"max_rows": 4}
+
+
+def test_a_wrong_override_is_named(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match=r"the key 'sample\.m' is wrong"):
+        load_recipe(recipe, {"m": "x"})
+
+
+def test_a_recipe_survives_being_written(recipe: Path, tmp_path: Path) -> None:
+    loaded = load_recipe(recipe)
+    again = written(tmp_path / "again.yaml", loaded.model_dump(mode="json"))
+    assert load_recipe(again) == loaded
+
+
+# --- rewards by name ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reward", "options", "sentence"),
+    [
+        ("filp", {}, "no reward 'filp'; did you mean 'flip'?"),
+        ("xyz", {}, "no reward 'xyz'; there are flip, flip-likelihood, gold, random"),
+        ("gold", {}, "needs a verifier"),
+        ("longest", {"samples": 2}, "'longest' does not take these options"),
+        ("flip", {"sample": 2}, "'flip' does not take these options"),
+        ("gold", {"verifier": "nonesuch"}, "no verifier 'nonesuch'"),
+    ],
+)
+def test_a_reward_that_cannot_be_made(reward: str, options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_reward(reward, **options)
+    assert sentence in str(caught.value)
+
+
+def test_which_rewards_need_a_model() -> None:
+    names = ["flip", "flip-likelihood", "gold", "random", "first", "longest", "majority"]
+    assert [name for name in names if needs_engine(name)] == ["flip", "flip-likelihood"]
+
+
+def test_a_reward_takes_a_name() -> None:
+    assert load_reward("longest", name="length").name == "length"
+    assert load_reward("longest").name == "longest"
