@@ -85,6 +85,7 @@ class LengthAnalysis:
 
     Attributes:
         limits: Those that the pools have scores for, ascending.
+        cut_share: `[limits]`, share of the candidates that are longer, so that the limit cuts them.
         cuts: By reward.
         bins: Prompts by the mean length of their candidates, about equally many in each.
         longer: By proxy, mean concordance on the half of the prompts with longer responses minus
@@ -106,6 +107,8 @@ class LengthAnalysis:
             if name not in (*FROM_GOLD, MAJORITY) and not name.startswith(WEIGHTED)
         ]
         self.limits, rewards = _limits(curve.pools[0][0], curve.gold)
+        every = np.array([n for s in curve.pools for pool in s for n in _lengths(pool)])
+        self.cut_share = np.array([(every > limit).mean() for limit in self.limits])
         self.cuts = {name: self._cut_curves(name) for name in rewards}
         counted = all(c.token_count is not None or c.error for c in curve.pools[0][0].candidates)
         self.unit = "tokens" if counted else "characters"

@@ -68,7 +68,16 @@ def _without_name(proxy: dict[str, Any]) -> dict[str, Any]:
 
 
 def _lengths(lengths: LengthAnalysis) -> dict[str, Any]:
-    names = ("limits", "bins", "longer", "spearman", "selected_length", "pool_length", "unit")
+    names = (
+        "limits",
+        "cut_share",
+        "bins",
+        "longer",
+        "spearman",
+        "selected_length",
+        "pool_length",
+        "unit",
+    )
     found = {name: _plain(getattr(lengths, name)) for name in (*names, "beyond_length")}
     return found | {"rewards": _plain(lengths.cuts)}
 

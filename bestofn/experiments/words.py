@@ -146,7 +146,7 @@ def _enough(name: str, cuts: CutCurves, lengths: LengthAnalysis, n: int) -> str:
         )
     return (
         f"From {cuts.enough} tokens on, {name} chooses as well as from the whole response at N={n} "
-        f"(within {cuts.margin:g}): {gap}."
+        f"(within {cuts.margin:g}): {gap}. {lengths.cut_share[at]:.0%} are longer than that."
     )
 
 

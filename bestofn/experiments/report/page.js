@@ -253,8 +253,8 @@ function tables({ ns, proxies, gold, differences, lengths, kl_bound: kl }) {
   if (differences.length) found.push(table(`Differences at N=${ns[end]}, paired by prompt`, ["a", "b", `${gold}: a minus b`, "a higher", "equal", "b higher"], differences.map((d) => [d.a, d.b, spread(d.gold, end, true), ...[d.win, d.tie, d.lose].map((s) => percent(s.mean[end]))])));
   if (lengths) {
     found.push(table("Length and rewards", ["score", "rank correlation with length", "length selected", "right order: longer half minus shorter half", "over choosing by length"], Object.entries(lengths.spearman).map(([name, s]) => [name, spread(s), lengths.selected_length[name] ? number(lengths.selected_length[name].mean[end]) : "–", lengths.longer?.[name] ? spread(lengths.longer[name], undefined, true) : "–", lengths.beyond_length?.[name] ? spread(lengths.beyond_length[name], undefined, true) : "–"])));
-    const cuts = Object.entries(lengths.rewards).flatMap(([name, c]) => lengths.limits.map((limit, i) => [name, limit, number(c.full.mean[i][end]), spread(c.difference, i, true), c.cut ? number(c.cut.mean[i][end]) : "–", number(c.computed_tokens[i]), number(c.separate_tokens[i])]));
-    if (cuts.length) found.push(table(`First tokens, at N=${ns[end]} (tokens for a prompt)`, ["reward", "first tokens", `${gold} of the full candidate`, "minus by whole responses", `${gold} of the cut`, "tokens computed", "without a cache"], cuts));
+    const cuts = Object.entries(lengths.rewards).flatMap(([name, c]) => lengths.limits.map((limit, i) => [name, limit, percent(at(lengths.cut_share, i)), number(c.full.mean[i][end]), spread(c.difference, i, true), c.cut ? number(c.cut.mean[i][end]) : "–", number(c.computed_tokens[i]), number(c.separate_tokens[i])]));
+    if (cuts.length) found.push(table(`First tokens, at N=${ns[end]} (tokens for a prompt)`, ["reward", "first tokens", "candidates longer", `${gold} of the full candidate`, "minus by whole responses", `${gold} of the cut`, "tokens computed", "without a cache"], cuts));
   }
   one("#tables").append(...found);
 }
