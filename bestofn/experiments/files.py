@@ -12,7 +12,7 @@ from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.experiments.pools import add, cut_name, draw, has_scores
 from bestofn.generators import EngineGenerator
-from bestofn.journal import manifest, open_journal
+from bestofn.journal import manifest, open_journal, write_atomically
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
 from bestofn.sources import read_prompts
@@ -92,6 +92,8 @@ def sample_file(
     sampling = config.sampling()
     if config.m < 1:
         raise ConfigError(f"m must be at least 1, not {config.m}")
+    if path.suffix == ".gz":
+        raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
     settings = config.model_dump(mode="json", exclude={"limit", "window"})
     with open_journal(path, settings) as journal:
         done = {row.prompt.id for row in pool.read(path)} if journal.lines else set()
@@ -125,7 +127,8 @@ def score_file(
     """Writes the pools of a file with further scores to `path`, which may be the same file.
 
     One model is loaded after another, with a pass over the file for each. A pass writes beside
-    `path` and takes its place when it is complete; one that was interrupted goes on where it was.
+    `path`, reading what the one before it wrote; the last takes the place of `path` when it is
+    complete. A run that was interrupted goes on where it was.
 
     Args:
         source: A pool file.
@@ -142,7 +145,10 @@ def score_file(
         raise ConfigError("name at least one reward, such as 'flip'")
     if path.suffix == ".gz":
         raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
-    for model, rewards in _by_engine(config, drawn_by):
+    latest, written = source, list[Path]()
+    for number, (model, rewards) in enumerate(_by_engine(config, drawn_by), 1):
+        if _complete(latest, config, rewards):
+            continue
 
         def load(
             model: EngineConfig | None = model, rewards: list[RewardConfig] = rewards
@@ -163,8 +169,28 @@ def score_file(
                 for reward in rewards
             ], decoder
 
-        _pass(source, path, config, rewards, load, progress)
-        source = path
+        written.append(_beside(path, number))
+        _pass(latest, written[-1], config, rewards, load, progress)
+        latest = written[-1]
+    if not written and source != path:
+        written.append(_beside(path, 1))
+        _pass(source, written[-1], config, [], lambda: ([], None), progress)
+    if written:
+        _put_in_place(written, source, path)
+
+
+def _beside(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.scoring{number}")
+
+
+def _put_in_place(written: Sequence[Path], source: Path, path: Path) -> None:
+    """The last of the files takes the place of `path`, which says then what drew its pools."""
+    written[-1].replace(path)
+    for partial in written:
+        partial.unlink(missing_ok=True)
+        manifest(partial).unlink(missing_ok=True)
+    if source != path and manifest(source).exists():
+        write_atomically(manifest(path), manifest(source).read_text("utf-8"))
 
 
 def _by_engine(
@@ -192,6 +218,15 @@ def _by_engine(
     return groups
 
 
+def _complete(source: Path, config: ScoreConfig, rewards: Sequence[RewardConfig]) -> bool:
+    """Whether nothing is left to score; every row is read in any case, so that a bad one is told
+    before a model is loaded.
+    """
+    names = [name for reward in rewards for name in _score_names(reward, config.limits)]
+    lacking = sum(not all(has_scores(row, name) for name in names) for row in pool.read(source))
+    return not lacking and not config.again
+
+
 def _pass(
     source: Path,
     path: Path,
@@ -200,15 +235,7 @@ def _pass(
     load: Callable[[], tuple[list[RewardModel], Engine | None]],
     progress: Progress,
 ) -> None:
-    """Adds the scores of rewards that share a model, and puts the result in the place of `path`."""
-    names = [name for reward in rewards for name in _score_names(reward, config.limits)]
-    rows = 0
-    complete = not config.again
-    for row in pool.read(source):
-        rows += 1
-        complete = complete and all(has_scores(row, name) for name in names)
-    if complete and source == path:
-        return
+    """Writes the pools of `source` with the scores of rewards that share a model."""
     settings = {
         "source": _fingerprint(source),
         "rewards": [reward.model_dump(mode="json") for reward in rewards],
@@ -216,9 +243,8 @@ def _pass(
         "engine": [config.reward_engine, config.reward_engine_args],
         "limits": config.limits,
     }
-    partial = path.with_name(path.name + ".scoring")
-    with open_journal(partial, settings) as journal:
-        left = rows - journal.lines
+    with open_journal(path, settings) as journal:
+        left = sum(1 for _ in pool.read(source)) - journal.lines
         if left:
             loaded, decoder = load()
             pools = islice(pool.read(source), journal.lines, None)
@@ -226,8 +252,6 @@ def _pass(
             what = "scoring " + ", ".join(reward.label for reward in rewards)
             for row in progress(scored, left, what):
                 journal.append(pool.dumps(row))
-    partial.replace(path)
-    manifest(partial).unlink()
 
 
 def _score_names(reward: RewardConfig, limits: Sequence[int]) -> list[str]:
