@@ -20,7 +20,7 @@ from bestofn.experiments.expected import (
     expect,
     unknown_gold,
 )
-from bestofn.experiments.pools import add
+from bestofn.experiments.pools import add, has_scores
 from bestofn.rewards.registry import load_reward
 from bestofn.types import Pool
 
@@ -266,6 +266,8 @@ def _usable(
             kept.append(name)
         else:
             left_out.append((name, reason))
+    if not kept and not left_out:
+        raise ConfigError("there are no pools to make a curve from")
     if not kept:
         name, reason = left_out[0]
         raise ConfigError(f"no prompt can be used; the first, {name}: {reason}")
@@ -292,8 +294,11 @@ def _sizes(ns: Sequence[int], smallest: int) -> list[int]:
 
 def _add_baselines(pools: Sequence[Pool], proxies: Sequence[str]) -> None:
     """Scores that need no model are made here if the pools lack them."""
-    first = pools[0].candidates[0]
-    missing = [name for name in proxies if name in BASELINES and name not in first.scores]
+    missing = [
+        name
+        for name in proxies
+        if name in BASELINES and not all(has_scores(pool, name) for pool in pools)
+    ]
     for _ in add(pools, [load_reward(name) for name in missing]):
         pass
 

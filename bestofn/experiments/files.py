@@ -82,6 +82,8 @@ def sample_file(
     Raises:
         ConfigError: a setting or a prompt is wrong, or the file has other settings.
     """
+    if path.suffix == ".gz":
+        raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
     prompts, repeated = _distinct(
         read_prompts(
             config.prompts,

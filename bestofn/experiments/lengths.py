@@ -19,6 +19,7 @@ from bestofn.experiments.expected import (
     ValueOf,
     expect,
     scores_of,
+    unknown_gold,
 )
 from bestofn.experiments.pools import cut_name
 from bestofn.types import Candidate, Pool
@@ -35,7 +36,8 @@ class CutCurves:
 
     Attributes:
         full: `[limits, ns]`, gold of the full candidate that is selected by its first L tokens.
-        cut: `[limits, ns]`, gold of the cut candidate itself; None where it was not scored.
+        cut: `[limits, ns]`, gold of the cut candidate itself, over prompts where all cuts have
+            one; None where it was not scored.
         whole: `[ns]`, gold of what is selected by whole responses.
         difference: `[limits]`, `full` minus `whole` at the largest N, paired by prompt.
         computed_tokens: `[limits]`, tokens that the model computed for these scores, per prompt.
@@ -151,27 +153,39 @@ class LengthAnalysis:
         names = [cut_name(reward, limit) for limit in self.limits]
         full = [self._expect(name, gold) for name in names]
         whole = self._expect(reward, gold)
-        cut = None
-        if cut_name(gold, self.limits[0]) in curve.pools[0][0].candidates[0].scores:
-            cut = self._stacked(
-                [
-                    self._expect(cut_name(reward, n), partial(scores_of, name=cut_name(gold, n)))
-                    for n in self.limits
-                ]
-            )
         gaps = np.concatenate([(part - whole)[:, :, -1:] for part in full], axis=2)
         difference = curve.interval(gaps)
         good = difference.low >= -self.margin
         enough = next((limit for i, limit in enumerate(self.limits) if good[i:].all()), None)
         return CutCurves(
             full=self._stacked(full),
-            cut=cut,
+            cut=self._cut_gold(reward),
             whole=curve.interval(whole),
             difference=difference,
             computed_tokens=np.array([_tokens(curve.pools, name)[0] for name in names]),
             separate_tokens=np.array([_tokens(curve.pools, name)[1] for name in names]),
             enough=enough,
             margin=self.margin,
+        )
+
+    def _cut_gold(self, reward: str) -> Interval | None:
+        """Gold of the cut candidates themselves, over prompts where all of them have it."""
+        seeds, names = self.curve.pools, [cut_name(self.curve.gold, n) for n in self.limits]
+        if not all(name in seeds[0][0].candidates[0].scores for name in names):
+            return None
+        known = [
+            place
+            for place in range(self.curve.prompts)
+            if not any(unknown_gold(pools[place], name) for pools in seeds for name in names)
+        ]
+        if not known:
+            return None
+        kept = [[pools[place] for place in known] for pools in seeds]
+        return self._stacked(
+            [
+                np.array([expect(p, cut_name(reward, n), name, self.curve.ns).gold for p in kept])
+                for n, name in zip(self.limits, names, strict=True)
+            ]
         )
 
     def _stacked(self, parts: Sequence[Array]) -> Interval:
