@@ -98,7 +98,7 @@ def _kind(field: FieldInfo) -> Any:
 
 
 def _default(field: FieldInfo) -> str:
-    if field.is_required() or field.default in (None, [], {}):
+    if field.is_required() or field.default in (None, "", [], {}):
         return ""
     return f" Default: {field.default}."
 

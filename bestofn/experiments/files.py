@@ -159,7 +159,7 @@ def score_file(
             raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
         drawn_by = EngineConfig()  # stays unused
     changed = False
-    for group in _by_model(config, drawn_by):
+    for group in _left(_by_model(config, drawn_by), path):
         if source != path or config.again or group.lacks(source, config.limits):
             _pass(source, path, config, group, drawn_by, engines, progress)
             changed = True
@@ -185,6 +185,9 @@ class _Group:
             )
         ]
         return not all(has_scores(row, name) for row in pool.read(path) for name in names)
+
+    def settings(self) -> list[dict[str, Any]]:
+        return [reward.model_dump(mode="json") for reward in self.rewards]
 
     def load(
         self, config: ScoreConfig, drawn_by: EngineConfig, engines: Engines
@@ -225,6 +228,15 @@ def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
             groups.append(_Group(model, [reward]))
         else:
             same.rewards.append(reward)
+    return groups
+
+
+def _left(groups: list[_Group], path: Path) -> list[_Group]:
+    """The groups from the one on whose pass was interrupted; those before it are done."""
+    begun = _settings(_partial(path)).get("rewards")
+    for place, group in enumerate(groups):
+        if group.settings() == begun:
+            return groups[place:]
     return groups
 
 
@@ -276,13 +288,13 @@ def _pass(
     sizes = [len(row.candidates) for row in pool.read(source)]
     settings = {
         "source": _fingerprint(source),
-        "rewards": [reward.model_dump(mode="json") for reward in group.rewards],
+        "rewards": group.settings(),
         "model": group.model and group.model.model_dump(mode="json"),
         "verifier": config.verifier,
         "limits": config.limits,
         "again": config.again,
     }
-    partial = path.with_name(path.name + ".scoring")
+    partial = _partial(path)
     with open_journal(partial, settings) as journal:
         left = len(sizes) - journal.lines
         if left:
@@ -301,6 +313,11 @@ def _pass(
                 journal.append(pool.dumps(row))
     partial.replace(path)
     manifest(partial).unlink()
+
+
+def _partial(path: Path) -> Path:
+    """Where a pass writes until it is complete."""
+    return path.with_name(path.name + ".scoring")
 
 
 def _fingerprint(path: Path) -> str:

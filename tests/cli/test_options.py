@@ -49,20 +49,12 @@ def test_each_field_is_an_option_and_nothing_else_is(command: str, wanted: set[s
 
 
 @pytest.mark.parametrize("kind", [SampleConfig, ScoreConfig, CurveConfig, ReportConfig])
-def test_the_help_of_an_option_is_the_text_of_its_field(kind: type[Section]) -> None:
+def test_help_is_the_text_of_the_field_and_its_default(kind: type[Section]) -> None:
     shown = parameters("run")
     for name, field in kind.model_fields.items():
-        option = shown[name]
-        assert option.help == " ".join(str(field.description).split())
-
-
-@pytest.mark.parametrize("kind", [SampleConfig, ScoreConfig, CurveConfig, ReportConfig])
-def test_the_default_that_is_shown_is_the_default_of_the_field(kind: type[Section]) -> None:
-    shown = parameters("run")
-    for name, field in kind.model_fields.items():
-        option = shown[name]
-        empty = field.is_required() or field.default in (None, [], {})
-        assert option.show_default == (False if empty else str(field.default))
+        empty = field.is_required() or field.default in (None, "", [], {})
+        default = "" if empty else f" Default: {field.default}."
+        assert shown[name].help == " ".join(str(field.description).split()) + default
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_prompts_without_a_gold_value_are_left_out_and_named() -> None:
     curve = curve_of(pools)
     assert curve.prompts == 1
     assert curve.left_out == [("b", "candidate 1 has no gold value: it failed")]
-    with pytest.raises(ConfigError, match="no prompt has a gold value; the first says: candidate"):
+    with pytest.raises(ConfigError, match="candidate 1 has no gold value"):
         curve_of(pools[1:])
 
 
@@ -201,7 +201,7 @@ def test_proxies_by_default() -> None:
         ({"proxies": ["flop"]}, "candidate 0 of prompt 'a' has no score 'flop', only flip, gold;"),
         ({"gold": "truth"}, "has no score 'truth', only flip, gold; add it with `bestofn score`"),
         ({"proxies": ["weighted:flop"]}, "has no score 'flop'"),
-        ({"ns": [1, 5]}, "N=5 needs pools of as many candidates, but the smallest has 3"),
+        ({"ns": [1, 5]}, "3 candidates are too few for N=5"),
         ({"proxies": ["weighted:flip"]}, "'flip' has negative values"),
     ],
 )

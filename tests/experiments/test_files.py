@@ -389,7 +389,7 @@ def test_interrupted_scoring_goes_on(models: Models, drawn: Path, other: str | N
     # so that all before the broken one may or may not have been written.
     breaking(models, "a", "six", action)
     assert drawn.read_bytes() == before
-    kept = target.with_name(target.name + ".scoring1")
+    kept = target.with_name(target.name + ".scoring")
     done = kept.read_bytes().count(b"\n")
     action()
     assert len(models.asked("a")) == 2 * (6 - done)
@@ -431,7 +431,7 @@ def test_a_source_that_changed_in_between_is_refused(models: Models, drawn: Path
     breaking(models, "a", "six", lambda: score(drawn))
     lines = drawn.read_text().splitlines(keepends=True)
     drawn.write_text("".join(lines[::-1]))
-    kept = drawn.with_name("pool.jsonl.scoring1")
+    kept = drawn.with_name("pool.jsonl.scoring")
     if not kept.read_bytes():
         pytest.fail("nothing was scored before the interruption")
     with pytest.raises(ConfigError, match=r"begun with other settings .source was"):
