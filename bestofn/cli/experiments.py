@@ -88,7 +88,7 @@ def curve(
     if scoring.limits:
         with Engines() as engines:
             for path in pools:
-                drawn_by = _drawn_by(path, given)
+                drawn_by = _drawn_by(path, dict(given))
                 score_cuts(path, scoring, config, drawn_by, engines, pool_progress)
     result = make_curve(pools, config, output, title=report.title)
     if as_json:
@@ -142,7 +142,10 @@ def _part(kind: Any, given: dict[str, Any]) -> Any:
 
 
 def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
-    """The model that drew a pool: the one that is named, else what the pool's manifest says."""
+    """The model that drew a pool: the one that is named, else what the pool's manifest says.
+
+    It is taken out of what was given.
+    """
     from bestofn.experiments.files import drawn_with
 
     named = {name: given.pop(name) for name in EngineConfig.model_fields if name in given}

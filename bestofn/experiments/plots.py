@@ -37,6 +37,7 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
         "grid.color": "#e4e4e4",
         "grid.linewidth": 0.6,
         "svg.fonttype": "none",  # text stays text
+        "text.parse_math": False,  # and a dollar a dollar
         "svg.hashsalt": "bestofn",  # the same curve gives the same file
     }
     files = []
@@ -117,7 +118,7 @@ def _scaling(result: Mapping[str, Any]) -> "Figure":
             _line(cost, tokens, curve["gold"], name, colours[name])
     _log2(gold, result["ns"])
     _log2(proxy, result["ns"])
-    if cost.lines:
+    if cost.dataLim.minposx < np.inf:
         _log10(cost)
     else:
         cost.text(0.5, 0.5, "the pool does not count tokens", ha="center", color="#888888")
@@ -161,7 +162,8 @@ def _lengths(result: Mapping[str, Any]) -> "Figure":
     colours = _colours([*result["proxies"]])
     _bins(axes[0], lengths, colours, "gain", "gold over a random candidate")
     _bins(axes[1], lengths, colours, "concordance", "pairs in the right order")
-    axes[0].legend(frameon=False, fontsize=8)
+    if axes[0].get_legend_handles_labels()[0]:
+        axes[0].legend(frameon=False, fontsize=8)
     used = 2
     if any(cuts["cut"] for cuts in rewards.values()):
         _by_limit(axes[2], result, "cut", colours)
@@ -207,15 +209,8 @@ def _bins(
         mean, low, high = (
             _numbers([b[what][name][key] for b in bins]) for key in ("mean", "low", "high")
         )
-        axes.errorbar(
-            place,
-            mean,
-            [mean - low, high - mean],
-            fmt="o",
-            markersize=4,
-            color=colours[name],
-            label=name,
-        )
+        axes.plot(place, mean, "o", color=colours[name], label=name, markersize=4)
+        axes.vlines(place, low, high, color=colours[name])  # need not hold the mean
     axes.set_xticks(range(len(bins)), [f"{b['low']:.0f}–{b['high']:.0f}" for b in bins])
     axes.axhline(0 if what == "gain" else 0.5, color="#888888", linewidth=0.8)
     axes.set(

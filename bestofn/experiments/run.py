@@ -114,7 +114,9 @@ def score_cuts(
     The rewards are those of `config`, by default the curve's proxies that a model scores; with a
     verifier gold as well.
     """
-    first = next(iter(pool.read(path)))
+    first = next(pool.read(path), None)
+    if first is None:
+        raise ConfigError(f"the pool {path} has no rows")
     known = curve.proxies or [*first.candidates[0].scores]
     names = [name for name in known if is_known(name) and needs_engine(name)]
     if config.verifier is not None:
