@@ -155,6 +155,7 @@ def score_file(
     if path.resolve() != source.resolve():
         source = _begun(source, path)
     if drawn_by is None:
+        next(pool.read(source), None)  # a file that is not there is told first
         if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
             raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
         drawn_by = EngineConfig()  # stays unused

@@ -121,7 +121,8 @@ def _scaling(result: Mapping[str, Any]) -> "Figure":
     if cost.dataLim.minposx < np.inf:
         _log10(cost)
     else:
-        cost.text(0.5, 0.5, "the pool does not count tokens", ha="center", color="#888888")
+        note = "the pool does not count tokens"
+        cost.text(0.5, 0.5, note, transform=cost.transAxes, ha="center", color="#888888")
         cost.set(xticks=[], yticks=[])
     gold.set(
         xlabel="N", ylabel=result["gold"], title=f"{result['gold']}, {result['level']:.0%} bands"

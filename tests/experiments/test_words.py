@@ -188,8 +188,8 @@ def by_length(flip: Any, prompts: int = 20) -> ScalingCurve:
         (lambda g, t, i: -t, ["flip likes shorter", "is not measurably more than a choice by"]),
         (lambda g, t, i: g, ["no measurable taste", "knows more than length"]),
         (lambda g, t, i: -g, ["is worse than choosing by length alone"]),
-        (lambda g, t, i: g if i >= 10 else -g, ["tells better from worse candidates better: +1.0"]),
-        (lambda g, t, i: g if i < 10 else -g, ["tells better from worse candidates worse: -1.0"]),
+        (lambda g, t, i: g if i >= 10 else -g, ["orders candidates better on the half", "+1.0"]),
+        (lambda g, t, i: g if i < 10 else -g, ["orders candidates worse on the half", "-1.0"]),
     ],
 )
 def test_better_on_longer_outputs_or_does_it_only_like_them(flip: Any, words: list[str]) -> None:
@@ -207,7 +207,7 @@ def test_from_how_many_tokens_on() -> None:
     (_, text) = length_answers(curve, LengthAnalysis(curve))
     assert text == (
         "From 4 tokens on, flip chooses as well as from the whole response at N=8 (within 0.02): "
-        "+0.000 [+0.000, +0.000]."
+        "+0.000 [+0.000, +0.000]. 98% are longer than that."
     )
 
 
