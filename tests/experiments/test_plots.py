@@ -66,7 +66,7 @@ NAMES = ["a <b> & 'c'", "x$y$z", "$\\frac{", "a_b^c", "é 中", "100%"]
 @pytest.mark.filterwarnings("ignore:Glyph")
 def test_any_name_stands_in_the_picture_as_it_is(tmp_path: Path) -> None:
     title, gold = "From $5 to $6 <b>", "is $x$ <right>"
-    scores = {name: FLIP["flip"] for name in NAMES} | {gold: [0.0, 1.0, 1.0, 0.0]}
+    scores = dict.fromkeys(NAMES, FLIP["flip"]) | {gold: [0.0, 1.0, 1.0, 0.0]}
     plots.draw(result_of(scores, title=title, gold=gold, proxies=NAMES), tmp_path)
     for picture in ("scaling.svg", "lengths.svg"):
         assert {title, *NAMES} <= words_of(tmp_path / picture)
