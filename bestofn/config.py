@@ -183,6 +183,14 @@ class ScoreConfig(Section):
             return [{"reward": item} if isinstance(item, str) else item for item in value]
         return value
 
+    @field_validator("rewards")
+    @classmethod
+    def _names_differ(cls, value: list[RewardConfig]) -> list[RewardConfig]:
+        labels = [reward.label for reward in value]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"two rewards are called {twice[0]!r}; give one of them a name")
+        return value
+
     @field_validator("limits")
     @classmethod
     def _ascending(cls, value: list[int]) -> list[int]:

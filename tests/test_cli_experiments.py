@@ -130,10 +130,11 @@ def test_the_json_of_a_curve_is_what_is_in_its_file(scored: Path, tmp_path: Path
 
 
 def test_limits_score_what_is_missing_first(own: Path, tmp_path: Path) -> None:
-    arguments = ["-o", tmp_path / "out", "--limits", "4,12", "--verifier", "tiny", "--json"]
+    limits = ["--limits", "4,12", "--verifier", "tiny", "--proxy", "flip,random"]
+    arguments = ["-o", tmp_path / "out", *limits, "--json"]
     data = json.loads(done("curve", own, *arguments).stdout)
     assert data["lengths"]["limits"] == [4, 12]
-    assert {*data["lengths"]["rewards"]} == {"flip", "flip-likelihood"}
+    assert {*data["lengths"]["rewards"]} == {"flip"}
     assert data["lengths"]["rewards"]["flip"]["cut"] is not None
     for row in pool.read(own):
         for candidate in row.candidates:
@@ -164,7 +165,8 @@ def test_another_engine_is_another_one_for_every_pool(
         return tiny
 
     monkeypatch.setattr("bestofn.config.load_engine", load)
-    arguments = ["--engine", "hf:mine", "--limits", 4, "--resamples", 5]
+    cuts = ["--reward", "gold", "--verifier", "tiny", "--limits", 4]
+    arguments = ["--engine", "hf:mine", *cuts, "--resamples", 5]
     done("curve", own, second, "-o", tmp_path / "out", *arguments)
     assert set(specs) == {"hf:mine"}
 

@@ -128,6 +128,10 @@ def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
         (changed(score={"rewards": 3}), "the key 'score.rewards' is wrong"),
         (changed(score={"rewards": "flip"}), "the key 'score.rewards' is wrong"),
         (changed(score={"rewards": [3]}), "the key 'score.rewards.0' is wrong"),
+        (
+            changed(score={"rewards": ["flip", {"reward": "flip", "engine": "tiny"}]}),
+            "'score.rewards' is wrong: two rewards are called 'flip'; give one of them a name",
+        ),
         (changed(score={"limits": [0, 4]}), "'score.limits' is wrong: each limit must be at least"),
         (changed(curve={"ns": [0]}), "'curve.ns' is wrong: each n must be at least 1"),
         (changed(curve={"level": 95}), "the key 'curve.level' is wrong"),

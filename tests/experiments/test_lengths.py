@@ -94,6 +94,7 @@ def cut_pools(prompts: int = 40, known_from: int = 8, size: int = 8) -> list[Poo
 def test_from_how_many_tokens_on_it_is_enough(known_from: int) -> None:
     lengths = analysis(cut_pools(known_from=known_from), proxies=["flip"])
     assert lengths.limits == list(LIMITS)
+    assert {*lengths.cuts} == {"flip"}
     cuts = lengths.cuts["flip"]
     assert cuts.enough == known_from
     known = np.array(LIMITS) >= known_from

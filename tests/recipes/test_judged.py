@@ -1,6 +1,5 @@
 """A judge's preference over a reference response as a gold verdict."""
 
-import json
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 from fakes import ScriptedEngine
 
 from bestofn import loop
+from bestofn.config import load_recipe
 from bestofn.engines.base import TokenScores
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
@@ -108,7 +108,7 @@ def test_as_gold_on_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert scores[1].value == pytest.approx(0.5, abs=1e-6)
 
 
-def test_the_recipe_names_it() -> None:
-    text = (Path(__file__).parents[2] / "recipes" / "alpaca_eval_bo16.yaml").read_text()
-    assert "verifier: recipes.judged:AgainstReference" in text
-    assert json.dumps(VARIABLE).strip('"') in text
+def test_the_recipe_and_its_comment_name_it() -> None:
+    path = Path(__file__).parents[2] / "recipes" / "alpaca_eval_bo16.yaml"
+    assert load_recipe(path).score.verifier == "recipes.judged:AgainstReference"
+    assert f"{VARIABLE}=" in path.read_text()
