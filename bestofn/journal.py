@@ -62,7 +62,9 @@ class Journal:
 
 
 @contextmanager
-def open_journal(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
+def open_journal(
+    path: Path, settings: Mapping[str, Any], otherwise: str = "write to another file"
+) -> Iterator[Journal]:
     """The file at `path`, to be continued or begun.
 
     A last line that was cut off is removed.
@@ -70,12 +72,31 @@ def open_journal(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
     Args:
         path: Where; its folder is made.
         settings: What the lines depend on, as JSON. They must be those the file was begun with.
+        otherwise: What to do about a file that was begun with others.
 
     Raises:
         ConfigError: another run writes the file, or it was begun with other settings.
         BestOfNError: it cannot be written.
     """
-    lock = FileLock(path.with_name(f".{path.name}.lock"))  # stays: removing it would be a race
+    with locked(path):
+        _check_settings(path, settings, otherwise)
+        lines = _repaired(path)
+        with _opened(path) as file:
+            journal = Journal(path, file, lines)
+            yield journal
+            journal.sync()
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keeps other runs from writing a file, whose folder is made.
+
+    Raises:
+        ConfigError: another run writes it.
+        BestOfNError: its folder cannot be written.
+    """
+    # The lock's own file stays behind: removing it would be a race.
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -84,12 +105,7 @@ def open_journal(path: Path, settings: Mapping[str, Any]) -> Iterator[Journal]:
     except OSError as error:
         raise _cannot_write(path, error) from error
     try:
-        _check_settings(path, settings)
-        lines = _repaired(path)
-        with _opened(path) as file:
-            journal = Journal(path, file, lines)
-            yield journal
-            journal.sync()
+        yield
     finally:
         lock.release()
 
@@ -112,7 +128,7 @@ def _opened(path: Path) -> FileIO:
     return file
 
 
-def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
+def _check_settings(path: Path, settings: Mapping[str, Any], otherwise: str) -> None:
     wanted = json.loads(json.dumps(settings))
     place = manifest(path)
     if not path.exists() or not path.stat().st_size:
@@ -132,7 +148,7 @@ def _check_settings(path: Path, settings: Mapping[str, Any]) -> None:
         )
         raise ConfigError(
             f"{path} was begun with other settings ({changes}); give them as they were to go on, "
-            "or write to another file"
+            f"or {otherwise}"
         )
 
 

@@ -175,7 +175,7 @@ def loads(line: str | bytes) -> Pool:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"not JSON: {error}") from None
+        raise ConfigError(f"not JSON: {getattr(error, 'msg', error)}") from None
     if not isinstance(row, dict):
         raise ConfigError(f"a row is a JSON object, not {type(row).__name__}")
     return from_row(row)

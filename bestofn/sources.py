@@ -97,7 +97,7 @@ def _json_object(line: bytes, where: str) -> Mapping[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not JSON: {error}") from None
+        raise ConfigError(f"{where}: not JSON: {getattr(error, 'msg', error)}") from None
     if not isinstance(row, dict):
         raise ConfigError(f"{where}: a row is a JSON object, not {type(row).__name__}")
     return row

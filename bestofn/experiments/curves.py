@@ -1,5 +1,6 @@
 """Scaling curves: how gold grows with N under each proxy, and which proxy is better."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -257,7 +258,7 @@ def _usable(
     seeds: Sequence[Sequence[Pool]], gold: str, largest: int
 ) -> tuple[list[list[Pool]], list[tuple[str, str]]]:
     """The prompts that all seeds have a pool for with known gold, in the first one's order."""
-    by_id = [{pool.prompt.id: pool for pool in pools} for pools in seeds]
+    by_id = [_by_id(pools) for pools in seeds]
     kept: list[str] = []
     left_out: list[tuple[str, str]] = []
     for name in dict.fromkeys(name for pools in by_id for name in pools):
@@ -274,11 +275,21 @@ def _usable(
     return [[pools[name] for name in kept] for pools in by_id], left_out
 
 
+def _by_id(pools: Sequence[Pool]) -> dict[str, Pool]:
+    by_id = {pool.prompt.id: pool for pool in pools}
+    if len(by_id) < len(pools):
+        (name, count), *_ = Counter(pool.prompt.id for pool in pools).most_common(1)
+        raise ConfigError(f"{count} pools have the prompt id {name!r}; give each draw as a seed")
+    return by_id
+
+
 def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | None:
     """Why a prompt cannot be used, None if it can."""
     for place, pool in enumerate(pools):
         if pool is None:
             return f"not among the pools of seed {place} (counted from 0)"
+        if pools[0] is not None and pool.prompt.messages != pools[0].prompt.messages:
+            return f"another prompt than in the first seed under the same id, in seed {place}"
         if len(pool.candidates) < largest:
             return f"{len(pool.candidates)} candidates are too few for N={largest}"
         if reason := unknown_gold(pool, gold):

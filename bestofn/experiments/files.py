@@ -14,7 +14,7 @@ from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.experiments.pools import add, cut_name, draw, has_scores
 from bestofn.generators import EngineGenerator
-from bestofn.journal import manifest, open_journal, write_atomically
+from bestofn.journal import locked, manifest, open_journal, write_atomically
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
@@ -160,11 +160,12 @@ def score_file(
             raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
         drawn_by = EngineConfig()  # stays unused
     changed = False
-    for group in _left(_by_model(config, drawn_by), path):
-        if source != path or config.again or group.lacks(source, config.limits):
-            _pass(source, path, config, group, drawn_by, engines, progress)
-            changed = True
-        source = path
+    with locked(path):
+        for group in _left(_by_model(config, drawn_by), path):
+            if source != path or config.again or group.lacks(source, config.limits):
+                _pass(source, path, config, group, drawn_by, engines, progress)
+                changed = True
+            source = path
     return changed
 
 
@@ -296,7 +297,7 @@ def _pass(
         "again": config.again,
     }
     partial = _partial(path)
-    with open_journal(partial, settings) as journal:
+    with open_journal(partial, settings, f"remove {partial} to start over") as journal:
         left = len(sizes) - journal.lines
         if left:
             rewards, decoder = group.load(config, drawn_by, engines)

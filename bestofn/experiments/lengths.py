@@ -89,6 +89,7 @@ class LengthAnalysis:
         limits: Those that the pools have scores for, ascending.
         cut_share: `[limits]`, share of the candidates that are longer, so that the limit cuts them.
         cuts: By reward.
+        lacking: Rewards that are left out of `cuts`, with the score that they lack.
         bins: Prompts by the mean length of their candidates, about equally many in each.
         longer: By proxy, mean concordance on the half of the prompts with longer responses minus
             that on the other half.
@@ -108,7 +109,7 @@ class LengthAnalysis:
             for name in (c.name for c in curve.curves)
             if name not in (*FROM_GOLD, MAJORITY) and not name.startswith(WEIGHTED)
         ]
-        self.limits, rewards = _limits(curve.pools[0][0], curve.gold)
+        self.limits, rewards, self.lacking = _limits(curve.pools[0][0], curve.gold)
         every = np.array([n for s in curve.pools for pool in s for n in _lengths(pool)])
         self.cut_share = np.array([(every > limit).mean() for limit in self.limits])
         self.cuts = {name: self._cut_curves(name) for name in rewards}
@@ -276,16 +277,20 @@ def _choose_by_length(pools: Sequence[Pool], sign: float, gold: str, ns: Sequenc
     )
 
 
-def _limits(pool: Pool, gold: str) -> tuple[list[int], list[str]]:
-    """The limits that there are scores for, and the rewards that have them."""
-    found = [match for name in pool.candidates[0].scores if (match := CUT.fullmatch(name))]
+def _limits(pool: Pool, gold: str) -> tuple[list[int], list[str], dict[str, str]]:
+    """The limits that there are, the rewards that have them all, and what the others lack."""
+    scores = pool.candidates[0].scores
+    found = [match for name in scores if (match := CUT.fullmatch(name))]
     limits = sorted({int(match[2]) for match in found})
-    rewards = dict.fromkeys(match[1] for match in found if match[1] != gold)
-    return limits, [
-        reward
-        for reward in rewards
-        if all(cut_name(reward, limit) in pool.candidates[0].scores for limit in limits)
-    ]
+    names = list(dict.fromkeys(match[1] for match in found if match[1] != gold))
+    lacking = {
+        name: missing
+        for name in names
+        for missing in [cut_name(name, limit) for limit in limits][::-1]
+        if missing not in scores
+    }
+    lacking |= {name: name for name in names if name not in scores}
+    return limits, [name for name in names if name not in lacking], lacking
 
 
 def _tokens(seeds: Sequence[Sequence[Pool]], name: str) -> tuple[float, float]:

@@ -108,6 +108,10 @@ def length_answers(curve: ScalingCurve, lengths: LengthAnalysis) -> list[str]:
     return [
         *(_better_or_likes(name, curve, lengths) for name in scored),
         *(_enough(name, cuts, lengths, curve.ns[-1]) for name, cuts in lengths.cuts.items()),
+        *(
+            f"{name} is left out of the ablation by first tokens: it has no score {missing}."
+            for name, missing in lengths.lacking.items()
+        ),
     ]
 
 
@@ -179,7 +183,10 @@ def shown(interval: Interval) -> str:
 
 def signed(interval: Interval) -> str:
     """A difference and its interval, as in +0.19 [+0.16, +0.22]."""
-    mean, low, high = (float(x) for x in (interval.mean, interval.low, interval.high))
+    # Adding 0 makes a zero of minus zero.
+    mean, low, high = (
+        round(float(x), 3) + 0.0 for x in (interval.mean, interval.low, interval.high)
+    )
     return "unknown" if isnan(mean) else f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
