@@ -229,7 +229,7 @@ IFEVAL = [
         "key": 1001,
         "prompt": "Write at most 5 words.",
         "instruction_id_list": ["length_constraints:number_words"],
-        "kwargs": [{"num_bullets": None, "relation": "at most"}],
+        "kwargs": [{"num_bullets": None, "relation": "less than"}],
     },
 ]
 
