@@ -106,6 +106,16 @@ def test_a_prompt_that_stands_twice_is_told(tmp_path: Path) -> None:
     assert len(list(pool.read(tmp_path / "pool.jsonl"))) == 1
 
 
+def test_a_recipe_tells_of_a_prompt_that_stands_twice(tmp_path: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Name a fruit."}\n{"prompt": "Name a day."}\n' * 2)
+    recipe = tmp_path / "recipe.yaml"
+    sample = {"prompts": str(prompts), "m": 2, "max_tokens": 8}
+    score = {"rewards": ["longest", {"reward": "shortest", "name": "gold"}]}
+    recipe.write_text(json.dumps({"output": str(tmp_path), "sample": sample, "score": score}))
+    assert "2 prompts stand in" in done("run", recipe).output
+
+
 def test_a_curve_is_shown_and_written(scored: Path, tmp_path: Path) -> None:
     result = done("curve", scored, "-o", tmp_path / "out", "--title", "My title")
     assert "gold by N, 6 prompts" in result.stdout

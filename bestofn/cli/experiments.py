@@ -40,8 +40,7 @@ def sample(
     announce(config)
     with Engines() as engines:
         repeated = sample_file(config, output, engines, pool_progress)
-    if repeated:
-        notes.print(f"{repeated} prompts stand in {prompts} more than once; each was drawn once")
+    _tell_repeated(repeated, prompts)
 
 
 @app.command()
@@ -129,10 +128,16 @@ def run(
     announce(loaded.sample)
     with Engines() as engines:
         result = run_recipe(loaded, engines, pool_progress)
+    _tell_repeated(result["repeated"], loaded.sample.prompts)
     if as_json:
         print(json.dumps(result))
     else:
         _show(result, Path(loaded.output))
+
+
+def _tell_repeated(count: int, prompts: str) -> None:
+    if count:
+        notes.print(f"{count} prompts stand in {prompts} more than once; each was drawn once")
 
 
 def _part(kind: Any, given: dict[str, Any]) -> Any:

@@ -61,8 +61,10 @@ def add(
         window: Prompts in flight.
 
     Raises:
-        ConfigError: limits are given for candidates without token ids.
+        ConfigError: limits are given without a decoder, or for candidates without token ids.
     """
+    if limits and decoder is None:
+        raise ConfigError("limits need the engine that drew the candidates, as decoder")
 
     async def work(pool: Pool) -> _Work:
         spent: dict[str, float] = {}

@@ -31,7 +31,10 @@ POOL, REPORT, RECIPE = "pool.jsonl", "report.html", "recipe.yaml"
 
 
 def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) -> dict[str, Any]:
-    """Runs a recipe, or what is missing of it, and returns what its curve.json holds.
+    """Runs a recipe, or what is missing of it.
+
+    Returns what its curve.json holds and, as "repeated", how many prompts stand in the source more
+    than once; each is drawn once.
 
     Its output folder gets pool.jsonl, curve.json, curve.csv, pictures, report.html and the recipe
     as it was run.
@@ -42,13 +45,13 @@ def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) ->
     """
     folder = Path(recipe.output)
     path = folder / POOL
-    sample_file(recipe.sample, path, engines, progress)
+    repeated = sample_file(recipe.sample, path, engines, progress)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
     score_file(path, recipe.score, recipe.sample, path, engines, progress)
     result = make_curve([path], recipe.curve, folder, title=recipe.report.title)
     make_report(folder, folder / REPORT, recipe.report)
-    return result
+    return result | {"repeated": repeated}
 
 
 def make_curve(
