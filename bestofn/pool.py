@@ -21,7 +21,7 @@ T = TypeVar("T")
 def to_row(pool: Pool) -> dict[str, Any]:
     """The pool as an object that JSON can hold; a failed score's value is null.
 
-    A Selection's row also says which candidate was chosen.
+    A Selection's row also says which candidate was chosen, and what it says.
     """
     prompt = pool.prompt
     turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
@@ -34,10 +34,11 @@ def to_row(pool: Pool) -> dict[str, Any]:
     if isinstance(pool, Selection):
         row |= {
             "index": pool.index,
-            "text": pool.text,
+            "response": pool.text,
             "reward": pool.reward,
             "tie": pool.tie,
             "fallback": pool.fallback,
+            "error": pool.error,
             "usage": asdict(pool.usage),
         }
     row["candidates"] = [_candidate_row(candidate) for candidate in pool.candidates]
@@ -74,6 +75,7 @@ class _Chosen(BaseModel):
     reward: str
     tie: bool = False
     fallback: bool = False
+    error: str | None = None
 
 
 def dumps(pool: Pool) -> str:
@@ -123,9 +125,11 @@ def from_row(row: Mapping[str, Any]) -> Pool:
     columns = _validated(_COLUMNS, row.get("columns", {}), "columns")
     prompt = as_prompt(row["prompt"], row["id"], columns)
     candidates = _validated(_CANDIDATES, row["candidates"], "candidates")
-    _check_candidates(candidates)
+    _check_numbering(candidates)
     seconds = _validated(_SECONDS, row.get("seconds", {}), "seconds")
     names = [name for name in _Chosen.model_fields if name in row]
+    if not candidates and row.get("error") is None:
+        raise ConfigError("the row's field 'candidates' is empty; a pool needs at least one")
     if not names:
         return Pool(prompt, candidates, seconds=seconds)
     chosen = _validated(_CHOSEN, {name: row[name] for name in names})
@@ -144,9 +148,7 @@ def _validated(adapter: TypeAdapter[T], value: Any, *field: str) -> T:
         raise ConfigError(f"the row's field {where!r} is wrong: {first['msg']}") from None
 
 
-def _check_candidates(candidates: list[Candidate]) -> None:
-    if not candidates:
-        raise ConfigError("the row's field 'candidates' is empty; a pool needs at least one")
+def _check_numbering(candidates: list[Candidate]) -> None:
     places = [candidate.index for candidate in candidates]
     if places != list(range(len(places))):
         raise ConfigError(f"the row's candidates must be numbered from 0, not {places}")
@@ -159,7 +161,7 @@ def _check_candidates(candidates: list[Candidate]) -> None:
 
 
 def _check_choice(selection: Selection) -> None:
-    if not 0 <= selection.index < len(selection.candidates):
+    if not 0 <= selection.index < max(1, len(selection.candidates)):
         raise ConfigError(f"the row's index {selection.index!r} is none of its candidates")
     unscored = [c.index for c in selection.candidates if selection.reward not in c.scores]
     if unscored:
@@ -197,6 +199,8 @@ def read(path: Path, bad_row: Callable[[ConfigError], None] | None = None) -> It
     for number, line in _lines(path):
         try:
             pool = _loads_whole(line)
+            if isinstance(pool, Selection) and not pool.candidates:
+                raise ConfigError(f"the row has no candidates: {pool.error}")
             if pool.prompt.id in seen:
                 raise ConfigError(
                     f"the id {pool.prompt.id!r} stands in line {seen[pool.prompt.id]} already"

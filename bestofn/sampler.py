@@ -139,7 +139,7 @@ def choose(
     """The selection by the scores that the candidates have under the name `reward`.
 
     The highest value wins, ties go to the lowest index, a failed score loses to any value. When
-    every score failed the first candidate stands in.
+    every score failed the first candidate stands in; when every candidate did, there is an error.
     """
     values = [candidate.scores[reward].value for candidate in candidates]
     valid = [value for value in values if not isnan(value)]
@@ -151,8 +151,17 @@ def choose(
         reward=reward,
         tie=best is not None and values.count(best) > 1,
         fallback=best is None,
+        error=_common_error(candidates),
         usage=usage or Usage(),
     )
+
+
+def _common_error(candidates: list[Candidate]) -> str | None:
+    """Why no candidate has a response, None if one has."""
+    errors = [candidate.error for candidate in candidates if candidate.error is not None]
+    if len(errors) < len(candidates):
+        return None
+    return f"all {len(errors)} candidates failed: {errors[0]}"
 
 
 def _total_usage(candidates: list[Candidate], reward: str, seconds: float) -> Usage:

@@ -153,6 +153,8 @@ class Selection(Pool):
         tie: Whether another candidate had the same best value.
         fallback: Whether every score failed, so that the first candidate stands in.
         usage: What drawing and scoring all candidates cost; `seconds` is wall-clock time.
+        error: Why there is no response, None where there is one. Either every candidate failed, or
+            something before them did and there are none.
     """
 
     index: int
@@ -160,6 +162,7 @@ class Selection(Pool):
     tie: bool = False
     fallback: bool = False
     usage: Usage = field(default_factory=Usage)
+    error: str | None = None
 
     @property
     def best(self) -> Candidate:
@@ -167,7 +170,7 @@ class Selection(Pool):
 
     @property
     def text(self) -> str:
-        return self.best.text
+        return self.best.text if self.candidates else ""
 
     @property
     def scores(self) -> list[Score]:

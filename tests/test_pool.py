@@ -82,7 +82,7 @@ def row() -> dict[str, object]:
 def test_a_row_is_strict_json_with_null_for_failures() -> None:
     text = json.dumps(row(), allow_nan=False)
     data = json.loads(text)
-    assert data["text"] == "a"
+    assert data["response"] == "a"
     assert data["prompt"] == "Hello."
     assert data["candidates"][1]["scores"]["flip"]["value"] is None
     assert data["candidates"][1]["scores"]["flip"]["reason"] == "no JSON"
@@ -270,3 +270,14 @@ def test_a_pool_without_a_choice_round_trips() -> None:
     after = pool.loads(pool.dumps(before))
     assert type(after) is Pool
     assert repr(after) == repr(before)
+
+
+def test_a_row_without_candidates_says_why(tmp_path: Path) -> None:
+    failed = Selection(as_prompt("x"), [], index=0, reward="flip", error="it does not fit")
+    line = pool.dumps(failed)
+    assert pool.loads(line) == failed
+    assert json.loads(line)["response"] == ""
+    path = tmp_path / "pool.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(ConfigError, match="line 1: the row has no candidates: it does not fit"):
+        list(pool.read(path))

@@ -179,6 +179,7 @@ def test_a_candidate_that_fails_loses_and_says_why() -> None:
     assert failed.scores["flip-likelihood"].reason == "no response: out of luck"
     assert selection.text == "fine"
     assert not selection.fallback
+    assert selection.error is None
 
 
 def test_when_all_fail_the_first_stands_in() -> None:
@@ -187,6 +188,7 @@ def test_when_all_fail_the_first_stands_in() -> None:
     assert selection.fallback
     assert selection.index == 0
     assert len(selection.candidates) == 3
+    assert selection.error == "all 3 candidates failed: out of luck"
 
 
 def test_an_error_in_a_reward_reaches_the_caller_and_stops_the_rest() -> None:

@@ -53,7 +53,7 @@ def ask(
     sampler = BestOfN(engine, scoring, n=n, sampling=sampling, seed=config.seed)
     (selection,) = sampler.select_many([question], progress=notes.is_terminal)
     if as_json:
-        print(pool.dumps(selection))
+        print(json.dumps(pool.to_row(selection) | {"text": selection.text}))
     else:
         _show_selection(selection, prompt)
 
