@@ -106,18 +106,28 @@ class DrawConfig(EngineConfig):
         )
 
 
-class SampleConfig(DrawConfig):
-    """A pool of candidates for each of many prompts."""
+class PromptsConfig(Section):
+    """Where prompts come from."""
 
     prompts: str
-    """A JSONL file (also .gz), 'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or
-    'tiny:COUNT' for held-out instructions of the tiny world."""
+    """A file or folder of JSONL, Parquet, CSV or TSV (also .gz, .zst), '-' for JSONL on stdin,
+    'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or 'tiny:COUNT' for held-out
+    instructions of the tiny world."""
     prompt_column: str = "prompt"
     """What to ask: a text, or a list of chat messages."""
     id_column: str | None = None
     """What names a prompt; without it a hash of its content does."""
+    system_column: str | None = None
+    """Holds a system prompt."""
+    template: str | None = None
+    """Makes the prompt of several columns, such as 'Solve: {problem}'."""
     limit: int | None = Field(default=None, ge=1)
-    """Take only the first so many prompts."""
+    """Take only the first so many rows."""
+
+
+class SampleConfig(PromptsConfig, DrawConfig):
+    """A pool of candidates for each of many prompts."""
+
     shuffle: int | None = None
     """Shuffle the prompts with this seed before the limit."""
     m: Annotated[int, Flag(("-m",))] = 16

@@ -95,8 +95,7 @@ def locked(path: Path) -> Iterator[None]:
         ConfigError: another run writes it.
         BestOfNError: its folder cannot be written.
     """
-    # The lock's own file stays behind: removing it would be a race.
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(_lock_of(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
@@ -108,6 +107,20 @@ def locked(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a run writes the file now."""
+    try:
+        with FileLock(_lock_of(path), timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _lock_of(path: Path) -> Path:
+    # The lock's own file stays behind: removing it would be a race.
+    return path.with_name(f".{path.name}.lock")
 
 
 def manifest(path: Path) -> Path:

@@ -11,19 +11,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iter
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
 from functools import cache
-from typing import Any, Generic, Protocol, TypeVar
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from bestofn.errors import ConfigError
 
 A = TypeVar("A")
 T = TypeVar("T")
-
-
-class _Running(Protocol):
-    def done(self) -> bool: ...
-
-
-R = TypeVar("R", bound=_Running)
+R = TypeVar("R")
 
 GRACE = 1.5  # seconds that cancelled work gets to clean up
 
@@ -155,11 +150,17 @@ class _Source(Generic[A]):
         self.failure: Exception | None = None
         self.exhausted = False
 
-    def fill(self, running: deque[R], window: int, start: Callable[[A], R]) -> None:
-        """Starts items until the window is full, or the first one running has finished."""
+    def fill(
+        self,
+        running: deque[R],
+        window: int,
+        start: Callable[[A], R],
+        ready: Callable[[], bool],
+    ) -> None:
+        """Starts items until the window is full, or a result is ready to be given on."""
         while not self.exhausted and len(running) < window:
             # The caller need not wait for a slow source.
-            if running and running[0].done():
+            if running and ready():
                 return
             try:
                 item = next(self._items)
@@ -176,22 +177,38 @@ class _Source(Generic[A]):
 
 
 def map_in_window(
-    work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int
+    work: Callable[[A], Coroutine[Any, Any, T]],
+    items: Iterable[A],
+    window: int,
+    *,
+    ordered: bool = True,
 ) -> Iterator[T]:
-    """The results of `work` on each item, in order, with at most `window` items under way.
+    """The results of `work` on each item, with at most `window` items under way.
 
-    Items are read in the caller's thread, as they are needed. If reading one fails, the results of
-    those before it come first. However the iteration ends, no work is left running.
+    They come in the order of the items, or as they are ready. Items are read in the caller's
+    thread, as they are needed. If reading one fails, the results of those before it come first.
+    However the iteration ends, no work is left running.
     """
-    source, running = _Source(items), deque[_Call[T]]()
+    source, running, finished = _Source(items), deque[_Call[T]](), SimpleQueue[_Call[T]]()
+
+    def start(item: A) -> _Call[T]:
+        call = _Call(work(item))
+        if not ordered:
+            call.future.add_done_callback(lambda _: finished.put(call))
+        return call
+
+    def ready() -> bool:
+        return running[0].done() if ordered else not finished.empty()
+
     try:
         while True:
-            source.fill(running, window, lambda item: _Call(work(item)))
+            source.fill(running, window, start, ready)
             if not running:
                 source.close()
                 return
-            result = running[0].future.result()
-            running.popleft()
+            call = running[0] if ordered else finished.get()
+            result = call.future.result()
+            running.remove(call)
             yield result
     finally:
         _stop(running)
@@ -204,7 +221,12 @@ async def amap_in_window(
     source, running = _Source(items), deque[asyncio.Task[T]]()
     try:
         while True:
-            source.fill(running, window, lambda item: asyncio.create_task(bridge(work(item))))
+            source.fill(
+                running,
+                window,
+                lambda item: asyncio.create_task(bridge(work(item))),
+                lambda: running[0].done(),
+            )
             if not running:
                 source.close()
                 return

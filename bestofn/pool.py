@@ -80,7 +80,12 @@ class _Chosen(BaseModel):
 
 def dumps(pool: Pool) -> str:
     """The row as one line of JSON, without its line break."""
-    text = json.dumps(to_row(pool), ensure_ascii=False, allow_nan=False)
+    return as_line(to_row(pool))
+
+
+def as_line(row: Mapping[str, Any]) -> str:
+    """A row that is an object already."""
+    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
     # Half a surrogate pair, as cut emoji leave behind, cannot be written to a file.
     return text.encode("utf-8", "replace").decode("utf-8")
 

@@ -42,6 +42,11 @@ def as_prompt(
     return Prompt(messages, id or known or _content_id(messages), columns or {})
 
 
+def content_id(prompt: Prompt) -> str:
+    """The id that the prompt has by its content: 16 hexadecimal digits."""
+    return _content_id(prompt.messages)
+
+
 def _as_message(message: object) -> Message:
     if isinstance(message, Message):
         return message

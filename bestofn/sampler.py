@@ -74,7 +74,7 @@ class BestOfN:
 
     async def aselect(self, prompt: PromptLike) -> Selection:
         """`select` for use inside an event loop."""
-        return await loop.bridge(self._select(as_prompt(prompt)))
+        return await loop.on_background_loop(self._select(as_prompt(prompt)))
 
     def select_many(
         self, prompts: Iterable[PromptLike], *, progress: bool = True

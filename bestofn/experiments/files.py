@@ -89,6 +89,8 @@ def sample_file(
             config.prompts,
             prompt_column=config.prompt_column,
             id_column=config.id_column,
+            system_column=config.system_column,
+            template=config.template,
             system=config.system,
             limit=config.limit,
             shuffle=config.shuffle,

@@ -1,0 +1,129 @@
+"""What a selection over a dataset is made of, as the command line's options give it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from bestofn.config import DrawConfig, EngineConfig, Flag, PromptsConfig
+from bestofn.errors import ConfigError
+from bestofn.rewards.registry import load_reward, needs_engine
+from bestofn.sampler import BestOfN
+from bestofn.sources import SourceOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Faults:
+    """What a run does about what goes wrong.
+
+    Attributes:
+        on_bad_row: Whether a row of the source that cannot be used ends the run or is skipped.
+        max_error_rate: The run ends when more than this share of its rows, and of at least 20, are
+            without a response.
+        retry_errors: Answer the prompts again whose rows have an `error`.
+
+    Raises:
+        ConfigError: the rate is no share.
+    """
+
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    max_error_rate: float = 0.5
+    retry_errors: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_error_rate <= 1:
+            raise ConfigError(f"max_error_rate must be in [0, 1], not {self.max_error_rate}")
+
+
+class SelectConfig(PromptsConfig, DrawConfig):
+    """Selections over a dataset."""
+
+    shard: tuple[int, int] | None = None
+    """I/K: only the I-th of K parts of the prompts, so that K machines share a dataset."""
+    n: Annotated[int, Flag(("-n",))] = 16
+    """Candidates to draw for each prompt."""
+    reward: str = "flip"
+    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
+    reward_options: Annotated[dict[str, Any], Flag(("--reward-option",))] = Field(default={})
+    """Arguments of the reward by name, such as samples=4."""
+    reward_engine: str | None = None
+    """The model that scores, if it is not the one that draws."""
+    reward_engine_args: Annotated[dict[str, Any], Flag(("--reward-engine-arg",))] = Field(
+        default={}
+    )
+    """Arguments of that engine."""
+    verifier: str | None = None
+    """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
+    'tiny' or 'package.module:function'."""
+    window: int | None = Field(default=None, ge=1)
+    """Prompts in flight, by default enough for 512 candidates."""
+    ordered: bool = False
+    """Write rows in the order of the input, not as they finish."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    """Whether a row of the input that cannot be used ends the run."""
+    max_error_rate: float = Field(default=0.5, ge=0, le=1)
+    """End the run when more than this share of its rows, and of at least 20, have no response."""
+    retry_errors: bool = False
+    """Answer prompts again whose rows have an error."""
+
+    @field_validator("shard", mode="before")
+    @classmethod
+    def _parts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        place, slash, count = value.partition("/")
+        if not (slash and place.isdecimal() and count.isdecimal()):
+            raise ValueError(f"it is I/K, such as 1/4, not {value!r}")
+        return int(place), int(count)
+
+    def source_options(self) -> SourceOptions:
+        """How the input is read."""
+        return SourceOptions(
+            prompt_column=self.prompt_column,
+            id_column=self.id_column,
+            system_column=self.system_column,
+            template=self.template,
+            system=self.system,
+            limit=self.limit,
+            shard=self.shard,
+        )
+
+    def faults(self) -> Faults:
+        """What is done about what goes wrong."""
+        return Faults(self.on_bad_row, self.max_error_rate, self.retry_errors)
+
+    def settings(self) -> Mapping[str, Any]:
+        """What the rows depend on."""
+        free = {"limit", "window", "ordered", "on_bad_row", "max_error_rate", "retry_errors"}
+        return self.model_dump(mode="json", exclude=free)
+
+    @contextmanager
+    def loaded(self) -> Iterator[BestOfN]:
+        """What draws and selects, with its models in memory.
+
+        Raises:
+            ConfigError: a setting makes no sense.
+            EngineError: a model cannot be loaded.
+        """
+        sampling = self.sampling()
+        engines = [self.load()]
+        try:
+            if self.reward_engine is not None and needs_engine(self.reward):
+                judge = EngineConfig(engine=self.reward_engine, engine_args=self.reward_engine_args)
+                engines.append(judge.load())
+            reward = load_reward(
+                self.reward, engine=engines[-1], verifier=self.verifier, **self.reward_options
+            )
+            yield BestOfN(
+                engines[0],
+                reward,
+                n=self.n,
+                sampling=sampling,
+                seed=self.seed,
+                window=self.window,
+            )
+        finally:
+            for engine in engines:
+                engine.close()

@@ -1,0 +1,102 @@
+"""Which prompts a run knows, so that none is answered twice."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+from bestofn.errors import ConfigError
+from bestofn.prompts import as_prompt, content_id
+from bestofn.types import Prompt
+
+
+class Ledger:
+    """The prompts that are answered or under way, as hashes: memory for a million is 110 MB."""
+
+    def __init__(self) -> None:
+        # The hash of the content by that of the id; negative once the input has come to it.
+        self._known: dict[int, int] = {}
+
+    def answered(self, row: Mapping[str, Any]) -> None:
+        """Notes a row of the output.
+
+        Raises:
+            ConfigError: its prompt is in an earlier row.
+        """
+        key = _hash(row["id"])
+        if key in self._known:
+            raise ConfigError(f"the id {row['id']!r} stands in an earlier line")
+        self._known[key] = _content(as_prompt(row["prompt"]))
+
+    def meet(self, prompt: Prompt) -> Literal["new", "answered", "repeated"]:
+        """What is known of a prompt of the input, which is known from now on.
+
+        Raises:
+            ConfigError: another prompt has its id.
+        """
+        key, content = _hash(prompt.id), _content(prompt)
+        known = self._known.get(key)
+        if known is not None and abs(known) != content:
+            raise ConfigError(f"the id {prompt.id!r} stands for another prompt already")
+        self._known[key] = -content
+        if known is None:
+            return "new"
+        return "answered" if known > 0 else "repeated"
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+
+
+def _content(prompt: Prompt) -> int:
+    return 1 + (int(content_id(prompt), 16) >> 2)
+
+
+def read_output(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of an output file, as objects; a last line that is cut off is left out.
+
+    Raises:
+        ConfigError: it cannot be read, or a line is no row of a selection.
+    """
+    needed = {"id", "prompt", "index", "reward", "error", "tie", "fallback", "usage", "candidates"}
+    try:
+        with path.open("rb") as file:
+            for number, line in enumerate(file, 1):
+                if not line.endswith(b"\n"):
+                    return
+                row = _object(line, f"{path}, line {number}")
+                if missing := sorted(needed - row.keys()):
+                    raise ConfigError(f"{path}, line {number}: the row has no field {missing[0]!r}")
+                yield row
+    except OSError as error:
+        raise ConfigError(f"the output {path} cannot be read: {error.strerror}") from None
+
+
+def _object(line: bytes, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ConfigError(f"{where}: not JSON: {getattr(error, 'msg', error)}") from None
+    if not isinstance(row, dict):
+        raise ConfigError(f"{where}: a row is a JSON object, not {type(row).__name__}")
+    return row
+
+
+def drop_errors(path: Path) -> int:
+    """Takes the rows without a response out of an output file, and says how many there were.
+
+    Raises:
+        ConfigError: what `read_output` raises.
+        OSError: it cannot be written; it is unchanged then.
+    """
+    failed = {number for number, row in enumerate(read_output(path)) if row["error"] is not None}
+    if failed:
+        partial = path.with_name(path.name + ".partial")
+        with path.open("rb") as source, partial.open("wb") as target:
+            target.writelines(line for number, line in enumerate(source) if number not in failed)
+            target.flush()
+            os.fsync(target.fileno())
+        partial.replace(path)
+    return len(failed)

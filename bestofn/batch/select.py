@@ -1,0 +1,239 @@
+"""Selection over a dataset: prompts in, the rows of their selections out, durably."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Unpack
+
+from bestofn import loop, pool
+from bestofn.batch.config import Faults, SelectConfig
+from bestofn.batch.ledger import Ledger, drop_errors, read_output
+from bestofn.batch.progress import Bar
+from bestofn.batch.summary import Summary, counted
+from bestofn.errors import BestOfNError, ConfigError
+from bestofn.generators import EngineGenerator
+from bestofn.journal import locked, open_journal
+from bestofn.sampler import BestOfN
+from bestofn.sources import Source, SourceOptions, count_rows, iter_prompts
+from bestofn.types import Prompt, Selection
+
+Row = dict[str, Any]
+Work = Callable[[Iterator[Prompt]], Iterator[Row]]
+"""Turns prompts into the rows of their selections, in any order."""
+
+USUAL = Faults()
+FIRST_ROWS = 20  # a share of errors says little before
+
+
+def select_dataset(
+    source: Source,
+    output: str | Path,
+    best: BestOfN,
+    *,
+    ordered: bool = False,
+    faults: Faults = USUAL,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    **options: Unpack[SourceOptions],
+) -> Summary:
+    """Writes the selection for each prompt of a dataset to a JSONL file; a rerun goes on.
+
+    A finished row is neither drawn nor written again. A prompt that stands in the source more than
+    once is answered once. A prompt without a response gets a row with its `error`.
+
+    Args:
+        source: Where the rows come from; see `iter_prompts`.
+        output: The file. Beside it stand its manifest, a lock and, where rows of the source were
+            skipped, a file that names them.
+        best: Draws and selects.
+        ordered: Write rows in the order of the source, not as they finish.
+        faults: What to do about what goes wrong.
+        settings: What the rows depend on; a rerun with others is refused. By default what can be
+            told of the other arguments.
+        progress: Show a bar, or without a terminal a line every half minute.
+        options: How to read the source; see `iter_prompts`.
+
+    Returns:
+        What stands in the file.
+
+    Raises:
+        ConfigError: the source or a row of it cannot be used, or the output was begun with other
+            settings or is being written.
+        BestOfNError: too many rows are without a response, or the disk is full.
+    """
+    told = _settings(source, best, options) if settings is None else settings
+    work = partial(_select_here, best, ordered)
+    return run(
+        source,
+        Path(output),
+        work,
+        n=best.n,
+        settings=told,
+        faults=faults,
+        progress=progress,
+        options=options,
+    )
+
+
+def select_file(config: SelectConfig, output: Path, *, progress: bool = True) -> Summary:
+    """`select_dataset` for a configuration, its models loaded when a prompt needs them.
+
+    Raises:
+        ConfigError, BestOfNError: what `select_dataset` raises.
+        EngineError: a model cannot be loaded.
+    """
+    config.sampling()  # what is wrong with it is told before anything is read
+    return run(
+        config.prompts,
+        output,
+        partial(_select_loaded, config),
+        n=config.n,
+        settings=config.settings(),
+        faults=config.faults(),
+        progress=progress,
+        options=config.source_options(),
+    )
+
+
+def _select_loaded(config: SelectConfig, prompts: Iterator[Prompt]) -> Iterator[Row]:
+    first = next(prompts, None)
+    if first is not None:
+        with config.loaded() as best:
+            yield from _select_here(best, config.ordered, chain([first], prompts))
+
+
+def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str, Any]:
+    settings: dict[str, Any] = {name: value for name, value in options.items() if name != "limit"}
+    if isinstance(source, str | Path):
+        settings["prompts"] = str(source)
+    generator = best.generator
+    if isinstance(generator, EngineGenerator):
+        settings["engine"] = generator.engine.name
+        settings["seed"] = generator.seed
+        settings |= asdict(generator.params)
+    return settings | {"n": best.n, "reward": best.reward.name}
+
+
+def _select_here(best: BestOfN, ordered: bool, prompts: Iterator[Prompt]) -> Iterator[Row]:
+    """Rows by the engine of this process."""
+    select = partial(select_row, best)
+    selections = loop.map_in_window(select, prompts, best.window, ordered=ordered)
+    return map(pool.to_row, selections)
+
+
+async def select_row(best: BestOfN, prompt: Prompt) -> Selection:
+    """The selection for a prompt, with an error where anything went wrong."""
+    started = time.perf_counter()
+    try:
+        return await best.aselect(prompt)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, BestOfNError) else f"{error!r}"
+        failed = Selection(prompt, [], index=0, reward=best.reward.name, error=sentence)
+        failed.usage.seconds = time.perf_counter() - started
+        return failed
+
+
+def run(
+    source: Source,
+    output: Path,
+    work: Work,
+    *,
+    n: int,
+    settings: Mapping[str, Any],
+    faults: Faults,
+    progress: bool,
+    options: SourceOptions,
+) -> Summary:
+    """`select_dataset` with other work, such as that of a cluster."""
+    if output.suffix in (".gz", ".zst"):
+        raise ConfigError(f"rows are not written compressed; name another file than {output}")
+    if faults.retry_errors and output.exists():
+        with locked(output):
+            drop_errors(output)
+    with open_journal(output, settings, "write to another file (--fresh)") as journal:
+        summary, ledger = Summary(), Ledger()
+        for row in read_output(output):
+            ledger.answered(row)
+            summary.add(row, n)
+        summary.earlier = summary.rows
+        bad_row = Skipped(output, summary) if faults.on_bad_row == "skip" else None
+        accept = partial(_is_new, ledger, summary)
+        prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
+        with Bar(summary, _expected(source, options), shown=progress) as bar:
+            for row in _timed(work(prompts)):
+                journal.append(pool.as_line(row))
+                summary.add(row, n)
+                bar.update()
+                _check_errors(summary, faults.max_error_rate)
+    return summary
+
+
+def summary_of(output: Path, n: int = 0) -> Summary:
+    """What stands in an output file, whose rows may have up to `n` candidates.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    summary = Summary()
+    for row in read_output(output):
+        summary.add(row, n)
+    return summary
+
+
+def _expected(source: Source, options: SourceOptions) -> int | None:
+    """About how many rows the output will have."""
+    rows, limit, shard = count_rows(source), options.get("limit"), options.get("shard")
+    if rows is not None and limit is not None:
+        rows = min(rows, limit)
+    return rows if rows is None or shard is None else rows // shard[1]
+
+
+def _is_new(ledger: Ledger, summary: Summary, prompt: Prompt) -> bool:
+    known = ledger.meet(prompt)
+    summary.repeated += known == "repeated"
+    return known == "new"
+
+
+def _timed(rows: Iterator[Row]) -> Iterator[Row]:
+    """Gives each row its share of the run's time: that since the row before it."""
+    last = time.perf_counter()
+    for row in rows:
+        now = time.perf_counter()
+        row["seconds"] = {"select": round(now - last, 6)}
+        last = now
+        yield row
+
+
+def _check_errors(summary: Summary, most: float) -> None:
+    """Ends a run in which too many rows are without a response; those of earlier runs count too."""
+    if summary.rows >= FIRST_ROWS and summary.failures > most * summary.rows:
+        reason, _ = summary.errors.most_common(1)[0]
+        raise BestOfNError(
+            f"stopped, for {summary.failures} of {counted(summary.rows, 'row')} are without a "
+            f"response, most often because: {reason}; the rows are kept, and the same command with "
+            "--retry-errors answers them again"
+        )
+
+
+class Skipped:
+    """Names rows of the source that could not be used: the first on stderr, all in a file."""
+
+    SHOWN = 20
+
+    def __init__(self, output: Path, summary: Summary) -> None:
+        self.path = output.with_name(output.name + ".skipped")
+        self.path.unlink(missing_ok=True)
+        self._summary = summary
+
+    def __call__(self, fault: ConfigError) -> None:
+        self._summary.bad_rows += 1
+        with self.path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{fault}\n")
+        if self._summary.bad_rows <= self.SHOWN:
+            print(f"skipped: {fault}", file=sys.stderr)
+        elif self._summary.bad_rows == self.SHOWN + 1:
+            print(f"further rows that are skipped are named in {self.path}", file=sys.stderr)

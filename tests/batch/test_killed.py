@@ -1,0 +1,98 @@
+"""Whatever ends a run, the next one goes on where it was."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("answering.py")
+ROWS = 200
+
+
+def started(source: Path, output: Path, seconds: float = 0.03) -> subprocess.Popen[bytes]:
+    command = [sys.executable, str(SCRIPT), str(source), str(output), str(seconds)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def whole_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def grown(path: Path, lines: int, run: subprocess.Popen[bytes]) -> None:
+    """Waits until the file has so many lines more, or the run is over."""
+    wanted = whole_lines(path) + lines
+    while whole_lines(path) < wanted and run.poll() is None:
+        time.sleep(0.002)
+
+
+def contents(path: Path) -> dict[str, Any]:
+    rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    answers = {}
+    for row in rows:
+        for candidate in row["candidates"]:
+            candidate.pop("usage")
+            candidate["scores"]["flip"].pop("usage", None)
+        answers[row["id"]] = (row["prompt"], row["candidates"], row["index"], row["response"])
+    assert len(answers) == len(rows)
+    return answers
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "prompts.jsonl"
+    path.write_text("".join(f'{{"prompt": "Name {n} fruits."}}\n' for n in range(ROWS)))
+    return path
+
+
+def test_twenty_kills(source: Path, tmp_path: Path) -> None:
+    uninterrupted, output = tmp_path / "whole.jsonl", tmp_path / "killed.jsonl"
+    assert started(source, uninterrupted, 0).wait(60) == 0
+    moments = random.Random(0)
+    before = b""
+    for _ in range(20):
+        run = started(source, output)
+        grown(output, moments.randint(1, 8), run)
+        time.sleep(moments.random() * 0.02)
+        run.kill()
+        assert run.wait(10) == -signal.SIGKILL
+        # What was finished stays as it is, to the byte.
+        now = output.read_bytes()
+        whole = before[: before.rfind(b"\n") + 1]
+        assert now.startswith(whole)
+        before = now
+    assert 20 <= whole_lines(output) < ROWS
+    assert started(source, output, 0).wait(60) == 0
+    assert contents(output) == contents(uninterrupted)
+    assert len(contents(output)) == ROWS
+
+
+def test_an_interrupt_keeps_what_is_finished(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    run = started(source, output)
+    grown(output, 20, run)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(5) != 0
+    assert b"KeyboardInterrupt" in run.communicate()[1]
+    assert 20 <= len(contents(output)) < ROWS
+    assert output.read_bytes().endswith(b"\n")
+    assert started(source, output, 0).wait(60) == 0
+    assert len(contents(output)) == ROWS
+
+
+def test_a_second_run_is_kept_away(source: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.jsonl"
+    first = started(source, output)
+    grown(output, 1, first)
+    second = started(source, output, 0)
+    assert second.wait(60) != 0
+    assert b"another run is writing" in second.communicate()[1]
+    first.kill()
+    first.wait(10)
+    assert started(source, output, 0).wait(60) == 0
+    assert len(contents(output)) == ROWS
