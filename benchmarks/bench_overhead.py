@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,9 @@ class AtOnce:
     async def loglikelihood(self, prompt: Prompt, continuation: str, **options: Any) -> TokenScores:
         await asyncio.sleep(0)
         return TokenScores([1] * 20, [-1.0] * 20, Usage(prompt_tokens=100, scored_tokens=20))
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[None, str]:
+        return None, TEXT
 
     def with_options(self, **options: Any) -> "AtOnce":
         return self

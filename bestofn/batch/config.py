@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from bestofn.config import DrawConfig, EngineConfig, Flag, PromptsConfig
+from bestofn.config import DrawConfig, EngineConfig, Flag, PromptsConfig, Section
 from bestofn.errors import ConfigError
 from bestofn.rewards.registry import load_reward, needs_engine
-from bestofn.sampler import BestOfN
+from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
 from bestofn.sources import SourceOptions
 
 
@@ -78,6 +78,11 @@ class SelectConfig(PromptsConfig, DrawConfig):
             raise ValueError(f"it is I/K, such as 1/4, not {value!r}")
         return int(place), int(count)
 
+    @property
+    def prompts_in_flight(self) -> int:
+        """The window, or what it is by default."""
+        return self.window or max(1, CANDIDATES_IN_FLIGHT // self.n)
+
     def source_options(self) -> SourceOptions:
         """How the input is read."""
         return SourceOptions(
@@ -122,8 +127,22 @@ class SelectConfig(PromptsConfig, DrawConfig):
                 n=self.n,
                 sampling=sampling,
                 seed=self.seed,
-                window=self.window,
+                window=self.prompts_in_flight,
             )
         finally:
             for engine in engines:
                 engine.close()
+
+
+class ClusterConfig(Section):
+    """Where replicas run."""
+
+    cluster: str | None = None
+    """Work with replicas on Ray: 'local' starts it on this machine, 'auto' joins the cluster that
+    this machine belongs to, else its address, such as 'ray://head:10001'."""
+    replicas: int = Field(default=1, ge=1)
+    """Processes that each hold the models."""
+    replica_gpus: float = Field(default=0, ge=0)
+    """GPUs of each; as many as its tensor parallel size."""
+    replica_cpus: float = Field(default=1, ge=0)
+    """CPU cores of each."""

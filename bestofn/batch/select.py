@@ -122,7 +122,17 @@ def _select_here(best: BestOfN, ordered: bool, prompts: Iterator[Prompt]) -> Ite
     """Rows by the engine of this process."""
     select = partial(select_row, best)
     selections = loop.map_in_window(select, prompts, best.window, ordered=ordered)
-    return map(pool.to_row, selections)
+    return timed(map(pool.to_row, selections))
+
+
+def timed(rows: Iterator[Row]) -> Iterator[Row]:
+    """Gives each row its share of the run's time: that since the row before it."""
+    last = time.perf_counter()
+    for row in rows:
+        now = time.perf_counter()
+        row["seconds"] = {"select": round(now - last, 6)}
+        last = now
+        yield row
 
 
 async def select_row(best: BestOfN, prompt: Prompt) -> Selection:
@@ -164,7 +174,7 @@ def run(
         accept = partial(_is_new, ledger, summary)
         prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
         with Bar(summary, _expected(source, options), shown=progress) as bar:
-            for row in _timed(work(prompts)):
+            for row in work(prompts):
                 journal.append(pool.as_line(row))
                 summary.add(row, n)
                 bar.update()
@@ -196,16 +206,6 @@ def _is_new(ledger: Ledger, summary: Summary, prompt: Prompt) -> bool:
     known = ledger.meet(prompt)
     summary.repeated += known == "repeated"
     return known == "new"
-
-
-def _timed(rows: Iterator[Row]) -> Iterator[Row]:
-    """Gives each row its share of the run's time: that since the row before it."""
-    last = time.perf_counter()
-    for row in rows:
-        now = time.perf_counter()
-        row["seconds"] = {"select": round(now - last, 6)}
-        last = now
-        yield row
 
 
 def _check_errors(summary: Summary, most: float) -> None:

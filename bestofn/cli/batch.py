@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from bestofn.batch.config import SelectConfig
+from bestofn.batch.config import ClusterConfig, SelectConfig
 from bestofn.cli.app import Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.config import checked
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @app.command()
-@options(SelectConfig, without=["prompts"])
+@options(SelectConfig, ClusterConfig, without=["prompts"])
 def select(
     output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
     prompts: Annotated[
@@ -35,19 +35,29 @@ def select(
     **given: Any,
 ) -> None:
     """Write the best of N responses to each prompt of a dataset; a rerun goes on."""
-    from bestofn.batch.select import select_file
-
     if status:
         _show_status(output, as_json)
         return
     if prompts is None:
         raise ConfigError("name the input, such as prompts.jsonl")
+    there = {name: given.pop(name) for name in ClusterConfig.model_fields if name in given}
     config = checked(SelectConfig, given | {"prompts": prompts}, "the options")
-    announce(config)
+    cluster = checked(ClusterConfig, there, "the options")
     path = _unused(output) if fresh else output
-    summary = select_file(config, path)
+    summary = _select(config, cluster, path)
     notes.print(f"wrote {path}", style="dim")
     _show(summary, as_json)
+
+
+def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summary":
+    if cluster.cluster is None:
+        from bestofn.batch.select import select_file
+
+        announce(config)
+        return select_file(config, output)
+    from bestofn.batch.cluster import select_on_cluster
+
+    return select_on_cluster(config, cluster, output)
 
 
 def _unused(path: Path) -> Path:

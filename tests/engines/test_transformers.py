@@ -167,7 +167,7 @@ def test_order_of_requests_does_not_count(tiny: TransformersEngine) -> None:
     straight = together([tiny.loglikelihood(as_prompt(p), c) for p, c in pairs])
     shuffled = together([tiny.loglikelihood(as_prompt(pairs[i][0]), pairs[i][1]) for i in order])
     for place, i in enumerate(order):
-        assert shuffled[place].token_logprobs == pytest.approx(straight[i].token_logprobs, abs=1e-5)
+        assert shuffled[place].token_logprobs == pytest.approx(straight[i].token_logprobs, abs=1e-4)
 
 
 # --- sampling -------------------------------------------------------------------------------------

@@ -1,0 +1,157 @@
+"""Selection over a dataset by several replicas on a Ray cluster; the same rows in and out."""
+
+import asyncio
+import json
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bestofn import loop, pool
+from bestofn.batch.config import ClusterConfig, SelectConfig
+from bestofn.batch.select import Row, run, select_row, timed
+from bestofn.batch.summary import Summary
+from bestofn.errors import ConfigError, EngineError
+from bestofn.prompts import as_prompt
+from bestofn.types import Pool, Prompt
+
+if TYPE_CHECKING:
+    import pyarrow
+
+BLOCK = 16  # prompts that travel together, and are done again together when a replica dies
+
+
+def select_on_cluster(
+    config: SelectConfig, cluster: ClusterConfig, output: Path, *, progress: bool = True
+) -> Summary:
+    """`select_file` with replicas of the sampler on a Ray cluster.
+
+    The prompts are read here and handed to Ray's object store; rows come back as they are finished
+    and are written here. When a replica dies, Ray starts another one, and what it had in hand is
+    done again.
+
+    Raises:
+        ConfigError, BestOfNError: what `select_file` raises, or Ray is not installed.
+        EngineError: the cluster cannot be reached, or a replica cannot load its models.
+    """
+    config.sampling()  # what is wrong with it is told before anything is read
+    return run(
+        config.prompts,
+        output,
+        partial(_select_there, config, cluster),
+        n=config.n,
+        settings=config.settings(),
+        faults=config.faults(),
+        progress=progress,
+        options=config.source_options(),
+    )
+
+
+def _select_there(
+    config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt]
+) -> Iterator[Row]:
+    first = next(prompts, None)
+    if first is None:
+        return
+    with _connected(cluster, config.ordered) as ray:
+        blocks = [ray.put(block) for block in _blocks(first, prompts)]
+        replicas = ray.data.ActorPoolStrategy(
+            size=cluster.replicas,
+            max_concurrent_calls_per_actor=max(2, ceil(config.prompts_in_flight / BLOCK)),
+        )
+        rows = ray.data.from_arrow_refs(blocks).map_batches(
+            Replica,
+            fn_constructor_kwargs={"config": config.model_dump()},
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=replicas,
+            num_cpus=cluster.replica_cpus,
+            num_gpus=cluster.replica_gpus,
+        )
+        written = set[str]()
+        for row in timed(json.loads(item["row"]) for item in rows.iter_rows()):
+            if row["id"] not in written:
+                written.add(row["id"])
+                yield row
+
+
+class Replica:
+    """A sampler in a process of its own, which answers blocks of prompts."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._config = SelectConfig.model_validate(config)
+        self._loaded = self._config.loaded()
+        self._best = self._loaded.__enter__()
+
+    async def __call__(self, block: "pyarrow.Table") -> AsyncIterator[dict[str, list[str]]]:
+        prompts = [_unpacked(text) for text in block.column("prompt").to_pylist()]
+        work = [
+            asyncio.ensure_future(loop.bridge(select_row(self._best, prompt))) for prompt in prompts
+        ]
+        for selection in work if self._config.ordered else asyncio.as_completed(work):
+            yield {"row": [pool.dumps(await selection)]}
+
+
+def _blocks(first: Prompt, others: Iterable[Prompt]) -> "Iterator[pyarrow.Table]":
+    import pyarrow
+
+    others = iter(others)
+    block = [first, *islice(others, BLOCK - 1)]
+    while block:
+        yield pyarrow.table({"prompt": [_packed(prompt) for prompt in block]})
+        block = list(islice(others, BLOCK))
+
+
+def _packed(prompt: Prompt) -> str:
+    return pool.dumps(Pool(prompt, []))
+
+
+def _unpacked(text: str) -> Prompt:
+    row = json.loads(text)
+    return as_prompt(row["prompt"], row["id"], row.get("columns", {}))
+
+
+@contextmanager
+def _connected(cluster: ClusterConfig, ordered: bool) -> Iterator[Any]:
+    """Ray, connected to the cluster; what goes wrong there is one sentence."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    try:
+        import ray
+        import ray.data
+    except ImportError:
+        raise ConfigError("a cluster needs Ray: pip install 'bestofn[cluster]'") from None
+    try:
+        _connect(ray, cluster, ordered)
+        yield ray
+    except (ray.exceptions.RayError, ConnectionError) as error:
+        raise EngineError(f"the cluster failed: {_root(error)}") from error
+    finally:
+        ray.shutdown()
+
+
+def _connect(ray: Any, cluster: ClusterConfig, ordered: bool) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    if cluster.cluster == "local":
+        needed = ceil(cluster.replicas * cluster.replica_cpus) + 1
+        options |= {"num_cpus": max(needed, os.cpu_count() or 1), "include_dashboard": False}
+    else:
+        options["address"] = cluster.cluster
+    ray.init(**options)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.execution_options.preserve_order = ordered
+
+
+def _root(error: BaseException) -> str:
+    """What began it, without the traces of the processes it came through."""
+    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = cause
+    lines = str(error).strip().splitlines()
+    return lines[-1] if lines else type(error).__name__
