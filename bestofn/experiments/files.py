@@ -163,9 +163,11 @@ def score_file(
         drawn_by = EngineConfig()  # stays unused
     changed = False
     with locked(path):
-        for group in _left(_by_model(config, drawn_by), path):
+        groups = _by_model(config, drawn_by)
+        passes = [group.settings() for group in groups]
+        for group in _left(groups, path):
             if source != path or config.again or group.lacks(source, config.limits):
-                _pass(source, path, config, group, drawn_by, engines, progress)
+                _pass(source, path, config, group, passes, drawn_by, engines, progress)
                 changed = True
             source = path
     return changed
@@ -237,11 +239,11 @@ def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
 
 def _left(groups: list[_Group], path: Path) -> list[_Group]:
     """The groups from the one on whose pass was interrupted; those before it are done."""
-    begun = _settings(_partial(path)).get("rewards")
-    for place, group in enumerate(groups):
-        if group.settings() == begun:
-            return groups[place:]
-    return groups
+    begun = _settings(_partial(path))
+    passes = [group.settings() for group in groups]
+    if begun.get("passes") != passes:
+        return groups
+    return groups[passes.index(begun["rewards"]) :]
 
 
 def _is_shared(reward: RewardConfig, config: ScoreConfig) -> bool:
@@ -284,6 +286,7 @@ def _pass(
     path: Path,
     config: ScoreConfig,
     group: _Group,
+    passes: list[list[dict[str, Any]]],
     drawn_by: EngineConfig,
     engines: Engines,
     progress: Progress,
@@ -293,6 +296,7 @@ def _pass(
     settings = {
         "source": _fingerprint(source),
         "rewards": group.settings(),
+        "passes": passes,
         "model": group.model and group.model.model_dump(mode="json"),
         "verifier": config.verifier,
         "limits": config.limits,

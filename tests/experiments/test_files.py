@@ -427,6 +427,16 @@ def test_a_model_that_cannot_be_loaded_loses_no_scores(models: Models, drawn: Pa
     assert len(scores(drawn, "flip")) == 12
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_another_command_after_one_that_failed_does_all_its_own(
+    models: Models, drawn: Path, again: bool
+) -> None:
+    with pytest.raises(ConfigError, match="needs a verifier"):
+        score(drawn, rewards=["gold"], verifier=None)
+    score(drawn, rewards=["flip", "gold"], again=again)
+    assert len(scores(drawn, "flip")) == len(scores(drawn, "gold")) == 12
+
+
 def test_a_source_that_changed_in_between_is_refused(models: Models, drawn: Path) -> None:
     breaking(models, "a", "six", lambda: score(drawn))
     lines = drawn.read_text().splitlines(keepends=True)
