@@ -43,7 +43,7 @@ class ExpectedGain:
         ConfigError: an argument makes no sense.
     """
 
-    def __init__(self, cost: float, *, prior: ArrayLike | None = None, weight: float = 4.0) -> None:
+    def __init__(self, cost: float, *, prior: ArrayLike | None = None, weight: float = 1.0) -> None:
         if not (isfinite(cost) and cost >= 0):
             raise ConfigError(f"cost must be a number from 0 on, not {cost}")
         if not weight > 0:
