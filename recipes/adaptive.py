@@ -4,9 +4,10 @@
         [--round-size 1 4] [--budget 4 8]
 
 Every prompt's candidates are put into many random orders, and `ExpectedGain` says where each order
-would have ended. The weight and, for each budget, the cost are chosen by gold on the tuning pool,
-whose candidates are the prior as well; the test pool must hold other prompts. What is compared at
-the same mean number of candidates is exact for a fixed N: the expectation over all subsets.
+would have ended. On the tuning pool, whose candidates are the prior as well, weight and cost are
+chosen: those of the highest gold that draw no more candidates than the budget, in the mean. The
+test pool must hold other prompts. A fixed N of the same mean number is what the rule is compared
+with: the exact expectation over all subsets.
 """
 
 import argparse
@@ -30,7 +31,7 @@ Array = NDArray[np.float64]
 
 GOLD = "gold"
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
-COSTS = np.append(np.geomspace(2.0, 1e-5, 80), 0.0)  # in units of the reward
+COSTS = np.append(np.geomspace(10.0, 1e-5, 92), 0.0)  # in units of the reward
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
@@ -133,7 +134,7 @@ class Frontier:
         round_size: Candidates drawn at once.
         weight: That of the rule, tuned.
         points: On the test pool, one for each cost, costs falling; the last cost is 0.
-        budgets: On the test pool, by the mean number for which the cost was tuned.
+        budgets: On the test pool, by the mean number within which the cost was tuned.
     """
 
     reward: str
@@ -152,7 +153,11 @@ def frontier(
     budgets: Sequence[float],
     orders: int = 200,
 ) -> Frontier:
-    """Tunes weight and costs by gold on one pool and measures them on the other."""
+    """Tunes weight and costs by gold on one pool and measures them on the other.
+
+    Raises:
+        ConfigError: a pool lacks scores, or a round is larger than a budget.
+    """
     prior = score_matrix(tuning, reward)
     known = Orders(prior, score_matrix(tuning, GOLD), count=orders)
     candidates = [
@@ -170,15 +175,14 @@ def frontier(
 def _tuned(
     orders: Orders, rule: ExpectedGain, round_size: int, budgets: Sequence[float]
 ) -> tuple[float, float, list[float]]:
-    """Mean gain over fixed N at the budgets, the rule's weight, and a cost for each budget."""
+    """Mean gold at the budgets, the rule's weight, and for each budget the best cost within it."""
     gains = rule.gain(orders.scores)
-    drawn, over = [], []
-    for cost in COSTS:
-        number, gold = orders.stop(gains <= cost, round_size)
-        drawn.append(number.mean())
-        over.append((gold - orders.fixed_at(number.mean())[0]).mean())
-    places = [int(np.abs(np.array(drawn) - budget).argmin()) for budget in budgets]
-    return float(np.mean([over[i] for i in places])), rule.weight, [float(COSTS[i]) for i in places]
+    means = [[part.mean() for part in orders.stop(gains <= cost, round_size)] for cost in COSTS]
+    drawn, gold = np.array(means).T
+    if min(budgets) < drawn.min():
+        raise ConfigError(f"rounds of {round_size} draw more than a budget of {min(budgets):g}")
+    within = np.where(drawn <= np.array(budgets)[:, None], gold, -np.inf)
+    return float(within.max(axis=1).mean()), rule.weight, COSTS[within.argmax(axis=1)].tolist()
 
 
 # --- what people read -----------------------------------------------------------------------------
@@ -235,13 +239,13 @@ def draw(frontiers: Sequence[Frontier], test: Sequence[Pool], folder: Path) -> N
         for axes, reward in zip(all_axes, rewards, strict=True):
             ns = np.arange(1, gold.shape[1] + 1)
             fixed = bootstrap_mean(best_of_n(score_matrix(test, reward), gold, ns.tolist()))
-            _line(axes, ns, fixed.mean, fixed.low, fixed.high, "fixed N", "#888888")
+            _line(axes, ns, (fixed.mean, fixed.low, fixed.high), "fixed N", "#888888")
             for line, colour in zip(
                 [line for line in frontiers if line.reward == reward], COLOURS, strict=False
             ):
-                shown = [[p.drawn, p.gold.mean, p.gold.low, p.gold.high] for p in line.points]
-                label = f"adaptive, rounds of {line.round_size}"
-                _line(axes, *np.array(shown).T, label, colour)
+                rows = [[p.drawn, p.gold.mean, p.gold.low, p.gold.high] for p in line.points]
+                drawn, *band = np.array(rows).T
+                _line(axes, drawn, band, f"adaptive, rounds of {line.round_size}", colour)
             axes.set(title=reward, xlabel="candidates, mean", ylabel=GOLD)
             axes.set_xscale("log", base=2)
             ticks = [n for n in ns.tolist() if n & (n - 1) == 0]
@@ -253,7 +257,8 @@ def draw(frontiers: Sequence[Frontier], test: Sequence[Pool], folder: Path) -> N
         figure.savefig(folder / "adaptive.png", dpi=160)
 
 
-def _line(axes: Any, x: Any, mean: Any, low: Any, high: Any, label: str, colour: str) -> None:
+def _line(axes: Any, x: Array, band: Sequence[Array], label: str, colour: str) -> None:
+    mean, low, high = band
     axes.plot(x, mean, color=colour, label=label, linewidth=1.5)
     axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
 
