@@ -4,17 +4,16 @@
         [--round-size 1 4] [--budget 4 8]
 
 Every prompt's candidates are put into many random orders, and `ExpectedGain` says where each order
-would have ended. On the tuning pool, whose candidates are the prior as well, weight and cost are
-chosen: those of the highest gold that draw no more candidates than the budget, in the mean. The
-test pool must hold other prompts. A fixed N of the same mean number is what the rule is compared
-with: the exact expectation over all subsets.
+would have ended. Weight and cost, or n at cost 0, are chosen on the tuning pool, whose candidates
+are the prior as well: those of the highest gold that draw no more than the budget in the mean. The
+test pool must hold other prompts. The rule is compared with a fixed N of the same mean number: the
+exact expectation over all subsets. All prompts have as many candidates.
 """
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import product
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ Array = NDArray[np.float64]
 
 GOLD = "gold"
 WEIGHTS = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 64.0)
-COSTS = np.append(np.geomspace(10.0, 1e-5, 92), 0.0)  # in units of the reward
+COSTS = [*np.geomspace(10.0, 1e-5, 92).tolist(), 0.0]  # in units of the reward
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7")
 
 
@@ -59,17 +58,18 @@ class Orders:
         self.chosen = np.take_along_axis(gold[:, None], leaders, axis=-1)
         self.fixed = best_of_n(scores, gold, range(1, size + 1))
 
-    def stop(self, enough: NDArray[np.bool_], round_size: int) -> tuple[Array, Array]:
+    def stop(self, enough: NDArray[np.bool_], n: int, round_size: int) -> tuple[Array, Array]:
         """What stopping gives, by prompt: mean number of candidates and mean gold.
 
         Args:
             enough: `[prompts, count, M]`, whether the rule would stop after each draw.
+            n: The most candidates.
             round_size: It is asked after every so many draws.
         """
         asked = np.zeros(enough.shape[-1], dtype=np.bool_)
         asked[round_size - 1 :: round_size] = True
         ends = enough & asked
-        ends[..., -1] = True
+        ends[..., n - 1] = True
         last = ends.argmax(axis=-1)
         gold = np.take_along_axis(self.chosen, last[..., None], axis=-1)[..., 0]
         return (last + 1.0).mean(axis=1), gold.mean(axis=1)
@@ -92,113 +92,151 @@ def _leaders(scores: Array) -> NDArray[np.intp]:
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """What is tuned: the most candidates, and the weight and cost of the rule."""
+
+    n: int
+    weight: float
+    cost: float
+
+
+def by_cost(size: int) -> list[list[Setting]]:
+    """Up to all candidates of a pool, at many costs; a family for each weight."""
+    return [[Setting(size, weight, cost) for cost in COSTS] for weight in WEIGHTS]
+
+
+def at_ceiling(size: int) -> list[list[Setting]]:
+    """Cost 0, which stops at the top of the prior alone, up to 1, 2, ... candidates."""
+    return [[Setting(n, 1.0, 0.0) for n in range(1, size + 1)]]
+
+
+@dataclass(frozen=True, slots=True)
 class Point:
-    """One cost on one pool.
+    """One setting on one pool.
 
     Attributes:
-        cost: In units of the reward.
+        setting: The setting.
         drawn: Mean number of candidates.
         gold: Mean gold of the selected candidate, with its interval over prompts.
         fixed: Mean gold of the fixed N at that mean number.
         gain: Adaptive minus fixed, paired by prompt.
     """
 
-    cost: float
+    setting: Setting
     drawn: float
     gold: Interval
     fixed: float
     gain: Interval
 
 
-def measure(orders: Orders, gains: Array, cost: float, round_size: int) -> Point:
-    """The rule at one cost against the fixed N of the same mean number.
+def measure(orders: Orders, gains: Array, setting: Setting, round_size: int) -> Point:
+    """The rule in one setting against the fixed N of the same mean number.
 
     The number that the other prompts of a resample would draw is not the same. Each prompt's
     difference is therefore charged for what it draws above the mean, at the slope of the mean
     curve of fixed N: this leaves the mean as it is, and puts the scatter into the interval.
     """
-    drawn, gold = orders.stop(gains <= cost, round_size)
-    fixed, slope = orders.fixed_at(drawn.mean())
-    paired = gold - fixed - slope.mean() * (drawn - drawn.mean())
-    return Point(
-        cost, float(drawn.mean()), bootstrap_mean(gold), float(fixed.mean()), bootstrap_mean(paired)
-    )
+    drawn, gold = orders.stop(gains <= setting.cost, setting.n, round_size)
+    mean = float(drawn.mean())
+    fixed, slope = orders.fixed_at(mean)
+    paired = gold - fixed - slope.mean() * (drawn - mean)
+    return Point(setting, mean, bootstrap_mean(gold), float(fixed.mean()), bootstrap_mean(paired))
 
 
 @dataclass(frozen=True, slots=True)
 class Frontier:
-    """One reward and round size, tuned on the one pool and measured on the other.
+    """One reward, tuned on the one pool and measured on the other.
 
     Attributes:
         reward: Its name.
-        round_size: Candidates drawn at once.
-        weight: That of the rule, tuned.
-        points: On the test pool, one for each cost, costs falling; the last cost is 0.
-        budgets: On the test pool, by the mean number within which the cost was tuned.
+        rule: What is tuned, in words.
+        points: On the test pool, one for each setting of the best family.
+        budgets: Those of them that were tuned, by the mean number that they had to keep within.
     """
 
     reward: str
-    round_size: int
-    weight: float
+    rule: str
     points: list[Point]
     budgets: dict[float, Point]
 
 
-def frontier(
-    reward: str,
-    tuning: Sequence[Pool],
-    test: Sequence[Pool],
-    *,
-    round_size: int,
-    budgets: Sequence[float],
-    orders: int = 200,
-) -> Frontier:
-    """Tunes weight and costs by gold on one pool and measures them on the other.
+class Trial:
+    """A tuning pool and a test pool under one reward.
+
+    Args:
+        reward: The name of its scores.
+        tuning: Chooses among settings, and is the prior.
+        test: Other prompts.
+        count: Orders of each prompt.
 
     Raises:
-        ConfigError: a pool lacks scores, or a round is larger than a budget.
+        ConfigError: a pool lacks scores.
     """
-    prior = score_matrix(tuning, reward)
-    known = Orders(prior, score_matrix(tuning, GOLD), count=orders)
-    candidates = [
-        _tuned(known, ExpectedGain(0.0, prior=prior, weight=weight), round_size, budgets)
-        for weight in WEIGHTS
-    ]
-    _, weight, costs = max(candidates)
-    new = Orders(score_matrix(test, reward), score_matrix(test, GOLD), count=orders)
-    gains = ExpectedGain(0.0, prior=prior, weight=weight).gain(new.scores)
-    points = {cost: measure(new, gains, cost, round_size) for cost in map(float, COSTS)}
-    by_budget = {budget: points[cost] for budget, cost in zip(budgets, costs, strict=True)}
-    return Frontier(reward, round_size, weight, list(points.values()), by_budget)
 
+    def __init__(
+        self, reward: str, tuning: Sequence[Pool], test: Sequence[Pool], *, count: int = 200
+    ) -> None:
+        self.reward = reward
+        self.prior = score_matrix(tuning, reward)
+        self.tuning = Orders(self.prior, score_matrix(tuning, GOLD), count=count)
+        self.test = Orders(score_matrix(test, reward), score_matrix(test, GOLD), count=count)
 
-def _tuned(
-    orders: Orders, rule: ExpectedGain, round_size: int, budgets: Sequence[float]
-) -> tuple[float, float, list[float]]:
-    """Mean gold at the budgets, the rule's weight, and for each budget the best cost within it."""
-    gains = rule.gain(orders.scores)
-    means = [[part.mean() for part in orders.stop(gains <= cost, round_size)] for cost in COSTS]
-    drawn, gold = np.array(means).T
-    if min(budgets) < drawn.min():
-        raise ConfigError(f"rounds of {round_size} draw more than a budget of {min(budgets):g}")
-    within = np.where(drawn <= np.array(budgets)[:, None], gold, -np.inf)
-    return float(within.max(axis=1).mean()), rule.weight, COSTS[within.argmax(axis=1)].tolist()
+    def frontier(
+        self,
+        rule: str,
+        families: Sequence[Sequence[Setting]],
+        *,
+        round_size: int,
+        budgets: Sequence[float],
+    ) -> Frontier:
+        """The family that does best on the tuning pool, over its settings on the test pool.
+
+        Args:
+            rule: Names the frontier.
+            families: Each of settings with one weight.
+            round_size: Candidates drawn at once.
+            budgets: Mean numbers of candidates on the tuning pool.
+
+        Raises:
+            ConfigError: a round is larger than a budget.
+        """
+        tuned = [self._tuned(family, round_size, budgets) for family in families]
+        best = max(range(len(families)), key=lambda i: tuned[i][0])
+        gains = self._gains(self.test, families[best][0].weight)
+        points = [measure(self.test, gains, setting, round_size) for setting in families[best]]
+        chosen = [points[place] for place in tuned[best][1]]
+        return Frontier(self.reward, rule, points, dict(zip(budgets, chosen, strict=True)))
+
+    def _gains(self, orders: Orders, weight: float) -> Array:
+        return ExpectedGain(0.0, prior=self.prior, weight=weight).gain(orders.scores)
+
+    def _tuned(
+        self, family: Sequence[Setting], round_size: int, budgets: Sequence[float]
+    ) -> tuple[float, list[int]]:
+        """Mean gold at the budgets, and for each budget the place of the best setting within it."""
+        gains = self._gains(self.tuning, family[0].weight)
+        results = [self.tuning.stop(gains <= s.cost, s.n, round_size) for s in family]
+        drawn, gold = np.array(results).mean(axis=2).T
+        if min(budgets) < drawn.min():
+            raise ConfigError(f"rounds of {round_size} draw more than a budget of {min(budgets):g}")
+        within = np.where(drawn <= np.array(budgets)[:, None], gold, -np.inf)
+        return float(within.max(axis=1).mean()), within.argmax(axis=1).tolist()
 
 
 # --- what people read -----------------------------------------------------------------------------
 
 
 def table(frontiers: Sequence[Frontier]) -> str:
-    """The budgets and the cost 0 as Markdown."""
-    head = "reward | rounds of | weight | cost | candidates | adaptive | fixed N | difference"
-    lines = [f"| {head} |", "|---" * 8 + "|"]
+    """The budgets as Markdown."""
+    head = "reward | rule | n | weight | cost | candidates | adaptive | fixed N | difference"
+    lines = [f"| {head} |", "|---" * 9 + "|"]
     for line in frontiers:
-        for point in (*line.budgets.values(), line.points[-1]):
-            gain = point.gain
+        for point in line.budgets.values():
+            setting, gain = point.setting, point.gain
             lines.append(
-                f"| {line.reward} | {line.round_size} | {line.weight:g} | {point.cost:.2g} "
-                f"| {point.drawn:.1f} | {point.gold.mean:.3f} | {point.fixed:.3f} "
-                f"| {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] |"
+                f"| {line.reward} | {line.rule} | {setting.n} | {setting.weight:g} "
+                f"| {setting.cost:.2g} | {point.drawn:.1f} | {point.gold.mean:.3f} "
+                f"| {point.fixed:.3f} | {gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] |"
             )
     return "\n".join(lines)
 
@@ -207,8 +245,7 @@ def as_json(frontiers: Sequence[Frontier]) -> list[dict[str, Any]]:
     return [
         {
             "reward": line.reward,
-            "round_size": line.round_size,
-            "weight": line.weight,
+            "rule": line.rule,
             "frontier": [_point(point) for point in line.points],
             "budgets": {f"{budget:g}": _point(point) for budget, point in line.budgets.items()},
         }
@@ -217,7 +254,7 @@ def as_json(frontiers: Sequence[Frontier]) -> list[dict[str, Any]]:
 
 
 def _point(point: Point) -> dict[str, Any]:
-    parts: dict[str, Any] = {"cost": point.cost, "drawn": point.drawn, "fixed": point.fixed}
+    parts: dict[str, Any] = asdict(point.setting) | {"drawn": point.drawn, "fixed": point.fixed}
     for name in ("gold", "gain"):
         interval: Interval = getattr(point, name)
         parts[name] = {k: float(getattr(interval, k)) for k in ("mean", "low", "high")}
@@ -245,7 +282,7 @@ def draw(frontiers: Sequence[Frontier], test: Sequence[Pool], folder: Path) -> N
             ):
                 rows = [[p.drawn, p.gold.mean, p.gold.low, p.gold.high] for p in line.points]
                 drawn, *band = np.array(rows).T
-                _line(axes, drawn, band, f"adaptive, rounds of {line.round_size}", colour)
+                _line(axes, drawn, band, line.rule, colour)
             axes.set(title=reward, xlabel="candidates, mean", ylabel=GOLD)
             axes.set_xscale("log", base=2)
             ticks = [n for n in ns.tolist() if n & (n - 1) == 0]
@@ -283,9 +320,14 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=200)
     args = parser.parse_args()
     tuning, test = read(args.tuning, args.test)
+    size, smallest = len(test[0].candidates), min(args.round_size)
+    rules = [(f"rounds of {rounds}", by_cost(size), rounds) for rounds in args.round_size]
+    rules.append((f"cost 0, rounds of {smallest}", at_ceiling(size), smallest))
+    trials = [Trial(reward, tuning, test, count=args.orders) for reward in args.reward]
     frontiers = [
-        frontier(reward, tuning, test, round_size=size, budgets=args.budget, orders=args.orders)
-        for reward, size in product(args.reward, args.round_size)
+        trial.frontier(name, families, round_size=rounds, budgets=args.budget)
+        for trial in trials
+        for name, families, rounds in rules
     ]
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "adaptive.json").write_text(json.dumps(as_json(frontiers), indent=1) + "\n")
