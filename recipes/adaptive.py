@@ -272,26 +272,28 @@ def draw(frontiers: Sequence[Frontier], test: Sequence[Pool], folder: Path) -> N
         figure = Figure(figsize=(4.6 * len(rewards), 3.6), layout="constrained")
         FigureCanvasAgg(figure)
         all_axes = figure.subplots(1, len(rewards), squeeze=False, sharey=True)[0]
-        gold = score_matrix(test, GOLD)
         for axes, reward in zip(all_axes, rewards, strict=True):
-            ns = np.arange(1, gold.shape[1] + 1)
-            fixed = bootstrap_mean(best_of_n(score_matrix(test, reward), gold, ns.tolist()))
-            _line(axes, ns, (fixed.mean, fixed.low, fixed.high), "fixed N", "#888888")
-            for line, colour in zip(
-                [line for line in frontiers if line.reward == reward], COLOURS, strict=False
-            ):
-                rows = [[p.drawn, p.gold.mean, p.gold.low, p.gold.high] for p in line.points]
-                drawn, *band = np.array(rows).T
-                _line(axes, drawn, band, line.rule, colour)
-            axes.set(title=reward, xlabel="candidates, mean", ylabel=GOLD)
-            axes.set_xscale("log", base=2)
-            ticks = [n for n in ns.tolist() if n & (n - 1) == 0]
-            axes.set_xticks(ticks, [str(n) for n in ticks])
-            axes.spines[["top", "right"]].set_visible(False)
-            axes.grid(color="#e4e4e4", linewidth=0.6)
-            axes.legend(frameon=False, loc="upper left")
+            _panel(axes, reward, [line for line in frontiers if line.reward == reward], test)
         figure.savefig(folder / "adaptive.svg", metadata={"Date": None})
         figure.savefig(folder / "adaptive.png", dpi=160)
+
+
+def _panel(axes: Any, reward: str, lines: Sequence[Frontier], test: Sequence[Pool]) -> None:
+    gold = score_matrix(test, GOLD)
+    ns = np.arange(1, gold.shape[1] + 1)
+    fixed = bootstrap_mean(best_of_n(score_matrix(test, reward), gold, ns.tolist()))
+    _line(axes, ns, (fixed.mean, fixed.low, fixed.high), "fixed N", "#888888")
+    for i, line in enumerate(lines):
+        rows = [[p.drawn, p.gold.mean, p.gold.low, p.gold.high] for p in line.points]
+        drawn, *band = np.array(rows).T
+        _line(axes, drawn, band, line.rule, COLOURS[i % len(COLOURS)])
+    axes.set(title=reward, xlabel="candidates, mean", ylabel=GOLD)
+    axes.set_xscale("log", base=2)
+    ticks = [n for n in ns.tolist() if n & (n - 1) == 0]
+    axes.set_xticks(ticks, [str(n) for n in ticks])
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.legend(frameon=False, loc="upper left")
 
 
 def _line(axes: Any, x: Array, band: Sequence[Array], label: str, colour: str) -> None:
@@ -301,11 +303,19 @@ def _line(axes: Any, x: Array, band: Sequence[Array], label: str, colour: str) -
 
 
 def read(tuning: Path, test: Path) -> tuple[list[Pool], list[Pool]]:
-    """Both pools, which share no prompt."""
+    """Both pools.
+
+    Raises:
+        ConfigError: they cannot be read, share a prompt, or prompts differ in their candidates'
+            number.
+    """
     pools = list(pool.read(tuning)), list(pool.read(test))
     shared = {p.prompt.messages for p in pools[0]} & {p.prompt.messages for p in pools[1]}
     if shared:
         raise ConfigError(f"{len(shared)} prompts stand in both pools; tune on other prompts")
+    sizes = sorted({len(p.candidates) for part in pools for p in part})
+    if len(sizes) != 1:
+        raise ConfigError(f"all prompts need as many candidates, here they have one of {sizes}")
     return pools
 
 

@@ -163,3 +163,7 @@ def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any)
     assert "<svg" in (tmp_path / "out" / "adaptive.svg").read_text()
     with pytest.raises(ConfigError, match="8 prompts stand in both"):
         read(Path(files[0]), Path(files[0]))
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(pool.dumps(p) + "\n" for p in made("more", 2, size=5)))
+    with pytest.raises(ConfigError, match=r"\[5, 16\]"):
+        read(more, Path(files[1]))
