@@ -28,7 +28,8 @@ class ExpectedGain:
     the same number drawn one by one, so what stops one candidate stops a round of any size.
 
     A failed score is a draw of the lowest score that the prior knows: it counts, and gains
-    nothing. A best score at the top of the prior stops at any cost, 0 included.
+    nothing. A best score at the top of the prior stops at any cost; cost 0 stops there alone, which
+    changes no selection where the top is the reward's ceiling.
 
     Args:
         cost: What a candidate has to gain to be worth drawing, in units of the reward.
