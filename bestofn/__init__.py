@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from bestofn.rewards.flip import FLIPLikelihood as FLIPLikelihood
     from bestofn.rewards.flip import FLIPReward as FLIPReward
     from bestofn.sampler import BestOfN as BestOfN
+    from bestofn.stopping import ExpectedGain as ExpectedGain
     from bestofn.types import Candidate as Candidate
     from bestofn.types import Message as Message
     from bestofn.types import Prompt as Prompt
@@ -24,6 +25,7 @@ _HOMES = {
     "BestOfN": "bestofn.sampler",
     "BestOfNError": "bestofn.errors",
     "Candidate": "bestofn.types",
+    "ExpectedGain": "bestofn.stopping",
     "FLIPLikelihood": "bestofn.rewards.flip",
     "FLIPReward": "bestofn.rewards.flip",
     "Message": "bestofn.types",

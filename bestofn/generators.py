@@ -22,8 +22,8 @@ GenerateFunction = Callable[
 class Generator(Protocol):
     """Draws candidates for one prompt, each yielded as soon as it is there."""
 
-    def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
-        """`n` candidates with indices 0 to n - 1, in the order in which they finish.
+    def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
+        """`n` candidates with indices from `start` on, in the order in which they finish.
 
         A candidate that cannot be drawn is yielded all the same, with its error.
         """
@@ -48,8 +48,9 @@ class EngineGenerator:
         self.seed = seed
         self.keep_tokens = keep_tokens
 
-    async def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
-        tasks = [asyncio.create_task(self._draw_one(prompt, index)) for index in range(n)]
+    async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
+        indices = range(start, start + n)
+        tasks = [asyncio.create_task(self._draw_one(prompt, index)) for index in indices]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
@@ -86,20 +87,21 @@ class FunctionGenerator:
     """Draws from a function `(prompt, n) -> responses`, sync (run in a thread) or async.
 
     The function gets the prompt as it was given by its user: the text of a single user message,
-    else a list of `{"role", "content"}` dictionaries.
+    else a list of `{"role", "content"}` dictionaries. It is called once
+    for each round of candidates.
     """
 
     def __init__(self, function: GenerateFunction) -> None:
         self.function = function
 
-    async def draw(self, prompt: Prompt, n: int) -> AsyncGenerator[Candidate]:
+    async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         try:
             responses = await self._call(_plain(prompt), n)
         except ConfigError:
             raise
         except Exception as error:
             message = f"the generator failed: {type(error).__name__}: {error}"
-            for index in range(n):
+            for index in range(start, start + n):
                 yield Candidate(index, "", finish_reason="error", error=message)
             return
         if isinstance(responses, str | Mapping) or not isinstance(responses, Iterable):
@@ -109,7 +111,7 @@ class FunctionGenerator:
         drawn = list(responses)
         if len(drawn) != n:
             raise ConfigError(f"the generator was asked for {n} responses, gave {len(drawn)}")
-        for index, response in enumerate(drawn):
+        for index, response in enumerate(drawn, start):
             yield _as_candidate(index, response)
 
     async def _call(self, prompt: Any, n: int) -> Any:

@@ -1,4 +1,4 @@
-"""BestOfN: draw N candidates, score each as it lands, choose the best."""
+"""BestOfN: draw candidates, score each as it lands, choose the best."""
 
 import contextlib
 import time
@@ -19,6 +19,7 @@ from bestofn.generators import (
 from bestofn.prompts import PromptLike, as_prompt
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.scoring import DistinctScoring, add_scores
+from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Prompt, Selection, Usage
 
 CANDIDATES_IN_FLIGHT = 512  # fill the engine's batch twice over
@@ -31,12 +32,16 @@ class BestOfN:
         generator: An engine, an engine's spec such as "tiny", or a function
             `(prompt, n) -> responses`, sync or async, that returns strings or Candidates.
         reward: Scores the candidates. A pointwise one gets each as soon as it is drawn.
-        n: Candidates for each prompt.
+        n: Candidates for each prompt; with `stop` the most of them.
         sampling: How an engine draws; the default is temperature 1 and at most 512 tokens.
         seed: With a run seed each candidate has a seed of its own, made from the run seed, the
             prompt's id and its index. Without one the engine takes its fast path.
         keep_tokens: Keep token ids and their log-probabilities on the candidates.
         window: Prompts in flight in `select_many`, by default enough for 512 candidates.
+        stop: Draws a prompt's candidates in rounds, and says after each whether that is enough.
+            With a seed they are the first of those that a run without `stop` draws.
+        round_size: Candidates that are drawn at once, with `stop`. Smaller rounds waste fewer
+            candidates; larger ones wait less often.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -52,20 +57,31 @@ class BestOfN:
         seed: int | None = None,
         keep_tokens: bool = False,
         window: int | None = None,
+        stop: ExpectedGain | None = None,
+        round_size: int = 4,
     ) -> None:
         if n < 1:
             raise ConfigError(f"n must be at least 1, not {n}")
+        if round_size < 1:
+            raise ConfigError(f"round_size must be at least 1, not {round_size}")
         if window is not None and window < 1:
             raise ConfigError(f"window must be at least 1, not {window}")
         if not isinstance(reward, RewardModel):
             raise ConfigError(f"{reward!r} is no reward: it needs `name`, `pointwise` and `score`")
+        if stop is not None and not reward.pointwise:
+            raise ConfigError(
+                f"the reward {reward.name!r} compares candidates, so its scores change as more are "
+                "drawn; leave out `stop` or take a pointwise reward such as FLIPReward"
+            )
         self.generator = _as_generator(generator, sampling, seed, keep_tokens)
         self.reward = reward
         self.n = n
-        self.window = window or max(1, CANDIDATES_IN_FLIGHT // n)
+        self.stop = stop
+        self.round_size = n if stop is None else min(n, round_size)
+        self.window = window or max(1, CANDIDATES_IN_FLIGHT // self.round_size)
 
     def select(self, prompt: PromptLike) -> Selection:
-        """The best of `n` responses to one prompt.
+        """The best response to one prompt.
 
         Raises:
             ConfigError: the prompt is empty or malformed.
@@ -108,15 +124,28 @@ class BestOfN:
         return choose(prompt, candidates, self.reward.name, usage)
 
     async def _draw_and_score(self, prompt: Prompt) -> list[Candidate]:
-        """Scores each candidate while its siblings are still being drawn."""
+        """Rounds of candidates, each scored while its siblings are still being drawn."""
         scoring = DistinctScoring(prompt, self.reward)
+        candidates: list[Candidate] = []
         try:
-            async with contextlib.aclosing(self.generator.draw(prompt, self.n)) as draws:
-                async for candidate in draws:
-                    scoring.add(candidate)
-            return await scoring.finish()
+            for start in range(0, self.n, self.round_size):
+                size = min(self.round_size, self.n - start)
+                draws = self.generator.draw(prompt, size, start=start)
+                async with contextlib.aclosing(draws):
+                    async for candidate in draws:
+                        scoring.add(candidate)
+                candidates += await scoring.finish()
+                if self._is_enough(candidates):
+                    break
+            return candidates
         finally:
             await scoring.cancel()
+
+    def _is_enough(self, candidates: list[Candidate]) -> bool:
+        if self.stop is None:
+            return False
+        values = [candidate.scores[self.reward.name].value for candidate in candidates]
+        return bool(self.stop.stops(values)[-1])
 
 
 def _refuse_single(prompts: object) -> None:

@@ -1,11 +1,13 @@
-"""An engine whose answers are scripted, for what is not about a model."""
+"""An engine whose answers are scripted and a reward by a table, for what is not about a model."""
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
+from math import isnan
 from typing import Any, Self
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
-from bestofn.types import Prompt, Usage
+from bestofn.types import Candidate, Prompt, Score, Usage
 
 END = 1_000_000
 Answer = Callable[[Prompt, SamplingParams, int | None], str | Exception]
@@ -104,3 +106,26 @@ class ScriptedEngine:
 
     def close(self) -> None:
         pass
+
+
+class Recorded:
+    """A reward that scores by a table, and remembers what it was asked when."""
+
+    name = "recorded"
+
+    def __init__(self, values: dict[str, float] | None = None, pointwise: bool = True) -> None:
+        self.values = values or {}
+        self.pointwise = pointwise
+        self.asked: list[list[str]] = []
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        self.asked.append([candidate.text for candidate in candidates])
+        values = [self.values.get(candidate.text, 0.0) for candidate in candidates]
+        return [Score(v, "failed" if isnan(v) else None) for v in values]
+
+
+def wait_until(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -2,8 +2,10 @@
 
 import inspect
 import re
+import runpy
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,30 @@ def test_commands_of_the_experiments_run_one_after_another(
         shutil.rmtree(tmp_path / "runs", ignore_errors=True)
     assert (tmp_path / "report.html").stat().st_size > 10_000
     assert (tmp_path / "out" / "scaling.svg").exists()
+
+
+def test_commands_of_adaptive_n_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```bash\n(.*?)```", (DOCS / "adaptive.md").read_text(), re.DOTALL)
+    # The page's own sizes take minutes.
+    for long, short in (("tiny:640", "tiny:12"), ("-m 32", "-m 10"), ("-n 320", "-n 6")):
+        assert long in block
+        block = block.replace(long, short)
+    for line in block.splitlines():
+        program, *arguments = shlex.split(line)
+        if program == "bestofn":
+            result = CliRunner().invoke(app, arguments)
+            assert result.exit_code == 0, (line, result.output)
+        elif program == "python":
+            script, *others = arguments
+            monkeypatch.setattr("sys.argv", [script, *others, "--orders", "5"])
+            runpy.run_path(str(DOCS.parent / script), run_name="__main__")
+            assert capsys.readouterr().out.count("\n| flip-likelihood |") == 6
+        else:
+            subprocess.run(line, shell=True, check=True)
+    assert (tmp_path / "out" / "adaptive.svg").exists()
 
 
 def test_no_page_is_left_with_a_gap() -> None:

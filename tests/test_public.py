@@ -12,7 +12,7 @@ PACKAGE = Path(bestofn.__file__).parent
 FLOORS = [
     {"types", "errors", "thinking", "tiny"},
     {"prompts", "loop"},
-    {"pool", "estimators", "engines", "verifiers", "journal", "sources"},
+    {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
     {"rewards", "generators", "config"},
     {"sampler"},
     {"batch", "experiments", "doctor"},

@@ -6,37 +6,19 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import pytest
-from fakes import ScriptedEngine
+from fakes import Recorded, ScriptedEngine, wait_until
 
-from bestofn import BestOfN, FLIPLikelihood, FLIPReward, SamplingParams, loop
+from bestofn import BestOfN, ExpectedGain, FLIPLikelihood, FLIPReward, SamplingParams, loop
 from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest, Majority
 from bestofn.sampler import choose
-from bestofn.types import Candidate, Prompt, Score
-
-
-class Recorded:
-    """A reward that scores by a table, and remembers what it was asked when."""
-
-    name = "recorded"
-
-    def __init__(self, values: dict[str, float] | None = None, pointwise: bool = True) -> None:
-        self.values = values or {}
-        self.pointwise = pointwise
-        self.asked: list[list[str]] = []
-
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        self.asked.append([candidate.text for candidate in candidates])
-        values = [self.values.get(candidate.text, 0.0) for candidate in candidates]
-        return [Score(v, "failed" if isnan(v) else None) for v in values]
-
+from bestofn.types import Candidate, Score
 
 # --- selection ------------------------------------------------------------------------------------
 
@@ -209,6 +191,8 @@ def test_an_error_in_a_reward_reaches_the_caller_and_stops_the_rest() -> None:
         ({"n": 0}, "n must be at least 1"),
         ({"n": -1}, "n must be at least 1"),
         ({"n": 1, "window": 0}, "window"),
+        ({"n": 1, "stop": ExpectedGain(0.1), "round_size": 0}, "round_size"),
+        ({"n": 1, "stop": ExpectedGain(0.1), "reward": Majority()}, "compares candidates"),
         ({"n": 1, "reward": "flip"}, "no reward"),
         ({"n": 1, "generator": 7}, "no generator"),
         ({"n": 1, "generator": "nonesuch"}, "no engine"),
@@ -396,13 +380,6 @@ def test_an_interrupt_keeps_what_is_finished_and_stops_the_rest() -> None:
     wait_until(lambda: engine.running == 0)
     assert [s.prompt.messages[0].content for s in finished] == ["quick"]
     assert not asyncio.all_tasks(loop.background_loop()) - others
-
-
-def wait_until(condition: Any) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 # --- on the embedded model ------------------------------------------------------------------------

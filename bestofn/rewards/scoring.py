@@ -56,30 +56,37 @@ class DistinctScoring:
     def __init__(self, prompt: Prompt, reward: RewardModel) -> None:
         self.prompt = prompt
         self.reward = reward
-        self.candidates: list[Candidate] = []
+        self._unscored: list[Candidate] = []
+        self._paid = set[Hashable]()
         self._tasks: dict[Hashable, asyncio.Task[list[Score]]] = {}
 
     def add(self, candidate: Candidate) -> None:
-        """Starts scoring the candidate, unless an equal one is being scored."""
-        self.candidates.append(candidate)
+        """Starts scoring the candidate, unless an equal one has been added before."""
+        self._unscored.append(candidate)
         key = self._key(candidate)
         if key not in self._tasks:
             scoring = self.reward.score(self.prompt, [candidate])
             self._tasks[key] = asyncio.ensure_future(scoring)
 
     async def finish(self) -> list[Candidate]:
-        """Waits for all scores and sets them; the cost stays with the first of equal ones."""
-        self.candidates.sort(key=lambda candidate: candidate.index)
-        paid = set[Hashable]()
-        for candidate in self.candidates:
+        """Waits for the scores of what was added since the last call, and sets them.
+
+        Of equal candidates the first one bears the cost.
+
+        Returns:
+            The candidates, by index.
+        """
+        candidates = sorted(self._unscored, key=lambda candidate: candidate.index)
+        self._unscored.clear()
+        for candidate in candidates:
             key = self._key(candidate)
             (score,) = await self._tasks[key]
             score = checked(deepcopy(score))
-            if key in paid:
+            if key in self._paid:
                 score.usage = Usage()
-            paid.add(key)
+            self._paid.add(key)
             candidate.scores[self.reward.name] = score
-        return self.candidates
+        return candidates
 
     async def cancel(self) -> None:
         await loop.cancel(self._tasks.values())
