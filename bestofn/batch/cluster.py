@@ -39,7 +39,7 @@ def select_on_cluster(
         ConfigError, BestOfNError: what `select_file` raises, or Ray is not installed.
         EngineError: the cluster cannot be reached, or a replica cannot load its models.
     """
-    config.sampling()  # what is wrong with it is told before anything is read
+    config.check()
     return run(
         config.prompts,
         output,

@@ -3,15 +3,18 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from bestofn import pool
 from bestofn.config import DrawConfig, EngineConfig, Flag, PromptsConfig, Section
 from bestofn.errors import ConfigError
 from bestofn.rewards.registry import load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
 from bestofn.sources import SourceOptions
+from bestofn.stopping import ExpectedGain
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,7 @@ class SelectConfig(PromptsConfig, DrawConfig):
 
     shard: tuple[int, int] | None = None
     """I/K: only the I-th of K parts of the prompts, so that K machines share a dataset."""
-    n: Annotated[int, Flag(("-n",))] = 16
+    n: Annotated[int, Flag(("-n",))] = Field(default=16, ge=1)
     """Candidates to draw for each prompt."""
     reward: str = "flip"
     """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
@@ -57,6 +60,15 @@ class SelectConfig(PromptsConfig, DrawConfig):
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
     'tiny' or 'package.module:function'."""
+    adaptive: float | None = Field(default=None, ge=0)
+    """Draw in rounds and end a prompt when its next candidate is expected to gain no more than this
+    in units of the reward; 0 ends it at the reward's ceiling alone. N is then the most."""
+    adaptive_prior: str | None = None
+    """A pool file of other prompts whose scores say what to expect; flip does without."""
+    adaptive_weight: float = Field(default=1.0, gt=0)
+    """How many candidates those scores count for."""
+    round_size: int = Field(default=4, ge=1)
+    """Candidates that are drawn at once, with --adaptive."""
     window: int | None = Field(default=None, ge=1)
     """Prompts in flight, by default enough for 512 candidates."""
     ordered: bool = False
@@ -81,7 +93,8 @@ class SelectConfig(PromptsConfig, DrawConfig):
     @property
     def prompts_in_flight(self) -> int:
         """The window, or what it is by default."""
-        return self.window or max(1, CANDIDATES_IN_FLIGHT // self.n)
+        at_once = self.n if self.adaptive is None else min(self.n, self.round_size)
+        return self.window or max(1, CANDIDATES_IN_FLIGHT // at_once)
 
     def source_options(self) -> SourceOptions:
         """How the input is read."""
@@ -95,6 +108,24 @@ class SelectConfig(PromptsConfig, DrawConfig):
             shard=self.shard,
         )
 
+    def stopping(self) -> ExpectedGain | None:
+        """When a prompt has enough candidates, None where all get the same number.
+
+        Raises:
+            ConfigError: the scores to expect are missing, or cannot be read.
+        """
+        if self.adaptive is None:
+            return None
+        prior = None
+        if self.adaptive_prior is not None:
+            prior = _scores(Path(self.adaptive_prior), self.reward)
+        elif self.reward != "flip":
+            raise ConfigError(
+                f"--adaptive with {self.reward!r} needs --adaptive-prior: a pool file that "
+                "`bestofn score` has given its scores"
+            )
+        return ExpectedGain(self.adaptive, prior=prior, weight=self.adaptive_weight)
+
     def faults(self) -> Faults:
         """What is done about what goes wrong."""
         return Faults(self.on_bad_row, self.max_error_rate, self.retry_errors)
@@ -104,6 +135,16 @@ class SelectConfig(PromptsConfig, DrawConfig):
         free = {"limit", "window", "ordered", "on_bad_row", "max_error_rate", "retry_errors"}
         return self.model_dump(mode="json", exclude=free)
 
+    def check(self) -> None:
+        """Tells what is wrong before anything is read or loaded.
+
+        Raises:
+            ConfigError: a setting makes no sense.
+        """
+        needs_engine(self.reward)  # which knows the rewards
+        self.sampling()
+        self.stopping()
+
     @contextmanager
     def loaded(self) -> Iterator[BestOfN]:
         """What draws and selects, with its models in memory.
@@ -112,7 +153,7 @@ class SelectConfig(PromptsConfig, DrawConfig):
             ConfigError: a setting makes no sense.
             EngineError: a model cannot be loaded.
         """
-        sampling = self.sampling()
+        sampling, stop = self.sampling(), self.stopping()
         engines = [self.load()]
         try:
             if self.reward_engine is not None and needs_engine(self.reward):
@@ -128,10 +169,19 @@ class SelectConfig(PromptsConfig, DrawConfig):
                 sampling=sampling,
                 seed=self.seed,
                 window=self.prompts_in_flight,
+                stop=stop,
+                round_size=self.round_size,
             )
         finally:
             for engine in engines:
                 engine.close()
+
+
+def _scores(path: Path, reward: str) -> list[float]:
+    scores = [c.scores.get(reward) for row in pool.read(path) for c in row.candidates]
+    if not any(scores):
+        raise ConfigError(f"the pool {path} has no scores of {reward!r}; add them first")
+    return [score.value for score in scores if score is not None]
 
 
 class ClusterConfig(Section):

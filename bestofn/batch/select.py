@@ -86,7 +86,7 @@ def select_file(config: SelectConfig, output: Path, *, progress: bool = True) ->
         ConfigError, BestOfNError: what `select_dataset` raises.
         EngineError: a model cannot be loaded.
     """
-    config.sampling()  # what is wrong with it is told before anything is read
+    config.check()
     return run(
         config.prompts,
         output,
