@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.errors import ConfigError
@@ -138,6 +138,9 @@ class SampleConfig(PromptsConfig, DrawConfig):
     """Prompts in flight, by default enough for 512 candidates."""
 
 
+TAKEN = ("random", "oracle", "first", "longest", "shortest", "mean-logprob", "majority")
+
+
 class RewardConfig(Section):
     """One reward."""
 
@@ -153,6 +156,21 @@ class RewardConfig(Section):
     """Options of a view on the engine, such as guided: true."""
     options: dict[str, Any] = Field(default={})
     """Arguments of the reward, such as samples: 4."""
+
+    @field_validator("name")
+    @classmethod
+    def _free_of_signs(cls, value: str | None) -> str | None:
+        if value is not None and (not value or set(value) & set("@:,")):
+            raise ValueError(f"a name is not empty and has none of @ : , in it, unlike {value!r}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RewardConfig":
+        if self.name in TAKEN and self.name != self.reward:
+            raise ValueError(f"the name {self.name!r} stands for something else in curves")
+        if self.engine is None and self.engine_args:
+            raise ValueError("engine_args are those of a reward's own engine; name it")
+        return self
 
     @field_validator("options")
     @classmethod

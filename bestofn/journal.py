@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,23 @@ class Journal:
             if self._file.write(data) != len(data):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            self._file.truncate(self._end)
-            raise _cannot_write(self.path, error) from error
+            with suppress(OSError):  # the next run removes what is left of the line
+                self._file.truncate(self._end)
+            raise cannot_write(self.path, error) from error
         self._end += len(data)
         if time.monotonic() - self._synced > SYNC_EVERY:
             self.sync()
 
     def sync(self) -> None:
-        """Forces to disk what was written."""
-        os.fsync(self._file.fileno())
+        """Forces to disk what was written.
+
+        Raises:
+            BestOfNError: the disk refuses.
+        """
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         self._synced = time.monotonic()
 
 
@@ -102,7 +110,7 @@ def locked(path: Path) -> Iterator[None]:
     except Timeout:
         raise ConfigError(f"another run is writing {path}; wait for it or stop it") from None
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     try:
         yield
     finally:
@@ -137,7 +145,7 @@ def _opened(path: Path) -> FileIO:
         file = FileIO(path, "ab")
         file.seek(0, os.SEEK_END)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return file
 
 
@@ -178,7 +186,7 @@ def _repaired(path: Path) -> int:
                     end += len(line)
             file.truncate(end)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
     return lines
 
 
@@ -197,10 +205,11 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        raise _cannot_write(path, error) from error
+        raise cannot_write(path, error) from error
 
 
-def _cannot_write(path: Path, error: OSError) -> BestOfNError:
+def cannot_write(path: Path, error: OSError) -> BestOfNError:
+    """What a user is told of a file that cannot be written."""
     return BestOfNError(
         f"cannot write {path}: {error.strerror or error}; what was written before is whole"
     )

@@ -8,10 +8,10 @@ from math import isfinite, isnan, nan
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt
+from bestofn.prompts import as_prompt, plain
 from bestofn.types import Candidate, Pool, Score, Selection, Usage
 
 T = TypeVar("T")
@@ -62,7 +62,9 @@ def _score_row(score: Score) -> dict[str, Any]:
         "usage": _known(score.usage),
     }
     value = None if isnan(score.value) else score.value
-    return {"value": value} | {name: part for name, part in parts.items() if part}
+    return {"value": value} | {
+        name: part for name, part in parts.items() if part not in (None, [], {})
+    }
 
 
 def _known(usage: Usage) -> dict[str, Any]:
@@ -119,7 +121,7 @@ def _restored_score(score: Any) -> Any:
 
 _CANDIDATES = TypeAdapter(list[Annotated[Candidate, BeforeValidator(_restored)]])
 _USAGE = TypeAdapter(Usage)
-_SECONDS = TypeAdapter(dict[str, float])
+_SECONDS = TypeAdapter(dict[str, Annotated[float, Field(allow_inf_nan=False)]])
 _COLUMNS = TypeAdapter(dict[str, Any])
 _CHOSEN = TypeAdapter(_Chosen)
 
@@ -135,7 +137,7 @@ def from_row(row: Mapping[str, Any]) -> Pool:
             raise ConfigError(f"the row has no field {name!r}")
     if not isinstance(row["id"], str):
         raise ConfigError(f"the row's field 'id' must be text, not {row['id']!r}")
-    columns = _validated(_COLUMNS, row.get("columns", {}), "columns")
+    columns = plain(_validated(_COLUMNS, row.get("columns", {}), "columns"))
     prompt = as_prompt(row["prompt"], row["id"], columns)
     candidates = _validated(_CANDIDATES, row["candidates"], "candidates")
     _check_numbering(candidates)

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 from bestofn.errors import ConfigError
@@ -81,3 +82,14 @@ def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
     """
     text = f"{run_seed}\x1f{prompt.id}\x1f{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def plain(value: Any) -> Any:
+    """A column's value as a pool's row can hold it: NaN is null, a date its text."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        return None
+    return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -57,7 +57,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(scored: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
-    for name in ("pool.jsonl", "pool.jsonl.manifest.json"):
+    for name in ("pool.jsonl", "pool.jsonl.manifest.json", "pool.jsonl.scores.json"):
         shutil.copy(scored.with_name(name), tmp_path / name)
     return tmp_path / "pool.jsonl"
 
@@ -155,12 +155,45 @@ def test_limits_score_what_is_missing_first(own: Path, tmp_path: Path) -> None:
 
 
 def test_several_pools_are_seeds(scored: Path, own: Path, tmp_path: Path) -> None:
+    # The same candidates in another order of rows, so that the seeds scatter by nothing.
+    own.write_text("".join(own.read_text("utf-8").splitlines(keepends=True)[::-1]), "utf-8")
     data = json.loads(done("curve", scored, own, "-o", tmp_path / "out", "--json").stdout)
     assert data["seeds"] == 2
     assert len(data["pools"]) == 2
-    # The same pool twice scatters by nothing.
     noise = data["proxies"]["flip"]["noise"]
     assert noise["low"] == pytest.approx(noise["high"])
+
+
+def test_the_same_file_twice_is_no_second_seed(scored: Path, tmp_path: Path) -> None:
+    result = bestofn("curve", scored, scored, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "the same pool is given twice" in result.stderr
+
+
+def test_a_recipe_is_checked_before_anything_is_drawn(tmp_path: Path) -> None:
+    sample = {"prompts": "tiny:3", "m": 2}
+    for score, curve, sentence in [
+        ({"rewards": ["flipp"]}, {}, "did you mean 'flip'?"),
+        ({"rewards": ["flip", "gold"]}, {}, "needs a verifier"),
+        ({"rewards": ["gold"], "verifier": "exact"}, {}, "no verifier 'exact'"),
+        ({"rewards": ["longest"]}, {"answer": "nothing"}, "no verifier 'nothing'"),
+        ({"rewards": ["longest"]}, {"ns": [1, 4]}, "N=4 needs more than m=2"),
+    ]:
+        recipe = tmp_path / "recipe.yaml"
+        output = tmp_path / "out"
+        content = {"output": str(output), "sample": sample, "score": score, "curve": curve}
+        recipe.write_text(json.dumps(content))
+        result = bestofn("run", recipe)
+        assert result.exit_code == 2
+        assert sentence in " ".join(result.stderr.split())
+        assert not output.exists()
+
+
+def test_an_output_folder_may_be_a_link(scored: Path, tmp_path: Path) -> None:
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    done("curve", scored, "-o", tmp_path / "link")
+    done("report", tmp_path / "link", "-o", tmp_path / "page.html")
 
 
 def test_another_engine_is_another_one_for_every_pool(

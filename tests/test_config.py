@@ -291,3 +291,18 @@ def test_which_rewards_need_a_model() -> None:
 def test_a_reward_takes_a_name() -> None:
     assert load_reward("longest", name="length").name == "length"
     assert load_reward("longest").name == "longest"
+
+
+@pytest.mark.parametrize(
+    ("reward", "sentence"),
+    [
+        ({"reward": "flip", "name": "qwen@7"}, "has none of @ : ,"),
+        ({"reward": "flip", "name": ""}, "is not empty"),
+        ({"reward": "flip", "name": "oracle"}, "stands for something else"),
+        ({"reward": "flip", "name": "longest"}, "stands for something else"),
+        ({"reward": "flip", "engine_args": {"max_model_len": 4096}}, "name it"),
+    ],
+)
+def test_a_reward_that_would_be_mistaken(reward: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        checked(ScoreConfig, {"rewards": [reward]}, "x")

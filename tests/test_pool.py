@@ -281,3 +281,19 @@ def test_a_row_without_candidates_says_why(tmp_path: Path) -> None:
     path.write_text(line + "\n")
     with pytest.raises(ConfigError, match="line 1: the row has no candidates: it does not fit"):
         list(pool.read(path))
+
+
+def test_columns_that_are_no_numbers_are_null(tmp_path: Path) -> None:
+    line = '{"id": "a", "prompt": "x", "columns": {"n": NaN, "m": [Infinity]}, "candidates": [%s]}'
+    (tmp_path / "pool.jsonl").write_text(line % '{"index": 0, "text": "a"}' + "\n")
+    (row,) = pool.read(tmp_path / "pool.jsonl")
+    assert row.prompt.columns == {"n": None, "m": [None]}
+    assert pool.loads(pool.dumps(row)) == row
+
+
+def test_seconds_that_are_no_numbers_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"field 'seconds.flip' is wrong"):
+        pool.loads(
+            '{"id": "a", "prompt": "x", "candidates": [{"index": 0, "text": "a"}], '
+            '"seconds": {"flip": NaN}}'
+        )

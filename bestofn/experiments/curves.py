@@ -239,8 +239,8 @@ class ScalingCurve:
 
 def default_proxies(pools: Sequence[Pool], gold: str) -> list[str]:
     """All scores that the pools have besides gold, then the baselines that they allow."""
-    first = pools[0].candidates[0]
-    scores = [name for name in first.scores if name != gold and "@" not in name]
+    known = dict.fromkeys(name for pool in pools for name in pool.candidates[0].scores)
+    scores = [name for name in known if name != gold and "@" not in name]
     counted = all(c.mean_logprob is not None for p in pools for c in p.candidates if not c.error)
     own = ["longest", *(["mean-logprob"] if counted else []), MAJORITY]
     return list(dict.fromkeys([*scores, *own, RANDOM, ORACLE]))

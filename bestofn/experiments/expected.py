@@ -129,7 +129,9 @@ def _expect_votes(
             f"a vote's weight cannot be negative, but {weighing!r} has negative values; weigh "
             "with a reward from 0 on, such as 'flip'"
         )
-    groups = _groups(pools, lambda c: None if c.finish_reason == "error" else answer(c.text))
+    groups = _groups(
+        pools, lambda c: None if c.finish_reason == "error" else answer(c.text) or None
+    )
     voters = groups >= 0 if weights is None else (groups >= 0) & ~np.isnan(weights)
     votes = expected_votes(groups, truth, ns, weights, seed=seed)
     cost = np.zeros_like(votes.values)
@@ -199,7 +201,11 @@ def scores_of(pool: Pool, name: str) -> list[float]:
 
 def unknown_gold(pool: Pool, name: str) -> str | None:
     """Why a pool's gold values are not all known, None if they are."""
-    for candidate, value in zip(pool.candidates, scores_of(pool, name), strict=True):
+    try:
+        values = scores_of(pool, name)
+    except ConfigError as error:
+        return str(error)
+    for candidate, value in zip(pool.candidates, values, strict=True):
         if isnan(value):
             reason = candidate.scores[name].reason or "no value"
             return f"candidate {candidate.index} has no gold value: {reason}"

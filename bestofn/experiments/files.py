@@ -13,8 +13,9 @@ from bestofn.config import EngineConfig, RewardConfig, SampleConfig, ScoreConfig
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.experiments.pools import add, cut_name, draw, has_scores
+from bestofn.experiments.provenance import Made, check_made, made_by, read_made, write_made
 from bestofn.generators import EngineGenerator
-from bestofn.journal import locked, manifest, open_journal, write_atomically
+from bestofn.journal import cannot_write, locked, manifest, open_journal, write_atomically
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
@@ -101,8 +102,7 @@ def sample_file(
         raise ConfigError(f"m must be at least 1, not {config.m}")
     settings = config.model_dump(mode="json", exclude={"limit", "window"})
     with open_journal(path, settings) as journal:
-        done = {row.prompt.id for row in pool.read(path)} if journal.lines else set()
-        missing = [prompt for prompt in prompts if prompt.id not in done]
+        missing = _missing(prompts, path) if journal.lines else prompts
         if missing:
             (engine,) = engines.get(config)
             generator = EngineGenerator(engine, sampling, config.seed, config.keep_tokens)
@@ -110,6 +110,23 @@ def sample_file(
             for row in progress(pools, len(missing), "drawing"):
                 journal.append(pool.dumps(row))
     return repeated
+
+
+def _missing(prompts: Sequence[Prompt], path: Path) -> list[Prompt]:
+    """The prompts that a pool file has no pool for.
+
+    Raises:
+        ConfigError: the file has a pool under the id of one, drawn for another prompt.
+    """
+    missing = {prompt.id: prompt for prompt in prompts}
+    for row in pool.read(path):
+        prompt = missing.pop(row.prompt.id, None)
+        if prompt is not None and (prompt, prompt.columns) != (row.prompt, row.prompt.columns):
+            raise ConfigError(
+                f"the prompt {prompt.id!r} or its columns are not those that {path} was drawn "
+                "with; write to another file"
+            )
+    return list(missing.values())
 
 
 def _distinct(prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
@@ -154,20 +171,27 @@ def score_file(
         raise ConfigError("name at least one reward, such as 'flip'")
     if path.suffix == ".gz":
         raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
-    if path.resolve() != source.resolve():
-        source = _begun(source, path)
-    if drawn_by is None:
-        next(pool.read(source), None)  # a file that is not there is told first
-        if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
-            raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
-        drawn_by = EngineConfig()  # stays unused
-    changed = False
+    if path.is_symlink():
+        path = path.resolve()  # the file is replaced, not the link
     with locked(path):
+        if path.resolve() != source.resolve():
+            source = _begun(source, path)
+        if drawn_by is None:
+            next(pool.read(source), None)  # a file that is not there is told first
+            if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
+                raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
+            drawn_by = EngineConfig()  # stays unused
         groups = _by_model(config, drawn_by)
+        known = read_made(source)
+        if not config.again:
+            check_made(source, known, {k: v for g in groups for k, v in g.made(config).items()})
+        changed = False
         passes = [group.settings() for group in groups]
         for group in _left(groups, path):
             if source != path or config.again or group.lacks(source, config.limits):
                 _pass(source, path, config, group, passes, drawn_by, engines, progress)
+                known |= group.made(config)
+                write_made(path, known)
                 changed = True
             source = path
     return changed
@@ -191,6 +215,13 @@ class _Group:
             )
         ]
         return not all(has_scores(row, name) for row in pool.read(path) for name in names)
+
+    def made(self, config: ScoreConfig) -> Made:
+        """How its scores are made."""
+        made: Made = {}
+        for reward in self.rewards:
+            made |= made_by(reward, self.model, config.verifier)
+        return made
 
     def settings(self) -> list[dict[str, Any]]:
         return [reward.model_dump(mode="json") for reward in self.rewards]
@@ -239,7 +270,7 @@ def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
 
 def _left(groups: list[_Group], path: Path) -> list[_Group]:
     """The groups from the one on whose pass was interrupted; those before it are done."""
-    begun = _settings(_partial(path))
+    begun = _settings(_partial(path)) if _partial(path).exists() else {}
     passes = [group.settings() for group in groups]
     if begun.get("passes") != passes:
         return groups
@@ -253,7 +284,7 @@ def _is_shared(reward: RewardConfig, config: ScoreConfig) -> bool:
 
 def _begun(source: Path, path: Path) -> Path:
     """What to score so that `path` becomes the scored copy of `source`: it, if it was begun."""
-    origin = _fingerprint(source)
+    origin = fingerprint(source)
     settings = _settings(source) | {"scored_from": origin}
     if not path.exists():
         write_atomically(manifest(path), json.dumps(settings, indent=1) + "\n")
@@ -294,7 +325,7 @@ def _pass(
     """Adds the scores of one group of rewards and puts the result in the place of `path`."""
     sizes = [len(row.candidates) for row in pool.read(source)]
     settings = {
-        "source": _fingerprint(source),
+        "source": fingerprint(source),
         "rewards": group.settings(),
         "passes": passes,
         "model": group.model and group.model.model_dump(mode="json"),
@@ -319,8 +350,11 @@ def _pass(
             what = "scoring " + ", ".join(reward.label for reward in group.rewards)
             for row in progress(scored, left, what):
                 journal.append(pool.dumps(row))
-    partial.replace(path)
-    manifest(partial).unlink()
+    try:
+        partial.replace(path)
+        manifest(partial).unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _partial(path: Path) -> Path:
@@ -328,7 +362,8 @@ def _partial(path: Path) -> Path:
     return path.with_name(path.name + ".scoring")
 
 
-def _fingerprint(path: Path) -> str:
+def fingerprint(path: Path) -> str:
+    """A hash of a pool file's content."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()[:32]

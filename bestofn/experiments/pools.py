@@ -70,6 +70,9 @@ def add(
         spent: dict[str, float] = {}
         for reward in rewards:
             started = time.perf_counter()
+            if again:
+                pool.seconds.pop(reward.name, None)
+                pool.seconds.pop(f"{reward.name}@", None)
             if again or not has_scores(pool, reward.name):
                 await add_scores(pool.prompt, pool.candidates, reward)
                 spent[reward.name] = time.perf_counter() - started
@@ -147,6 +150,13 @@ async def _cut(prompt: Prompt, candidate: Candidate, limit: int, decoder: Engine
     assert candidate.token_ids is not None
     ids, logprobs = candidate.token_ids[:limit], (candidate.token_logprobs or [])[:limit]
     reasoning, text = await decoder.decode(prompt, ids)
+    # The last word may read otherwise once it is cut, and a stop string is no part of the text.
+    whole, begun = candidate.text, text.rstrip("\ufffd").rstrip()
+    if not (whole.startswith(begun) or begun.startswith(whole)):
+        raise ConfigError(
+            f"the tokens of candidate {candidate.index} of prompt {prompt.id!r} do not read as its "
+            "text; name the engine that drew the pool, and one that only scores as the reward's"
+        )
     return Candidate(
         candidate.index,
         text,

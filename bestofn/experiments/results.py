@@ -18,6 +18,7 @@ from bestofn.experiments.words import intervals_hold, summary
 from bestofn.journal import write_atomically
 
 JSON, CSV = "curve.json", "curve.csv"
+NEEDED = {"differences", "gold", "lengths", "ns", "pools", "proxies", "summary", "title"}
 
 
 def as_dict(
@@ -152,6 +153,6 @@ def read(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(result, dict) or not {"proxies", "ns", "pools", "gold"} <= result.keys():
+    if not isinstance(result, dict) or not result.keys() >= NEEDED:
         raise ConfigError(f"{path} is no curve; make it with `bestofn curve -o {folder}`")
     return result

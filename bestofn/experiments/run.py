@@ -19,11 +19,19 @@ from bestofn.config import (
 from bestofn.errors import ConfigError
 from bestofn.experiments import plots, results
 from bestofn.experiments.curves import ScalingCurve
-from bestofn.experiments.files import Engines, Progress, sample_file, score_file, silent
+from bestofn.experiments.files import (
+    Engines,
+    Progress,
+    fingerprint,
+    sample_file,
+    score_file,
+    silent,
+)
 from bestofn.experiments.lengths import LengthAnalysis
+from bestofn.experiments.provenance import read_made, reward_of
 from bestofn.experiments.report import write_report
 from bestofn.journal import write_atomically
-from bestofn.rewards.registry import is_known, needs_engine
+from bestofn.rewards.registry import is_known, load_reward, needs_engine
 from bestofn.types import Pool
 from bestofn.verifiers.base import load_verifier
 
@@ -43,6 +51,7 @@ def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) ->
         ConfigError: something in the recipe cannot be used.
         EngineError: a model cannot be loaded.
     """
+    _check(recipe)
     folder = Path(recipe.output)
     path = folder / POOL
     repeated = sample_file(recipe.sample, path, engines, progress)
@@ -52,6 +61,23 @@ def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) ->
     result = make_curve([path], recipe.curve, folder, title=recipe.report.title)
     make_report(folder, folder / REPORT, recipe.report)
     return result | {"repeated": repeated}
+
+
+def _check(recipe: Recipe) -> None:
+    """Tells what is wrong before hours of drawing.
+
+    Raises:
+        ConfigError: something in the recipe cannot be used.
+    """
+    recipe.sample.sampling()
+    for reward in recipe.score.rewards:
+        needs_engine(reward.reward)  # which knows the rewards
+        if reward.reward == "gold":
+            load_reward("gold", verifier=recipe.score.verifier, **reward.options)
+    if recipe.curve.answer is not None:
+        load_verifier(recipe.curve.answer)
+    if recipe.curve.ns and recipe.curve.ns[-1] > recipe.sample.m:
+        raise ConfigError(f"N={recipe.curve.ns[-1]} needs more than m={recipe.sample.m} candidates")
 
 
 def make_curve(
@@ -71,6 +97,8 @@ def make_curve(
     Raises:
         ConfigError: a pool cannot be used.
     """
+    if len({fingerprint(path) for path in paths}) < len(paths):
+        raise ConfigError("the same pool is given twice; several pools are draws of several seeds")
     bad: list[tuple[str, str]] = []
     pools = [_read(path, config.bad_rows, bad) for path in paths]
     answer = str.strip if config.answer is None else load_verifier(config.answer).answer
@@ -87,7 +115,7 @@ def make_curve(
     )
     curve.left_out += bad
     lengths = LengthAnalysis(curve, config.margin)
-    places = [Path(os.path.relpath(path, folder)) for path in paths]
+    places = [Path(os.path.relpath(path.resolve(), folder.resolve())) for path in paths]
     result = results.as_dict(curve, lengths, title=title, pools=places)
     results.write(folder, curve, result)
     plots.draw(result, folder)
@@ -98,10 +126,17 @@ def _read(path: Path, bad_rows: str, bad: list[tuple[str, str]]) -> list[Pool]:
     def skip(error: ConfigError) -> None:
         bad.append((str(path), str(error)))
 
-    pools = list(pool.read(path, skip if bad_rows == "skip" else None))
+    pools = [*map(_without_tokens, pool.read(path, skip if bad_rows == "skip" else None))]
     if not pools:
         raise ConfigError(f"the pool {path} has no rows" + (f": {bad[-1][1]}" if bad else ""))
     return pools
+
+
+def _without_tokens(row: Pool) -> Pool:
+    """Curves and pages need none, and a large pool has many."""
+    for candidate in row.candidates:
+        candidate.token_ids = candidate.token_logprobs = None
+    return row
 
 
 def score_cuts(
@@ -120,12 +155,24 @@ def score_cuts(
     first = next(pool.read(path), None)
     if first is None:
         raise ConfigError(f"the pool {path} has no rows")
-    known = curve.proxies or [*first.candidates[0].scores]
-    names = [name for name in known if is_known(name) and needs_engine(name)]
-    if config.verifier is not None:
-        names.append("gold")
-    rewards = config.rewards or [RewardConfig(reward=name) for name in names]
-    full = config.model_copy(update={"rewards": rewards})
+    rewards, verifier = list(config.rewards), config.verifier
+    made = read_made(path)
+    if not rewards:
+        whole = [name for name in first.candidates[0].scores if "@" not in name]
+        for name in curve.proxies or whole:
+            if name in made and needs_engine(made[name]["reward"]):
+                rewards.append(reward_of(name, made[name]))
+            elif name not in made and is_known(name) and needs_engine(name):
+                raise ConfigError(
+                    f"how the scores {name!r} in {path} were made is not known; add those of the "
+                    "limits with `bestofn score`"
+                )
+        if curve.gold in made and made[curve.gold]["reward"] == "gold":
+            rewards.append(reward_of(curve.gold, made[curve.gold]))
+            verifier = verifier or made[curve.gold]["verifier"]
+        elif verifier is not None:
+            rewards.append(RewardConfig(reward="gold", name=curve.gold))
+    full = config.model_copy(update={"rewards": rewards, "verifier": verifier})
     score_file(path, full, drawn_by, path, engines, progress)
 
 
@@ -136,7 +183,7 @@ def make_report(folder: Path, path: Path, config: ReportConfig) -> None:
         ConfigError: the folder has no curve, or its pools are gone.
     """
     result = results.read(folder)
-    first = folder / result["pools"][0]
-    pools = list(pool.read(first, lambda _: None))
+    first = folder.resolve() / result["pools"][0]
+    pools = [*map(_without_tokens, pool.read(first, lambda _: None))]
     title = config.title or result["title"] or "Best-of-N scaling curves"
     write_report(result, pools, path, title=title, limit=config.embed)

@@ -101,4 +101,7 @@ class Majority(_Baseline):
     def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
         answers = [self.answer(candidate.text) for candidate in drawn]
         votes = Counter(answers)
-        return [Score(float(votes[answer])) for answer in answers]
+        return [
+            Score(float(votes[answer])) if answer else Score(reason="it gives no answer")
+            for answer in answers
+        ]

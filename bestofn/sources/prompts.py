@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
-from math import isfinite
 from random import Random
 from string import Formatter
 from typing import Any, TypedDict
 
 from bestofn.errors import BestOfNError, ConfigError
-from bestofn.prompts import as_prompt, content_id, system_message
+from bestofn.prompts import as_prompt, content_id, plain, system_message
 from bestofn.sources.files import Row
 from bestofn.sources.rows import Source, read_rows
 from bestofn.types import Message, Prompt
@@ -245,7 +244,7 @@ class _Reader:
         column = None if self.template else self._prompt_column(row)
         name = None if self.id_column is None else self._id(row, self.id_column)
         others = {
-            str(key): _plain(value)
+            str(key): plain(value)
             for key, value in row.items()
             if key not in (column, self.id_column, self.system_column)
         }
@@ -288,14 +287,3 @@ def _column(row: Mapping[str, Any], name: str) -> Any:
     if name not in row:
         raise _NoColumnError(name, row)
     return row[name]
-
-
-def _plain(value: Any) -> Any:
-    """A column's value as a pool's row can hold it: NaN is null, a date its text."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not isfinite(value):
-        return None
-    return value if value is None or isinstance(value, str | int | float) else str(value)

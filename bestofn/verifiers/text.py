@@ -1,10 +1,11 @@
 """Verifiers that compare text."""
 
-import re
-
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
 from bestofn.verifiers.base import Verifier, column, reference
+from bestofn.verifiers.checker import Checker
+
+SECONDS = 5.0  # of processor time for one response
 
 
 class Exact(Verifier):
@@ -37,12 +38,13 @@ class Regex(Verifier):
 
     def __init__(self, column: str) -> None:
         self.column = column
+        self._check = Checker("bestofn.verifiers.regex_search", SECONDS)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
         pattern = str(column(prompt, self.column, str, "text"))
         try:
-            return re.search(pattern, response) is not None
-        except (re.error, OverflowError, RecursionError) as error:
+            return bool(self._check("found", pattern, response))
+        except ConfigError as error:
             raise ConfigError(
                 f"column {self.column!r} of prompt {prompt.id!r} is no pattern: {error}"
             ) from error

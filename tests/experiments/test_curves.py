@@ -330,6 +330,28 @@ def test_votes_compare_answers() -> None:
     close(majority.gold.mean, [1])
 
 
+def test_an_empty_response_is_no_vote() -> None:
+    texts = ["7", "7", "7", "", "", "", "", "8"]
+    gold = [float(text == "7") for text in texts]
+    curve = ScalingCurve([made("a", {"gold": gold}, texts=texts)], proxies=["majority"], ns=[8])
+    assert curve.curves[0].gold.mean.tolist() == [1.0]
+
+
+def test_a_prompt_that_was_not_judged_is_left_out_and_named() -> None:
+    pools = [made("a", {"gold": [0, 1], "flip": [0, 1]}), made("b", {"flip": [0, 1]})]
+    curve = ScalingCurve(pools)
+    assert curve.prompts == 1
+    ((name, reason),) = curve.left_out
+    assert name == "b"
+    assert "no score 'gold'" in reason
+
+
+def test_a_score_that_the_first_pool_lacks_is_a_proxy_all_the_same() -> None:
+    pools = [made("a", {"gold": [0, 1]}), made("b", {"gold": [0, 1], "flip": [0, 1]})]
+    with pytest.raises(ConfigError, match="prompt 'a' has no score 'flip'"):
+        ScalingCurve(pools)
+
+
 def test_simulated_votes_say_their_error() -> None:
     rng = np.random.default_rng(0)
     texts = [str(i) for i in rng.integers(0, 4, 20)]

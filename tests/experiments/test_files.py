@@ -20,7 +20,7 @@ from bestofn.config import EngineConfig, SampleConfig, ScoreConfig
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.experiments.files import Engines, sample_file, score_file
-from bestofn.journal import manifest
+from bestofn.journal import locked, manifest
 from bestofn.types import Pool, Prompt
 
 WORDS = "one two three four five six".split()
@@ -285,7 +285,7 @@ def test_scores_are_added_in_place(models: Models, drawn: Path) -> None:
         assert [c.text for c in new.candidates] == [c.text for c in old.candidates]
         assert {*new.seconds} == {"sample", "flip", "gold", "longest"}
     assert {file.name for file in drawn.parent.iterdir() if not file.name.startswith(".")} == {
-        "pool.jsonl", "pool.jsonl.manifest.json", "prompts.jsonl",
+        "pool.jsonl", "pool.jsonl.manifest.json", "pool.jsonl.scores.json", "prompts.jsonl",
     }  # fmt: skip
 
 
@@ -435,6 +435,86 @@ def test_another_command_after_one_that_failed_does_all_its_own(
         score(drawn, rewards=["gold"], verifier=None)
     score(drawn, rewards=["flip", "gold"], again=again)
     assert len(scores(drawn, "flip")) == len(scores(drawn, "gold")) == 12
+
+
+def test_scores_of_another_making_are_refused(models: Models, drawn: Path) -> None:
+    score(drawn)
+    before = drawn.read_bytes()
+    other = {"reward": "flip", "options": {"template": "reasoned"}}
+    for changes in (
+        {"rewards": [other]},
+        {"rewards": [{"reward": "flip", "engine": "b"}]},
+        {"reward_engine": "b"},
+    ):
+        with pytest.raises(ConfigError, match=r"'flip' in .*pool.jsonl were made otherwise"):
+            score(drawn, **changes)
+    assert drawn.read_bytes() == before
+    score(drawn, rewards=[{"reward": "flip", "name": "flip-b", "engine": "b"}])
+    score(drawn, rewards=[other], again=True)
+    with pytest.raises(ConfigError, match="made otherwise"):
+        score(drawn)
+
+
+def test_another_verifier_is_another_gold(models: Models, drawn: Path) -> None:
+    score(drawn, rewards=["gold"])
+    with pytest.raises(ConfigError, match='verifier was "exact:answer" and is "iexact:answer"'):
+        score(drawn, rewards=["gold"], verifier="iexact:answer")
+
+
+def test_a_copy_knows_how_its_scores_were_made(models: Models, drawn: Path) -> None:
+    score(drawn)
+    copy = drawn.with_name("copy.jsonl")
+    score(drawn, copy, rewards=["gold"])
+    with pytest.raises(ConfigError, match="made otherwise"):
+        score(copy, rewards=[{"reward": "flip", "engine": "b"}])
+
+
+def test_a_pass_that_was_removed_is_done_whole(models: Models, drawn: Path) -> None:
+    rewards = ["flip", {"reward": "flip", "name": "flip-b", "engine": "b"}]
+    breaking(models, "b", "six", lambda: score(drawn, rewards=rewards))
+    drawn.with_name("pool.jsonl.scoring").unlink()
+    score(drawn, rewards=rewards, again=True)
+    assert len(models.asked("a")) == 2 * 12
+
+
+def test_a_refused_copy_leaves_the_settings_of_the_running_one(models: Models, drawn: Path) -> None:
+    target = drawn.with_name("scored.jsonl")
+    other = drawn.with_name("other.jsonl")
+    other.write_bytes(b"".join(drawn.read_bytes().splitlines(keepends=True)[:2]))
+    with locked(target):
+        with pytest.raises(ConfigError, match="another run is writing"):
+            score(other, target)
+        assert not manifest(target).exists()
+
+
+def test_scoring_again_replaces_the_time_that_it_took(models: Models, drawn: Path) -> None:
+    score(drawn)
+    for row in (edited := rows(drawn)):
+        row.seconds["flip"] = 1000.0
+    drawn.write_text("".join(pool.dumps(row) + "\n" for row in edited), "utf-8")
+    score(drawn, again=True)
+    assert all(row.seconds["flip"] < 1000 for row in rows(drawn))
+
+
+def test_a_link_stays_one(models: Models, drawn: Path) -> None:
+    link = drawn.with_name("link.jsonl")
+    link.symlink_to(drawn)
+    score(link)
+    assert link.is_symlink()
+    assert len(scores(drawn, "flip")) == 12
+
+
+def test_a_prompt_that_changed_under_its_id_is_refused(
+    models: Models, source: Path, path: Path
+) -> None:
+    source.write_text('{"prompt": "Say one.", "key": "k", "answer": "one"}\n')
+    sample(source, path, id_column="key")
+    before = path.read_bytes()
+    for row in ('"Say two.", "key": "k", "answer": "one"', '"Say one.", "key": "k", "answer": "1"'):
+        source.write_text(f'{{"prompt": {row}}}\n')
+        with pytest.raises(ConfigError, match="the prompt 'k' or its columns are not those"):
+            sample(source, path, id_column="key")
+    assert path.read_bytes() == before
 
 
 def test_a_source_that_changed_in_between_is_refused(models: Models, drawn: Path) -> None:

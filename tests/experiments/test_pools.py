@@ -279,3 +279,17 @@ def test_a_candidate_that_could_not_be_drawn_needs_no_tokens() -> None:
     pool.prompt = as_prompt("Say yes.", columns={"answer": "yes"})
     list(add([pool], [Gold(load_verifier("exact:answer"))], limits=[1], decoder=engine))
     assert pool.candidates[1].scores["gold@1"].value == 0
+
+
+def test_another_model_than_the_one_that_drew_cannot_cut() -> None:
+    engine = ScriptedEngine()
+    pool = cut_pool(engine, "a b c d e f")
+    other = ScriptedEngine()
+    other.words = ["z", "y", "x", "w", "v", "u"]
+    with pytest.raises(ConfigError, match="do not read as its text; name the engine that drew"):
+        list(add([pool], [Recording()], limits=[2], decoder=other))
+
+
+def test_limits_need_an_engine_that_decodes() -> None:
+    with pytest.raises(ConfigError, match="limits need the engine that drew"):
+        add([], [Recording()], limits=[2])

@@ -17,8 +17,10 @@ def choose(pools: Sequence[Pool], result: Mapping[str, Any], limit: int) -> tupl
 
     The prompts on which proxies differ most come first, the others are evenly spaced.
     """
+    seeds = len(result["pools"])
+    which = f" The candidates are those of the first of {seeds} pools." if seeds > 1 else ""
     if len(pools) <= limit:
-        return list(pools), f"All {len(pools)} prompts."
+        return list(pools), f"All {len(pools)} prompts.{which}"
     named = {entry["id"] for d in result["differences"] for entry in d["most"]}
     chosen = {place for place, pool in enumerate(pools) if pool.prompt.id in named}
     chosen = set(sorted(chosen)[:limit])
@@ -27,7 +29,7 @@ def choose(pools: Sequence[Pool], result: Mapping[str, Any], limit: int) -> tupl
     chosen |= {others[place * len(others) // wanted] for place in range(wanted)}
     sentence = (
         f"{limit} of {len(pools)} prompts: those on which two proxies differ most, the others "
-        "evenly spaced over the pool."
+        f"evenly spaced over the pool.{which}"
     )
     return [pools[place] for place in sorted(chosen)], sentence
 
@@ -45,7 +47,8 @@ def browsable(pools: Sequence[Pool], names: Sequence[str], gold: str) -> dict[st
         for name, value in pool.prompt.columns.items():
             if isinstance(value, str | int | bool):
                 columns.setdefault(name, set()).add(str(value))
-    verdicts = {c.scores[gold].value for pool in pools for c in pool.candidates if gold in c.scores}
+    golds = (c.scores[gold].value for pool in pools for c in pool.candidates if gold in c.scores)
+    verdicts = {value for value in golds if not isnan(value)}
     kept = [name for name, values in columns.items() if 1 < len(values) <= FEW]
     return {
         "scores": list(names),
