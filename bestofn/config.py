@@ -110,7 +110,8 @@ class SampleConfig(DrawConfig):
     """A pool of candidates for each of many prompts."""
 
     prompts: str
-    """A JSONL file (also .gz), 'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or
+    """A JSONL, CSV or TSV file (each also .gz or .zst), a Parquet file, a folder of these, '-' for
+    JSONL on standard input, 'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or
     'tiny:COUNT' for held-out instructions of the tiny world."""
     prompt_column: str = "prompt"
     """What to ask: a text, or a list of chat messages."""
