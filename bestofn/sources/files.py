@@ -70,7 +70,7 @@ def json_rows(name: str, lines: Iterable[bytes]) -> Iterator[Entry]:
 
 def _json_object(line: bytes) -> dict[str, Any]:
     try:
-        row = json.loads(line.decode())
+        row = json.loads(line.rstrip().decode())
     except (ValueError, RecursionError) as error:
         sentence = f"not JSON: {_reason(error)}"
         # A full disk or a killed run leaves the last line without its end.
@@ -85,5 +85,5 @@ def _reason(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return f"byte {error.start + 1} of the line is not UTF-8"
     if isinstance(error, json.JSONDecodeError):
-        return f"{error.msg} at character {error.colno}"
+        return f"{error.msg} (character {error.pos + 1})"
     return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)

@@ -184,16 +184,20 @@ class _Form:
             return fault(row.where, "it is nested too deeply")
 
     def _prompt(self, values: Mapping[str, Any]) -> Prompt:
-        taken = {self.id_column, self.system_column}
-        if self.template is not None:
-            label, value = "the template", self.template.fill(values)
-        else:
+        if self.template is None:
             column = self._asked(values)
             label, value = f"column {column!r}", values[column]
-            taken.add(column)
-        others = value.columns if isinstance(value, Prompt) else values
+        else:
+            column = None
+            label, value = "the template", self.template.fill(values)
+        if isinstance(value, Prompt):
+            others, known = value.columns, value.id
+        else:
+            others = {name: item for name, item in values.items() if name != column}
+            known = ""
+        taken = (self.id_column, self.system_column)
         columns = {str(name): _plain(item) for name, item in others.items() if name not in taken}
-        name = self._id(values) or (value.id if isinstance(value, Prompt) else None)
+        name = self._id(values) or known
         system = self._system(values)
         try:
             prompt = as_prompt(value, name, columns)
