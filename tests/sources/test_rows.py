@@ -437,7 +437,7 @@ def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
 
 
 def test_a_prompt_is_no_file() -> None:
-    with pytest.raises(ConfigError, match="cannot be read|there is no file"):
+    with pytest.raises(ConfigError, match=r"cannot be read|there is no file"):
         read_rows("Count to 3. " * 100)
 
 
