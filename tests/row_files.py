@@ -1,4 +1,4 @@
-"""The same rows in every kind of file."""
+"""The same rows in every kind of file, and what is read of them."""
 
 import csv
 import gzip
@@ -10,12 +10,21 @@ from typing import Any
 
 import zstandard
 
+from bestofn.errors import ConfigError
+from bestofn.sources import Row, read_rows
+
 KINDS = [
     *(kind + pack for kind in ("jsonl", "json", "csv", "tsv") for pack in ("", ".gz", ".zst")),
     "ndjson",
     "parquet",
     "CSV.GZ",
     "txt",
+]
+ROWS = [
+    {"prompt": "What is 1 and 1?", "answer": "2"},
+    {"prompt": 'Say "hi",\ttwice.', "answer": "“hi” \\ 'hi'"},
+    {"prompt": "One line,\nanother.\r\nAnd a third.", "answer": ""},
+    {"prompt": "数えて: 😀\u2028\x85", "answer": " padded "},
 ]
 
 
@@ -53,3 +62,13 @@ def packed(path: Path, content: bytes) -> bytes:
     if path.suffix.lower() == ".zst":
         return zstandard.ZstdCompressor(write_checksum=True).compress(content)
     return content
+
+
+def values(source: Any, **options: Any) -> list[dict[str, Any]]:
+    return [dict(row.values) for row in read_rows(source, **options)]
+
+
+def read_on(source: Any) -> tuple[list[Row], list[str]]:
+    """The rows, and what was told of the others."""
+    faults: list[ConfigError] = []
+    return list(read_rows(source, faults.append)), [str(fault) for fault in faults]

@@ -163,8 +163,8 @@ class _Form:
 
     def _check_columns(self, known: Collection[str], holder: str) -> None:
         asked = [self._asked(known)] if self.template is None else self.template.columns
-        for column in filter(None, (*asked, self.id_column, self.system_column)):
-            if column not in known:
+        for column in (*asked, self.id_column, self.system_column):
+            if column is not None and column not in known:
                 names = ", ".join(map(repr, known))
                 raise ConfigError(f"no column {column!r}; {holder} has {names or 'none'}")
 

@@ -14,7 +14,7 @@ from bestofn.sources.packed import READ_ERRORS, Content, open_unpacked
 
 LONGEST_CELL = 1 << 24  # characters; a quote that is never closed takes in no more
 BATCH = 256  # rows of a Parquet file that are held at once
-BUFFER = 1 << 20  # bytes of each of its columns
+BUFFER = 1 << 17  # bytes of each of its columns
 
 
 # --- CSV and TSV ----------------------------------------------------------------------------------
@@ -157,7 +157,8 @@ def _open_parquet(path: Path) -> Any:
     except ImportError:
         raise ConfigError("Parquet files need: pip install 'bestofn[datasets]'") from None
     try:
-        return pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER)
+        # With pre_buffer, the default, all of the file that was read is kept to its end.
+        return pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
     except (OSError, pyarrow.ArrowException) as error:
         raise unreadable(path, error) from None
 
