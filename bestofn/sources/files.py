@@ -13,6 +13,7 @@ from bestofn.sources.packed import READ_ERRORS, content_suffix, open_unpacked
 from bestofn.sources.tables import csv_part, parquet_part
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+ARRAY = "; if the file is one array, write its items one per line, without the brackets"
 KNOWN = (".jsonl", ".json", ".ndjson", *DELIMITERS)
 
 
@@ -65,7 +66,8 @@ def json_rows(name: str, lines: Iterable[bytes]) -> Iterator[Entry]:
             try:
                 yield Row(where, _json_object(text))
             except ConfigError as error:
-                yield fault(where, str(error))
+                hint = ARRAY if number == 1 and text.lstrip().startswith(b"[") else ""
+                yield fault(where, f"{error}{hint}")
 
 
 def _json_object(line: bytes) -> dict[str, Any]:

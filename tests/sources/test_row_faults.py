@@ -1,6 +1,7 @@
 """What is wrong with a row or a source: named by its place, and the other rows are read on."""
 
 import csv
+import json
 import sys
 from pathlib import Path
 
@@ -45,6 +46,13 @@ def test_bad_lines_of_json_are_left_out(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match="line 2"):
         list(read_rows(path))
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_array_in_place_of_lines_is_told_apart(tmp_path: Path, indent: int | None) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(ROWS, indent=indent))
+    with pytest.raises(ConfigError, match=r"line 1: .*; if the file is one array, write its items"):
+        list(read_rows(tmp_path / "p.json"))
 
 
 def test_bad_rows_of_a_table_are_left_out(tmp_path: Path) -> None:
