@@ -11,6 +11,7 @@ from bestofn.types import Message, Prompt
 PromptLike = str | Prompt | Sequence[Message | Mapping[str, Any]]
 
 ROLES = ("system", "user", "assistant")
+DEEPEST = 100  # levels of lists and mappings in a column
 
 
 def as_prompt(
@@ -84,12 +85,18 @@ def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def plain(value: Any) -> Any:
-    """A column's value as a pool's row can hold it: NaN is null, a date its text."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """A column's value as a pool's row can hold it: NaN is null, a date its text.
+
+    Raises:
+        ConfigError: it is nested too deeply.
+    """
+    if depth > DEEPEST:
+        raise ConfigError(f"a column is nested more than {DEEPEST} levels deep")
     if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
+        return {str(name): plain(item, depth + 1) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
+        return [plain(item, depth + 1) for item in value]
     if isinstance(value, float) and not isfinite(value):
         return None
     return value if value is None or isinstance(value, str | int | float) else str(value)

@@ -1,6 +1,16 @@
-"""Where prompts come from: files, folders, streams, Hugging Face datasets, the tiny world."""
+"""Where prompts come from: files, folders, data sets, standard input, Python, the tiny world."""
 
+from bestofn.sources.base import FORMS, Row, Source
 from bestofn.sources.prompts import SourceOptions, iter_prompts, read_prompts
-from bestofn.sources.rows import FORMS, Source, count_rows
+from bestofn.sources.rows import count_rows, read_rows
 
-__all__ = ["FORMS", "Source", "SourceOptions", "count_rows", "iter_prompts", "read_prompts"]
+__all__ = [
+    "FORMS",
+    "Row",
+    "Source",
+    "SourceOptions",
+    "count_rows",
+    "iter_prompts",
+    "read_prompts",
+    "read_rows",
+]

@@ -1,127 +1,148 @@
-"""Rows of whatever a user names: a file, a folder, a stream, a data set, an iterable."""
+"""The rows of anything that rows can come from, one at a time."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
+from itertools import chain
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from bestofn.errors import ConfigError
-from bestofn.sources.files import (
-    COMPRESSED,
-    Found,
-    Row,
-    file_rows,
-    is_known,
-    json_rows,
-    kind_of,
-    line_count,
-    parquet_count,
-)
-
-FORMS = (
-    "a file or folder of JSONL, Parquet, CSV or TSV (also .gz, .zst), '-' for JSONL on stdin, "
-    "'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or 'tiny:COUNT'"
-)
-
-Source = str | Path | Iterable[Any]
+from bestofn.sources.base import FORMS, Entry, Part, Row, Source, fault, unreadable
+from bestofn.sources.files import file_parts, files_of, json_rows, quick_count
+from bestofn.sources.hub import hub_part
+from bestofn.types import Prompt
 
 
-def read_rows(source: Source, *, streaming: bool = True) -> Iterator[Found]:
-    """The rows of a source, each read as it is needed, and the faults of those that are none.
+def read_rows(
+    source: Source,
+    bad_row: Callable[[ConfigError], None] | None = None,
+    *,
+    streaming: bool = False,
+) -> Iterator[Row]:
+    """The rows of a source, read as they are taken.
 
     Args:
-        source: One of `FORMS`, or any iterable of mappings or prompts, such as a
-            `datasets.Dataset`.
-        streaming: Whether data sets of the hub are streamed; else they are downloaded first.
+        source: A file (JSONL, CSV, TSV, each also .gz and .zst, or Parquet); a folder, of which
+            all such files are read in the order of their names; "-" for JSONL on standard input;
+            "hf:NAME[:CONFIG][:SPLIT]" for a dataset of the hub or a folder with data files;
+            "hf://datasets/OWNER/NAME/FILE" for one file of the hub; "tiny:COUNT" for held-out
+            instructions of the tiny world. In Python also rows, mappings or prompts in any
+            iterable, such as a list or a `datasets.Dataset`.
+        bad_row: Told of each row that cannot be used, which is then left out; by default the
+            first one is an error.
+        streaming: Whether a dataset of the hub is read from there while its rows are taken,
+            instead of being downloaded first.
 
     Raises:
-        ConfigError: the source as a whole cannot be read.
+        ConfigError: the source cannot be read; as far as that shows on opening, at once. Or a row
+            is wrong; the message names its place.
     """
-    if isinstance(source, Path):
-        return _path_rows(source)
+    return _good(all_entries(open_source(source, streaming=streaming)), bad_row)
+
+
+def _good(entries: Iterator[Entry], bad_row: Callable[[ConfigError], None] | None) -> Iterator[Row]:
+    for entry in entries:
+        if isinstance(entry, Row):
+            yield entry
+        else:
+            tell(entry, bad_row)
+
+
+def tell(error: ConfigError, bad_row: Callable[[ConfigError], None] | None) -> None:
+    """Hands a fault to whom it may concern, and raises it where that is nobody."""
+    if bad_row is None:
+        raise error
+    bad_row(error)
+
+
+def all_entries(parts: Iterable[Part]) -> Iterator[Entry]:
+    """The rows and faults of all parts, in order."""
+    return chain.from_iterable(part.entries() for part in parts)
+
+
+def open_source(source: Source, *, streaming: bool) -> list[Part]:
+    """What a source consists of, with the columns of those parts that are tables.
+
+    Raises:
+        ConfigError: there is no such source, or one of its tables is broken.
+    """
+    if isinstance(source, PathLike):
+        return file_parts(Path(source))
     if not isinstance(source, str):
-        return _item_rows(source)
+        return [_python_part(source)]
     kind, colon, rest = source.partition(":")
     if source == "-":
-        return json_rows(sys.stdin.buffer, "stdin")
-    if source.startswith("hf://"):
-        return _dataset_rows(
-            source, {"path": "json", "data_files": source, "split": "train"}, streaming
-        )
-    if kind == "hf" and rest:
-        name, *more = rest.split(":")
-        if len(more) > 2:
-            raise ConfigError(f"a dataset is 'hf:NAME[:CONFIG][:SPLIT]', not {source!r}")
-        config, split = more if len(more) == 2 else (None, *more, "train")[:2]
-        return _dataset_rows(source, {"path": name, "name": config, "split": split}, streaming)
+        return [_stdin_part()]
+    if source.startswith("hf://") or (kind == "hf" and rest):
+        return [hub_part(source, streaming)]
     if kind == "tiny" and colon:
-        return _tiny_rows(source, rest)
-    return _path_rows(Path(source))
+        return [_tiny_part(source, rest)]
+    return file_parts(Path(source))
 
 
-def _path_rows(path: Path) -> Iterator[Found]:
-    if not path.exists():
-        raise ConfigError(f"there is no file {path}; prompts are {FORMS}")
-    if not path.is_dir():
-        return file_rows(path)
-    files = sorted(file for file in path.iterdir() if _is_shard(file))
-    if not files:
-        raise ConfigError(f"the folder {path} has no JSONL, Parquet, CSV or TSV files")
-    return (row for file in files for row in file_rows(file))
+def _stdin_part() -> Part:
+    file = getattr(sys.stdin, "buffer", None)
+    if file is None:
+        raise unreadable("-", "there are no bytes on standard input")
+    return Part("-", partial(json_rows, "standard input", file))
 
 
-def _is_shard(path: Path) -> bool:
-    return path.is_file() and not path.name.startswith((".", "_")) and is_known(path)
-
-
-def _item_rows(items: Iterable[Any]) -> Iterator[Found]:
-    if hasattr(items, "iterrows"):  # iterating a DataFrame gives the names of its columns
-        items = items.to_dict("records")  # type: ignore[attr-defined]
-    if isinstance(items, Mapping) or not isinstance(items, Iterable):
-        raise ConfigError(f"prompts are {FORMS}, or rows in an iterable, not {items!r:.50}")
-    return (Row(f"row {number}", item) for number, item in enumerate(items))
-
-
-def _dataset_rows(source: str, arguments: dict[str, Any], streaming: bool) -> Iterator[Found]:
-    try:
-        import datasets
-    except ImportError:
-        raise ConfigError("Hugging Face datasets need: pip install 'bestofn[datasets]'") from None
-    datasets.disable_progress_bars()
-    try:
-        for number, row in enumerate(datasets.load_dataset(**arguments, streaming=streaming)):
-            yield Row(f"{source}, row {number}", row, fixed=True)
-    except Exception as error:  # the library raises whatever went wrong below it
-        sentence = " ".join(str(error).split())
-        raise ConfigError(f"the dataset {source} cannot be loaded: {sentence}") from None
-
-
-def _tiny_rows(source: str, count: str) -> Iterator[Found]:
-    from bestofn.tiny import heldout_tasks
-
+def _tiny_part(source: str, count: str) -> Part:
     if not count.isdecimal() or int(count) < 1:
         raise ConfigError(f"instructions of the tiny world are 'tiny:COUNT', not {source!r}")
-    for number, task in enumerate(heldout_tasks(int(count))):
-        values = {"prompt": task.instruction, "family": task.family}
-        yield Row(f"{source}, row {number}", values)
+    return Part(source, partial(_tiny_entries, source, int(count)))
+
+
+def _tiny_entries(source: str, count: int) -> Iterator[Entry]:
+    from bestofn.tiny import heldout_tasks
+
+    for number, task in enumerate(heldout_tasks(count)):
+        yield Row(f"{source}, row {number}", {"prompt": task.instruction, "family": task.family})
+
+
+# --- in Python ------------------------------------------------------------------------------------
+
+
+def _python_part(source: Iterable[Any]) -> Part:
+    if isinstance(source, Mapping) or hasattr(source, "iterrows"):
+        # Iterating over these gives names, which would pass for prompts.
+        raise ConfigError(
+            f"a {type(source).__name__} is no list of rows; give one of its splits, or its rows "
+            "as mappings (of a data frame: .to_dict('records'))"
+        )
+    if not isinstance(source, Iterable):
+        raise ConfigError(
+            f"prompts are {FORMS}, or rows in an iterable, not {type(source).__name__}"
+        )
+    return Part("the rows", partial(_python_entries, source))
+
+
+def _python_entries(source: Iterable[Any]) -> Iterator[Entry]:
+    for number, item in enumerate(source):
+        where = f"row {number}"
+        if isinstance(item, Row):
+            yield item
+        elif isinstance(item, Mapping):
+            yield Row(where, item)
+        elif isinstance(item, Prompt):
+            yield Row(where, {**item.columns, "prompt": item})
+        elif isinstance(item, Sequence):
+            yield Row(where, {"prompt": item})
+        else:
+            yield fault(where, f"a row is a mapping or a prompt, not {type(item).__name__}")
 
 
 def count_rows(source: Source) -> int | None:
     """About how many rows a source has, None where it would have to be read to tell."""
     if isinstance(source, Sized) and not isinstance(source, str):
         return len(source)
-    if not isinstance(source, str | Path) or str(source).startswith(("hf:", "-")):
-        return None
     kind, _, count = str(source).partition(":")
     if kind == "tiny" and count.isdecimal():
         return int(count)
-    path = Path(source)
-    files = filter(_is_shard, path.iterdir()) if path.is_dir() else [path]
-    counts = [_file_count(file) for file in files]
-    return None if None in counts else sum(filter(None, counts))
-
-
-def _file_count(path: Path) -> int | None:
-    if path.suffix in COMPRESSED or kind_of(path) == ".json":
+    path = Path(str(source))
+    if not isinstance(source, str | PathLike) or not path.exists():
         return None
-    return parquet_count(path) if kind_of(path) == ".parquet" else line_count(path)
+    counts = [quick_count(file) for file in files_of(path)]
+    return None if None in counts else sum(filter(None, counts))

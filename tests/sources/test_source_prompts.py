@@ -136,7 +136,7 @@ def test_a_bad_row_is_named_by_its_line(source: str, line: str, sentence: str) -
 
 def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_bytes(b'{"prompt": "a"}\n{"prompt": "\xe9"}\n')
-    with pytest.raises(ConfigError, match="line 2: not UTF-8"):
+    with pytest.raises(ConfigError, match="line 2: not JSON"):
         read_prompts(str(tmp_path / "p.jsonl"))
 
 
@@ -148,10 +148,10 @@ def test_a_missing_id_column_is_named(source: str) -> None:
 @pytest.mark.parametrize(
     ("source", "sentence"),
     [
-        ("none.jsonl", "there is no file none.jsonl; prompts are a file or folder"),
+        ("none.jsonl", "there is no file none.jsonl; prompts are a JSONL file"),
         ("tatsu-lab/alpaca_eval", "there is no file tatsu-lab/alpaca_eval; prompts are"),
         ("hf:", "there is no file hf:"),
-        (".", "the folder . has no JSONL, Parquet"),
+        (".", "cannot be read"),
         ("tiny:x", "'tiny:COUNT', not 'tiny:x'"),
         ("tiny:", "'tiny:COUNT', not 'tiny:'"),
         ("tiny:0", "'tiny:COUNT', not 'tiny:0'"),
