@@ -15,7 +15,7 @@ FLOORS = [
     {"pool", "estimators", "engines", "verifiers", "journal", "sources"},
     {"rewards", "generators", "config"},
     {"sampler"},
-    {"experiments", "doctor"},
+    {"experiments", "batch", "doctor"},
     {"cli"},
 ]
 

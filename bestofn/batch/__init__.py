@@ -1,0 +1,1 @@
+"""Selection over datasets: durable rows, exports."""
