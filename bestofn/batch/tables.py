@@ -118,7 +118,9 @@ def _write_hf(path: Path, columns: Columns, records: Iterator[Record]) -> None:
         rows = str(Path(folder) / "rows.arrow")
         with pyarrow.ipc.new_stream(rows, schema) as writer:
             _write_batches(writer, schema, columns, records)
-        datasets.Dataset.from_file(rows).save_to_disk(path)
+        dataset = datasets.Dataset.from_file(rows)
+        # Left to itself it writes a dataset without rows as no file, which cannot be loaded.
+        dataset.save_to_disk(path, num_shards=None if len(dataset) else 1)
 
 
 _WRITERS = {

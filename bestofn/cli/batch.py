@@ -64,6 +64,10 @@ def export(
         if as_json:
             print(json.dumps(asdict(exported)))
             return
-        notes.print(f"wrote {exported.records} records to {output}")
+        notes.print(f"wrote {_counted(exported.records, 'record')} to {output}")
         for reason, count in exported.left_out.items():
-            notes.print(f"left out: {count} {LEFT_OUT[reason]}")
+            notes.print(f"left out {_counted(count, 'row')} {LEFT_OUT[reason]}")
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
