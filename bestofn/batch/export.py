@@ -48,16 +48,17 @@ def export(
     The target is there whole or not at all. All records have the same columns. "best" and "all"
     keep the rows' own columns; one whose name is taken gets the prefix "column_". Outside of JSONL
     an own column whose values are not all of one type, or are lists or objects, holds JSON text.
+    In CSV null is an empty field, and a list of messages is JSON text.
     Prompts are text if all of them are one user message, else all are chat messages. The file may
     be one that a run is writing: a last line that is cut off is left out.
 
     Args:
         source: The JSONL file of rows.
         target: The file to write, or for "hf" the folder.
-        keep: "best" is a record for each row, the response null where there is an error; "all" one
-            for each candidate; "preference" a pair of the best and the worst response for each
-            row whose scores differ, as TRL trains on; "sft" a conversation that ends with the best
-            response, as TRL trains on.
+        keep: "best" is a record for each row, its response null where there is an error; "all" one
+            for each candidate, with a column "score_NAME" for each reward; "preference" a pair of
+            the best and the worst response for each row whose scores differ, as TRL trains on;
+            "sft" a conversation that ends with the best response, as TRL trains on.
         format: "jsonl", "parquet", "csv" or "hf", a folder for `datasets.load_from_disk`; by
             default what the target's suffix says.
         reward: Chooses the response; by default the one that chose it in the row, or the only one
