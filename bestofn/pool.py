@@ -230,6 +230,30 @@ def read(path: Path, bad_row: Callable[[ConfigError], None] | None = None) -> It
             yield pool
 
 
+def stream(path: Path, cut_off: Callable[[ConfigError], None]) -> Iterator[Pool]:
+    """The rows of a file that a run may still be writing, those without candidates too.
+
+    Ids are not compared, so that memory stays flat in the number of rows.
+
+    Args:
+        path: The file; its name ends in .gz if it is gzipped.
+        cut_off: Told of a last line that is cut off, which is then left out.
+
+    Raises:
+        ConfigError: what `read` raises of files and rows.
+    """
+    for number, line in _lines(path):
+        try:
+            pool = _loads_whole(line)
+        except ConfigError as error:
+            named = ConfigError(f"{path}, line {number}: {error}")
+            if not isinstance(error, _CutOffError):
+                raise named from None
+            cut_off(named)
+        else:
+            yield pool
+
+
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines that are not blank, numbered from 1, with their line breaks."""
     try:
@@ -241,6 +265,10 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise ConfigError(f"the pool {path} cannot be read: {error}") from None
 
 
+class _CutOffError(ConfigError):
+    """A line is cut off."""
+
+
 def _loads_whole(line: bytes) -> Pool:
     """A line that was cut off, as by a full disk or a killed run, says so."""
     try:
@@ -248,7 +276,7 @@ def _loads_whole(line: bytes) -> Pool:
     except ConfigError as error:
         if line.endswith(b"\n") or not str(error).startswith("not JSON"):
             raise
-        raise ConfigError(
+        raise _CutOffError(
             "the last line is cut off; run the command that wrote the file again to go on from "
             "there, or remove the line"
         ) from None

@@ -297,3 +297,36 @@ def test_seconds_that_are_no_numbers_are_named() -> None:
             '{"id": "a", "prompt": "x", "candidates": [{"index": 0, "text": "a"}], '
             '"seconds": {"flip": NaN}}'
         )
+
+
+# --- files that grow ------------------------------------------------------------------------------
+
+
+def streamed(path: Path) -> tuple[list[str], list[str]]:
+    """The ids of a file's rows, and what is told of a last line that is cut off."""
+    told: list[ConfigError] = []
+    return [row.prompt.id for row in pool.stream(path, told.append)], [*map(str, told)]
+
+
+def test_a_stream_has_every_row_and_leaves_out_a_last_line_that_is_cut_off(tmp_path: Path) -> None:
+    failed = Selection(as_prompt("x", "failed"), [], index=0, reward="flip", error="it broke")
+    path = tmp_path / "pool.jsonl"
+    whole = good("a") + pool.dumps(failed).encode() + b"\n" + good("a")
+    path.write_bytes(whole)
+    assert streamed(path) == (["a", "failed", "a"], [])
+    last = good("é")
+    for end in (1, 2, 30, last.index("é".encode()) + 1, len(last) - 2):
+        path.write_bytes(whole + last[:end])
+        names, (told,) = streamed(path)
+        assert names == ["a", "failed", "a"]
+        assert told.startswith(f"{path}, line 4: the last line is cut off")
+    path.write_bytes(whole + last.rstrip())
+    assert streamed(path) == (["a", "failed", "a", "é"], [])
+
+
+@pytest.mark.parametrize("line", [b"{\n", b"{}", b"[1]\n", good("b")[:-9] + b"\n"])
+def test_any_other_bad_row_ends_a_stream(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "pool.jsonl"
+    path.write_bytes(good("a") + line)
+    with pytest.raises(ConfigError, match=r"pool\.jsonl, line 2: "):
+        streamed(path)

@@ -9,7 +9,10 @@ import typer
 from rich.text import Text
 
 from bestofn.batch.config import ClusterConfig, SelectConfig
-from bestofn.cli.app import Json, announce, app, console, notes
+from bestofn.batch.records import Keep
+from bestofn.batch.summary import counted
+from bestofn.batch.tables import Format
+from bestofn.cli.app import Debug, Json, announce, app, console, notes, one_sentence
 from bestofn.cli.options import options
 from bestofn.config import checked
 from bestofn.errors import ConfigError
@@ -31,6 +34,11 @@ def select(
     status: Annotated[
         bool, typer.Option("--status", help="Only say how far the file is, and whether it grows.")
     ] = False,
+    format: Annotated[
+        Format | None,
+        typer.Option(help="Export the rows in the end as well; see `bestofn export`."),
+    ] = None,
+    keep: Annotated[Keep, typer.Option(help="What of them is exported.")] = "best",
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -46,6 +54,8 @@ def select(
     path = _unused(output) if fresh else output
     summary = _select(config, cluster, path)
     notes.print(f"wrote {path}", style="dim")
+    if format is not None:
+        _export(path, format, keep)
     _show(summary, as_json)
 
 
@@ -58,6 +68,18 @@ def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summ
     from bestofn.batch.cluster import select_on_cluster
 
     return select_on_cluster(config, cluster, output)
+
+
+def _export(rows: Path, format: Format, keep: Keep) -> None:
+    """Beside the rows, in the place of an earlier export."""
+    from bestofn.batch.export import export as write
+
+    kind = "" if keep == "best" else f".{keep}"
+    target = rows.with_name(f"{rows.stem}{kind}.{format}")
+    if target == rows:
+        raise ConfigError(f"{rows} is what the export would write; leave out --format")
+    exported = write(rows, target, keep=keep, format=format, overwrite=True)
+    notes.print(f"wrote {counted(exported.records, 'record')} to {target}", style="dim")
 
 
 def _unused(path: Path) -> Path:
@@ -87,3 +109,60 @@ def _show(summary: "Summary", as_json: bool, **more: Any) -> None:
     else:
         for line in summary.lines():
             console.print(Text(line))
+
+
+@app.command()
+def export(
+    rows: Annotated[
+        Path, typer.Argument(help="Rows as `bestofn select` writes them, or a scored pool file.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file to write, or for hf the folder.")
+    ],
+    format: Annotated[
+        Format | None,
+        typer.Option(help="By default what the file's name ends in; hf is a dataset's folder."),
+    ] = None,
+    keep: Annotated[
+        Keep,
+        typer.Option(
+            help="The best response of each row, all candidates, or for training: pairs of the "
+            "best and the worst response, or conversations that end with the best one."
+        ),
+    ] = "best",
+    reward: Annotated[
+        str | None, typer.Option(help="What chooses, if not the reward that chose already.")
+    ] = None,
+    min_margin: Annotated[
+        float, typer.Option(help="By how much the scores of a pair must differ.")
+    ] = 0.0,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an output that exists.")
+    ] = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Write rows of selections as JSONL, Parquet, CSV or a dataset, also for training with TRL.
+
+    A row's own column whose name is taken gets the prefix "column_".
+    """
+    from bestofn.batch.export import export as write
+    from bestofn.batch.records import LEFT_OUT
+
+    with one_sentence(debug):
+        with notes.status(f"exporting {rows}"):
+            exported = write(
+                rows,
+                output,
+                keep=keep,
+                format=format,
+                reward=reward,
+                min_margin=min_margin,
+                overwrite=overwrite,
+            )
+        if as_json:
+            print(json.dumps(asdict(exported)))
+            return
+        notes.print(f"wrote {counted(exported.records, 'record')} to {output}")
+        for reason, count in exported.left_out.items():
+            notes.print(f"left out {counted(count, 'row')} {LEFT_OUT[reason]}")
