@@ -1,6 +1,7 @@
 """The Python and the commands in docs/ run, the embedded model in the place of those named."""
 
 import inspect
+import json
 import re
 import runpy
 import shlex
@@ -106,3 +107,19 @@ def test_no_page_is_left_with_a_gap() -> None:
     assert len(pages) >= 4
     for page in pages:
         assert not re.findall(r"[A-Z]+_(?:TABLE|ROW|NOTE|MAX|TIME)\b", page.read_text()), page
+
+
+def test_commands_of_datasets_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("datasets")
+    monkeypatch.chdir(tmp_path)
+    found = commands("datasets.md")
+    assert {command[0] for command in found} == {"select", "export"}
+    for command in found:
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, (command, result.output)
+    rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").open()]
+    assert len(rows) == 60
+    names = ("answers.csv", "best.parquet", "candidates.parquet", "pairs.jsonl", "sft")
+    assert all((tmp_path / name).exists() for name in names)

@@ -16,7 +16,7 @@ from bestofn import loop, pool
 from bestofn.batch.config import ClusterConfig, SelectConfig
 from bestofn.batch.select import Row, run, select_row, timed
 from bestofn.batch.summary import Summary
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.types import Pool, Prompt
 
@@ -75,6 +75,8 @@ def _select_there(
         )
         written = set[str]()
         for row in timed(json.loads(item["row"]) for item in rows.iter_rows()):
+            if "failure" in row:
+                raise EngineError(f"a replica failed: {row['failure']}")
             if row["id"] not in written:
                 written.add(row["id"])
                 yield row
@@ -86,9 +88,17 @@ class Replica:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = SelectConfig.model_validate(config)
         self._loaded = self._config.loaded()
-        self._best = self._loaded.__enter__()
+        self._failure = ""
+        try:
+            self._best = self._loaded.__enter__()
+        except BestOfNError as error:
+            # Ray would try for ever to raise it somewhere else.
+            self._failure = str(error)
 
     async def __call__(self, block: "pyarrow.Table") -> AsyncIterator[dict[str, list[str]]]:
+        if self._failure:
+            yield {"row": [json.dumps({"failure": self._failure})]}
+            return
         prompts = [_unpacked(text) for text in block.column("prompt").to_pylist()]
         work = [
             asyncio.ensure_future(loop.bridge(select_row(self._best, prompt))) for prompt in prompts
@@ -151,7 +161,9 @@ def _connect(ray: Any, cluster: ClusterConfig, ordered: bool) -> None:
 
 def _root(error: BaseException) -> str:
     """What began it, without the traces of the processes it came through."""
-    while (cause := getattr(error, "cause", None) or error.__cause__) is not None:
-        error = cause
-    lines = str(error).strip().splitlines()
-    return lines[-1] if lines else type(error).__name__
+    said = ""
+    seen: BaseException | None = error
+    while seen is not None:
+        said = str(seen).strip() or said
+        seen = getattr(seen, "cause", None) or seen.__cause__
+    return said.splitlines()[-1] if said else type(error).__name__
