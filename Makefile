@@ -27,7 +27,8 @@ types: .venv/installed-dev
 
 unit: .venv/installed-dev
 	@echo "== tests, with coverage"
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	@# Two at a time, with a thread each: threads of torch that wait for a core spin.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 
 .venv/python:
 	@echo "== creating .venv with $(PYTHON)"

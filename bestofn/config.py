@@ -134,6 +134,8 @@ class SampleConfig(PromptsConfig, DrawConfig):
     """Candidates to draw for each prompt; take it well above the largest N of interest."""
     keep_tokens: bool = False
     """Keep token ids and log-probabilities; the length ablation needs them."""
+    retry_errors: bool = False
+    """Draw prompts again of which a candidate could not be drawn; their scores go."""
     window: int | None = Field(default=None, ge=1)
     """Prompts in flight, by default enough for 512 candidates."""
 
@@ -239,7 +241,7 @@ class CurveConfig(Section):
     """Sizes N, by default powers of two up to the pool's size."""
     answer: str | None = None
     """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
-    resamples: int = Field(default=2000, ge=1)
+    resamples: int = Field(default=2000, ge=100)
     """Of the bootstrap."""
     level: float = Field(default=0.95, gt=0, lt=1)
     """Of the intervals."""
@@ -306,6 +308,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         raise ConfigError(
             f"the recipe {path} is not YAML: {' '.join(str(error).split())}"
         ) from None
+    if content is None:
+        raise ConfigError(f"the recipe {path} is empty")
     if not isinstance(content, dict):
         raise ConfigError(f"the recipe {path} must be a mapping, not {type(content).__name__}")
     return checked(Recipe, _overridden(content, overrides or {}), f"the recipe {path}")

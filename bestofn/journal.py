@@ -10,7 +10,7 @@ import errno
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from io import FileIO
 from pathlib import Path
@@ -51,7 +51,7 @@ class Journal:
         except OSError as error:
             with suppress(OSError):  # the next run removes what is left of the line
                 self._file.truncate(self._end)
-            raise cannot_write(self.path, error) from error
+            raise self._refused(error) from error
         self._end += len(data)
         if time.monotonic() - self._synced > SYNC_EVERY:
             self.sync()
@@ -65,13 +65,19 @@ class Journal:
         try:
             os.fsync(self._file.fileno())
         except OSError as error:
-            raise cannot_write(self.path, error) from error
+            raise self._refused(error) from error
         self._synced = time.monotonic()
+
+    def _refused(self, error: OSError) -> BestOfNError:
+        return BestOfNError(f"{cannot_write(self.path, error)}; what was written before is whole")
 
 
 @contextmanager
 def open_journal(
-    path: Path, settings: Mapping[str, Any], otherwise: str = "write to another file"
+    path: Path,
+    settings: Mapping[str, Any],
+    otherwise: str = "write to another file",
+    keep: Callable[[bytes], bool] | None = None,
 ) -> Iterator[Journal]:
     """The file at `path`, to be continued or begun.
 
@@ -81,6 +87,7 @@ def open_journal(
         path: Where; its folder is made.
         settings: What the lines depend on, as JSON. They must be those the file was begun with.
         otherwise: What to do about a file that was begun with others.
+        keep: Which of the lines that are there stay; by default all.
 
     Raises:
         ConfigError: another run writes the file, or it was begun with other settings.
@@ -89,10 +96,17 @@ def open_journal(
     with locked(path):
         _check_settings(path, settings, otherwise)
         lines = _repaired(path)
+        if keep is not None and lines:
+            lines = _filtered(path, keep)
         with _opened(path) as file:
             journal = Journal(path, file, lines)
-            yield journal
-            journal.sync()
+            try:
+                yield journal
+            except KeyboardInterrupt as interrupt:
+                interrupt.add_note(f"{path} keeps what is in it, and the same command goes on")
+                raise
+            finally:
+                journal.sync()
 
 
 @contextmanager
@@ -106,6 +120,7 @@ def locked(path: Path) -> Iterator[None]:
     lock = FileLock(_lock_of(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _lock_of(path).touch()  # tells of a folder that takes no files
         lock.acquire(timeout=0)
     except Timeout:
         raise ConfigError(f"another run is writing {path}; wait for it or stop it") from None
@@ -190,6 +205,22 @@ def _repaired(path: Path) -> int:
     return lines
 
 
+def _filtered(path: Path, keep: Callable[[bytes], bool]) -> int:
+    """Takes lines out of a file, which is there as it was or as it should be; how many stay."""
+    partial, lines = _beside(path, ".partial"), 0
+    try:
+        with path.open("rb") as source, partial.open("wb") as target:
+            for line in filter(keep, source):
+                target.write(line)
+                lines += 1
+            target.flush()
+            os.fsync(target.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    return lines
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Writes a file that is there whole or not at all.
 
@@ -210,6 +241,4 @@ def write_atomically(path: Path, text: str) -> None:
 
 def cannot_write(path: Path, error: OSError) -> BestOfNError:
     """What a user is told of a file that cannot be written."""
-    return BestOfNError(
-        f"cannot write {path}: {error.strerror or error}; what was written before is whole"
-    )
+    return BestOfNError(f"cannot write {path}: {error.strerror or error}")

@@ -127,7 +127,7 @@ def test_a_curve_is_shown_and_written(scored: Path, tmp_path: Path) -> None:
 
 
 def test_the_json_of_a_curve_is_what_is_in_its_file(scored: Path, tmp_path: Path) -> None:
-    arguments = ["--ns", "4,1", "--proxy", "flip,random,oracle", "--resamples", 50]
+    arguments = ["--ns", "4,1", "--proxy", "flip,random,oracle", "--resamples", 100]
     result = done("curve", scored, "-o", tmp_path, "--json", *arguments)
     data = json.loads(result.stdout)
     assert data == json.loads((tmp_path / "curve.json").read_text())
@@ -172,12 +172,16 @@ def test_the_same_file_twice_is_no_second_seed(scored: Path, tmp_path: Path) -> 
 
 def test_a_recipe_is_checked_before_anything_is_drawn(tmp_path: Path) -> None:
     sample = {"prompts": "tiny:3", "m": 2}
+    made = {"rewards": ["flip", "gold"], "verifier": "tiny"}
     for score, curve, sentence in [
         ({"rewards": ["flipp"]}, {}, "did you mean 'flip'?"),
         ({"rewards": ["flip", "gold"]}, {}, "needs a verifier"),
         ({"rewards": ["gold"], "verifier": "exact"}, {}, "no verifier 'exact'"),
         ({"rewards": ["longest"]}, {"answer": "nothing"}, "no verifier 'nothing'"),
         ({"rewards": ["longest"]}, {"ns": [1, 4]}, "N=4 needs more than m=2"),
+        ({"rewards": ["flip"]}, {}, "needs 'gold', which nothing makes; known are flip"),
+        (made, {"proxies": ["longest", "weighted:flop"]}, "'weighted:flop', which nothing makes"),
+        (made, {"proxies": ["mean-logprobs"]}, "did you mean 'mean-logprob'?"),
     ]:
         recipe = tmp_path / "recipe.yaml"
         output = tmp_path / "out"
@@ -209,7 +213,7 @@ def test_another_engine_is_another_one_for_every_pool(
 
     monkeypatch.setattr("bestofn.config.load_engine", load)
     cuts = ["--reward", "gold", "--verifier", "tiny", "--limits", 4]
-    arguments = ["--engine", "hf:mine", *cuts, "--resamples", 5]
+    arguments = ["--engine", "hf:mine", *cuts, "--resamples", 100]
     done("curve", own, second, "-o", tmp_path / "out", *arguments)
     assert set(specs) == {"hf:mine"}
 

@@ -107,7 +107,7 @@ def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
         ("output: [\n", "is not YAML"),
         ("output: a: b\n", "is not YAML"),
         ("a: *b\n", "is not YAML"),
-        ("", "must be a mapping, not NoneType"),
+        ("", "is empty"),
         ("- output\n", "must be a mapping, not list"),
         ({}, "the key 'output' is missing"),
         ({"output": "x", "sample": {}, "score": {}}, "the key 'sample.prompts' is missing"),

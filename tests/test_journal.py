@@ -57,6 +57,23 @@ def test_a_file_of_one_torn_line_begins_again(path: Path) -> None:
     assert path.read_text() == "one\n"
 
 
+def test_an_interrupt_says_what_is_kept(path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt) as caught, open_journal(path, SETTINGS) as file:
+        file.append("one")
+        raise KeyboardInterrupt
+    assert caught.value.__notes__ == [f"{path} keeps what is in it, and the same command goes on"]
+
+
+def test_lines_are_taken_out_only_for_the_same_settings(path: Path) -> None:
+    write(path, "one", "two", "three")
+    with pytest.raises(ConfigError), open_journal(path, {"m": 5}, keep=lambda _: False):
+        pass
+    with open_journal(path, SETTINGS, keep=lambda line: line != b"two\n") as file:
+        assert file.lines == 2
+        file.append("two")
+    assert path.read_text() == "one\nthree\ntwo\n"
+
+
 def test_an_exception_leaves_what_was_written(path: Path) -> None:
     def fail() -> None:
         with open_journal(path, SETTINGS) as file:

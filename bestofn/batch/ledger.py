@@ -1,7 +1,6 @@
 """Which prompts a run knows, so that none is answered twice."""
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
@@ -84,19 +83,10 @@ def _object(line: bytes, where: str) -> dict[str, Any]:
     return row
 
 
-def drop_errors(path: Path) -> int:
-    """Takes the rows without a response out of an output file, and says how many there were.
+def has_response(line: bytes) -> bool:
+    """Whether a line of an output file is a row without an error.
 
     Raises:
-        ConfigError: what `read_output` raises.
-        OSError: it cannot be written; it is unchanged then.
+        ConfigError: it is no row.
     """
-    failed = {number for number, row in enumerate(read_output(path)) if row["error"] is not None}
-    if failed:
-        partial = path.with_name(path.name + ".partial")
-        with path.open("rb") as source, partial.open("wb") as target:
-            target.writelines(line for number, line in enumerate(source) if number not in failed)
-            target.flush()
-            os.fsync(target.fileno())
-        partial.replace(path)
-    return len(failed)
+    return _object(line, "a line of the output").get("error") is None

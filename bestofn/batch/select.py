@@ -11,12 +11,12 @@ from typing import Any, Unpack
 
 from bestofn import loop, pool
 from bestofn.batch.config import Faults, SelectConfig
-from bestofn.batch.ledger import Ledger, drop_errors, read_output
+from bestofn.batch.ledger import Ledger, has_response, read_output
 from bestofn.batch.progress import Bar
 from bestofn.batch.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.generators import EngineGenerator
-from bestofn.journal import locked, open_journal
+from bestofn.journal import open_journal
 from bestofn.sampler import BestOfN
 from bestofn.sources import Source, SourceOptions, count_rows, iter_prompts
 from bestofn.types import Prompt, Selection
@@ -161,10 +161,8 @@ def run(
     """`select_dataset` with other work, such as that of a cluster."""
     if output.suffix in (".gz", ".zst"):
         raise ConfigError(f"rows are not written compressed; name another file than {output}")
-    if faults.retry_errors and output.exists():
-        with locked(output):
-            drop_errors(output)
-    with open_journal(output, settings, "write to another file (--fresh)") as journal:
+    keep = has_response if faults.retry_errors else None
+    with open_journal(output, settings, "write to another file (--fresh)", keep) as journal:
         summary, ledger = Summary(), Ledger()
         for row in read_output(output):
             ledger.answered(row)

@@ -1,5 +1,6 @@
 """What all commands share: the application, its consoles, errors as sentences, progress."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isnan
@@ -44,8 +45,9 @@ def one_sentence(debug: bool) -> Iterator[None]:
             raise
         notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        notes.print("interrupted")
+    except KeyboardInterrupt as interrupt:
+        kept = getattr(interrupt, "__notes__", [])
+        notes.print(escape("; ".join(["interrupted", *kept])), soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -91,12 +93,13 @@ def with_bar(items: Iterator[T], total: int | None, what: str = "") -> Iterator[
 def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Iterator[Pool]":
     """Shows how far a pool file is: candidates a second, failures, what came from the cache.
 
-    Without a terminal it says so in a line at the end.
+    Without a terminal, and where some failed, it says so in a line at the end.
     """
     from tqdm import tqdm
 
     names = what.removeprefix("scoring ").split(", ") if what.startswith("scoring") else []
     drawn = failed = asked = cached = 0
+    reasons = Counter[str]()
     with tqdm(
         total=total, desc=what, unit="prompt", dynamic_ncols=True, disable=not notes.is_terminal
     ) as bar:
@@ -104,7 +107,10 @@ def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Ite
             drawn += len(pool.candidates)
             for candidate in pool.candidates:
                 scores = [candidate.scores[name] for name in names if name in candidate.scores]
-                failed += any(isnan(s.value) for s in scores) or bool(candidate.error)
+                faults = [s.reason or "" for s in scores if isnan(s.value)]
+                if faults or candidate.error:
+                    failed += 1
+                    reasons[candidate.error or faults[0]] += 1
                 for usage in [s.usage for s in scores] or [candidate.usage]:
                     asked += usage.prompt_tokens
                     cached += usage.cached_tokens
@@ -113,5 +119,7 @@ def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Ite
             bar.set_postfix_str(f"{state}, {cached / max(asked, 1):.0%} cached")
             bar.update()
             yield pool
-    if not notes.is_terminal and drawn:
-        notes.print(f"{what}: {drawn} candidates, {failed / drawn:.1%} failed")
+    if drawn and (failed or not notes.is_terminal):
+        line = f"{what}: {drawn} candidates, {failed / drawn:.1%} failed"
+        often = "".join(f", most often: {reason}" for reason, _ in reasons.most_common(1))
+        notes.print(escape(line + often), soft_wrap=True)

@@ -21,6 +21,7 @@ from bestofn.config import (
 )
 
 PoolFile = Annotated[Path, typer.Argument(help="A pool file, as `bestofn sample` writes it.")]
+DRAWN_BY = {"engine": "Default: the model that drew the pool."}
 Folder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")]
 
 
@@ -34,17 +35,19 @@ def sample(
     **given: Any,
 ) -> None:
     """Draw M candidates for each of many prompts into a pool file; a rerun goes on."""
-    from bestofn.experiments.files import Engines, sample_file
+    from bestofn.experiments.engines import Engines
+    from bestofn.experiments.sampling import sample_file
 
     config = checked(SampleConfig, given | {"prompts": prompts}, "the options")
     announce(config)
     with Engines() as engines:
-        repeated = sample_file(config, output, engines, pool_progress)
-    _tell_repeated(repeated, prompts)
+        drawn = sample_file(config, output, engines, pool_progress)
+    _tell(drawn.repeated, drawn.failed, prompts)
+    notes.print(f"wrote {output}", style="dim")
 
 
 @app.command()
-@options(EngineConfig, ScoreConfig)
+@options(EngineConfig, ScoreConfig, defaults=DRAWN_BY)
 def score(
     pool: PoolFile,
     output: Annotated[
@@ -56,7 +59,8 @@ def score(
 
     Without --engine the model scores that drew the pool.
     """
-    from bestofn.experiments.files import Engines, score_file
+    from bestofn.experiments.engines import Engines
+    from bestofn.experiments.scoring import score_file
 
     drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, "the options")
     with Engines() as engines:
@@ -66,7 +70,11 @@ def score(
 
 
 @app.command()
-@options(CurveConfig, EngineConfig, ScoreConfig, ReportConfig, without=["embed", "again"])
+@options(
+    *(CurveConfig, EngineConfig, ScoreConfig, ReportConfig),
+    without=["embed", "again"],
+    defaults=DRAWN_BY,
+)
 def curve(
     pools: Annotated[
         list[Path], typer.Argument(help="Scored pool files of the same prompts, one a seed.")
@@ -79,7 +87,7 @@ def curve(
 
     With --limits what is missing of the length ablation is scored first.
     """
-    from bestofn.experiments.files import Engines
+    from bestofn.experiments.engines import Engines
     from bestofn.experiments.run import make_curve, score_cuts
 
     scoring = _part(ScoreConfig, given)
@@ -121,23 +129,25 @@ def run(
     **given: Any,
 ) -> None:
     """Run a recipe from prompts to page; options replace what it says, a rerun goes on."""
-    from bestofn.experiments.files import Engines
+    from bestofn.experiments.engines import Engines
     from bestofn.experiments.run import run_recipe
 
     loaded = load_recipe(recipe, given | ({"output": output} if output else {}))
     announce(loaded.sample)
     with Engines() as engines:
         result = run_recipe(loaded, engines, pool_progress)
-    _tell_repeated(result["repeated"], loaded.sample.prompts)
+    _tell(**result["drawn"], prompts=loaded.sample.prompts)
     if as_json:
         print(json.dumps(result))
     else:
         _show(result, Path(loaded.output))
 
 
-def _tell_repeated(count: int, prompts: str) -> None:
-    if count:
-        notes.print(f"{count} prompts stand in {prompts} more than once; each was drawn once")
+def _tell(repeated: int, failed: int, prompts: str) -> None:
+    if repeated:
+        notes.print(f"{repeated} prompts stand in {prompts} more than once; each was drawn once")
+    if failed:
+        notes.print(f"{failed} prompts lack candidates; --retry-errors draws them again")
 
 
 def _part(kind: Any, given: dict[str, Any]) -> Any:
@@ -151,7 +161,7 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
 
     It is taken out of what was given.
     """
-    from bestofn.experiments.files import drawn_with
+    from bestofn.experiments.scoring import drawn_with
 
     named = {name: given.pop(name) for name in EngineConfig.model_fields if name in given}
     known = None if "engine" in named else drawn_with(pool)

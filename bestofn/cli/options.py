@@ -1,9 +1,9 @@
 """Options of commands, made from the configuration's fields."""
 
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import wraps
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import typer
@@ -18,7 +18,10 @@ Command = Callable[..., None]
 
 
 def options(
-    *sections: type[Section], only: Collection[str] = (), without: Collection[str] = ()
+    *sections: type[Section],
+    only: Collection[str] = (),
+    without: Collection[str] = (),
+    defaults: Mapping[str, str] = MappingProxyType({}),
 ) -> Callable[[Command], Command]:
     """Gives a command an option for each field of the sections.
 
@@ -29,6 +32,7 @@ def options(
         sections: Configuration sections; a field that stands in several is one option.
         only: The fields to take; none means all.
         without: Fields to leave out.
+        defaults: What help says where the command has another default than the schema.
     """
     fields = {
         name: field
@@ -54,7 +58,10 @@ def options(
                     },
                 )
 
-        made = [_parameter(name, field) for name, field in fields.items()]
+        made = [
+            _parameter(name, field, defaults.get(name, _default(field)))
+            for name, field in fields.items()
+        ]
         debug = inspect.Parameter(
             "debug", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Debug
         )
@@ -66,7 +73,7 @@ def options(
     return decorate
 
 
-def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
+def _parameter(name: str, field: FieldInfo, default: str) -> inspect.Parameter:
     """An option is None, or an empty list, unless it is given; help shows the default."""
     flags = next((mark.names for mark in field.metadata if isinstance(mark, Flag)), ())
     kind = _kind(field)
@@ -75,7 +82,7 @@ def _parameter(name: str, field: FieldInfo) -> inspect.Parameter:
         flags = flags or (f"--{dashed}/--no-{dashed}",)
     option = typer.Option(
         *(flags or (f"--{name.replace('_', '-')}",)),
-        help=" ".join((field.description or "").split()) + _default(field),
+        help=" ".join(f"{field.description or ''} {default}".split()),
         show_default=False,
     )
     repeated = kind in (list, dict)
@@ -100,7 +107,7 @@ def _kind(field: FieldInfo) -> Any:
 def _default(field: FieldInfo) -> str:
     if field.is_required() or field.default in (None, "", [], {}):
         return ""
-    return f" Default: {field.default}."
+    return f"Default: {field.default}."
 
 
 def _parsed(field: FieldInfo, value: Any) -> Any:

@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,14 @@ from bestofn.config import (
 )
 from bestofn.errors import ConfigError
 from bestofn.experiments import plots, results
-from bestofn.experiments.curves import ScalingCurve
-from bestofn.experiments.files import (
-    Engines,
-    Progress,
-    fingerprint,
-    sample_file,
-    score_file,
-    silent,
-)
+from bestofn.experiments.curves import BASELINES, ScalingCurve
+from bestofn.experiments.engines import Engines, Progress, silent
+from bestofn.experiments.expected import FROM_GOLD, MAJORITY, WEIGHTED
 from bestofn.experiments.lengths import LengthAnalysis
 from bestofn.experiments.provenance import read_made, reward_of
 from bestofn.experiments.report import write_report
+from bestofn.experiments.sampling import sample_file
+from bestofn.experiments.scoring import fingerprint, score_file
 from bestofn.journal import write_atomically
 from bestofn.rewards.registry import is_known, load_reward, needs_engine
 from bestofn.types import Pool
@@ -41,8 +39,7 @@ POOL, REPORT, RECIPE = "pool.jsonl", "report.html", "recipe.yaml"
 def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) -> dict[str, Any]:
     """Runs a recipe, or what is missing of it.
 
-    Returns what its curve.json holds and, as "repeated", how many prompts stand in the source more
-    than once; each is drawn once.
+    Returns what its curve.json holds and, as "drawn", what `sample_file` came upon.
 
     Its output folder gets pool.jsonl, curve.json, curve.csv, pictures, report.html and the recipe
     as it was run.
@@ -54,13 +51,13 @@ def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) ->
     _check(recipe)
     folder = Path(recipe.output)
     path = folder / POOL
-    repeated = sample_file(recipe.sample, path, engines, progress)
+    drawn = sample_file(recipe.sample, path, engines, progress)
     text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
     score_file(path, recipe.score, recipe.sample, path, engines, progress)
     result = make_curve([path], recipe.curve, folder, title=recipe.report.title)
     make_report(folder, folder / REPORT, recipe.report)
-    return result | {"repeated": repeated}
+    return result | {"drawn": asdict(drawn)}
 
 
 def _check(recipe: Recipe) -> None:
@@ -78,6 +75,19 @@ def _check(recipe: Recipe) -> None:
         load_verifier(recipe.curve.answer)
     if recipe.curve.ns and recipe.curve.ns[-1] > recipe.sample.m:
         raise ConfigError(f"N={recipe.curve.ns[-1]} needs more than m={recipe.sample.m} candidates")
+    _check_names(recipe)
+
+
+def _check_names(recipe: Recipe) -> None:
+    """Curves are of scores that the recipe makes, or of what needs none."""
+    scores = [reward.label for reward in recipe.score.rewards]
+    proxies = [*scores, *BASELINES, *FROM_GOLD, MAJORITY, *(WEIGHTED + name for name in scores)]
+    for known, wanted in ((proxies, recipe.curve.proxies), (scores, [recipe.curve.gold])):
+        for name in wanted:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
+                raise ConfigError(f"the recipe's curve needs {name!r}, which nothing makes; {hint}")
 
 
 def make_curve(

@@ -9,9 +9,14 @@ from bestofn.experiments.curves import Difference, ProxyCurve, ScalingCurve
 from bestofn.experiments.expected import ORACLE, RANDOM
 from bestofn.experiments.lengths import CutCurves, LengthAnalysis
 
+FEW = 10
+"""With fewer prompts an interval says nothing: that of one prompt has no width at all."""
+
 
 def summary(curve: ScalingCurve, lengths: LengthAnalysis | None = None) -> list[str]:
-    """The findings, the most important ones first."""
+    """The findings, the most important ones first; of a few prompts there are none."""
+    if curve.prompts < FEW:
+        return [_setting(curve), _too_few(), *_missing(curve)]
     return [
         _setting(curve),
         *(_rise(c, curve) for c in curve.curves if c.name not in (RANDOM, ORACLE)),
@@ -30,6 +35,13 @@ def _setting(curve: ScalingCurve) -> str:
     return (
         f"{curve.prompts} prompts with {sizes} candidates each{seeds}. A random candidate has "
         f"{curve.gold} {chance}."
+    )
+
+
+def _too_few() -> str:
+    return (
+        f"{FEW} prompts is the least from which anything is concluded here; means are shown as "
+        "they are, and intervals of so few prompts mean nothing."
     )
 
 

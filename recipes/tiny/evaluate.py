@@ -168,7 +168,9 @@ def measure(engine: Engine, tasks: list[Task], m: int) -> dict[str, Any]:
     started = time.perf_counter()
     pools = draw_pools(engine, tasks, m, [*rewards, sampled])
     seconds = time.perf_counter() - started
-    others = heldout_tasks(max(1, len(tasks) * 3 // 8), TUNING_SEED)
+    held = {task.instruction for task in tasks}
+    drawn = heldout_tasks(max(1, len(tasks) * 3 // 8), TUNING_SEED)
+    others = [task for task in drawn if task.instruction not in held]
     tuning = draw_pools(engine, others, 16, rewards)
     mix = mixed(pools, tuned_weight(tuning))
     scored = ["flip", "flip-likelihood", "mean-logprob", sampled.name, mix]

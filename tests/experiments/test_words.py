@@ -123,6 +123,16 @@ def test_sizes_and_seeds_in_the_setting() -> None:
     assert text.startswith("20 prompts with 6 to 8 candidates each, drawn 2 times. ")
 
 
+def test_a_few_prompts_show_nothing() -> None:
+    for prompts, told in ((9, False), (10, True)):
+        curve = curve_of(pools_of(prompts, flip=noise))
+        assert any("rise" in text for text in summary(curve)) is told
+        assert (
+            any("too few" in text or "least from which" in text for text in summary(curve))
+            is not told
+        )
+
+
 def test_the_better_of_two() -> None:
     curve = curve_of(pools_of(bad=lambda i, gold: -gold, good=lambda i, gold: gold))
     text = sentence(curve, "good is better than bad at N=8: ")

@@ -1,141 +1,30 @@
-"""Pool files: drawn, scored, gone on with where a run was interrupted."""
+"""Scores in pool files: added, and gone on with where a run was interrupted."""
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from bestofn import pool
-from bestofn.config import EngineConfig, RewardConfig, SampleConfig, ScoreConfig, checked
+from bestofn.config import EngineConfig, RewardConfig, ScoreConfig, checked
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
-from bestofn.experiments.pools import add, cut_name, draw, has_scores
+from bestofn.experiments.engines import Engines, Progress, silent
+from bestofn.experiments.pools import add, cut_name, has_scores
 from bestofn.experiments.provenance import Made, check_made, made_by, read_made, write_made
-from bestofn.generators import EngineGenerator
-from bestofn.journal import cannot_write, locked, manifest, open_journal, write_atomically
+from bestofn.journal import (
+    cannot_write,
+    locked,
+    manifest,
+    open_journal,
+    write_atomically,
+)
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
-from bestofn.sources import read_prompts
-from bestofn.types import Pool, Prompt
-
-Progress = Callable[[Iterator[Pool], int | None, str], Iterator[Pool]]
-"""Passes pools on and shows how far they are, of how many, and what is being done."""
-
-
-def silent(pools: Iterator[Pool], *_: object) -> Iterator[Pool]:
-    """Shows nothing."""
-    return pools
-
-
-class Engines:
-    """The models of a run, each loaded when it is needed.
-
-    A model takes its device's memory, so those that are not needed any more are closed before
-    another one is loaded.
-    """
-
-    def __init__(self) -> None:
-        self._loaded: list[tuple[EngineConfig, Engine]] = []
-
-    def get(self, *configs: EngineConfig) -> list[Engine]:
-        """The engines of these configurations, and no others."""
-        models = [config.model() for config in configs]
-        for held in [held for held in self._loaded if held[0] not in models]:
-            self._loaded.remove(held)
-            held[1].close()
-        return [
-            config.view(self._engine(model)) for model, config in zip(models, configs, strict=True)
-        ]
-
-    def _engine(self, model: EngineConfig) -> Engine:
-        for known, engine in self._loaded:
-            if known == model:
-                return engine
-        self._loaded.append((model, model.load()))
-        return self._loaded[-1][1]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.get()
-
-
-def sample_file(
-    config: SampleConfig, path: Path, engines: Engines, progress: Progress = silent
-) -> int:
-    """Draws a pool file, or what is missing of it.
-
-    Args:
-        config: Which prompts, and how.
-        path: The file. If it is there, it must have been begun with the same settings; `limit`
-            and `window` may differ.
-        engines: Loads the model.
-        progress: Shows how far it is.
-
-    Returns:
-        How many prompts stand in the source more than once; each is drawn once.
-
-    Raises:
-        ConfigError: a setting or a prompt is wrong, or the file has other settings.
-    """
-    if path.suffix == ".gz":
-        raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
-    prompts, repeated = _distinct(
-        read_prompts(
-            config.prompts,
-            prompt_column=config.prompt_column,
-            id_column=config.id_column,
-            system_column=config.system_column,
-            template=config.template,
-            system=config.system,
-            limit=config.limit,
-            shuffle=config.shuffle,
-        )
-    )
-    sampling = config.sampling()
-    if config.m < 1:
-        raise ConfigError(f"m must be at least 1, not {config.m}")
-    settings = config.model_dump(mode="json", exclude={"limit", "window"})
-    with open_journal(path, settings) as journal:
-        missing = _missing(prompts, path) if journal.lines else prompts
-        if missing:
-            (engine,) = engines.get(config)
-            generator = EngineGenerator(engine, sampling, config.seed, config.keep_tokens)
-            pools = draw(missing, generator, config.m, config.window)
-            for row in progress(pools, len(missing), "drawing"):
-                journal.append(pool.dumps(row))
-    return repeated
-
-
-def _missing(prompts: Sequence[Prompt], path: Path) -> list[Prompt]:
-    """The prompts that a pool file has no pool for.
-
-    Raises:
-        ConfigError: the file has a pool under the id of one, drawn for another prompt.
-    """
-    missing = {prompt.id: prompt for prompt in prompts}
-    for row in pool.read(path):
-        prompt = missing.pop(row.prompt.id, None)
-        if prompt is not None and (prompt, prompt.columns) != (row.prompt, row.prompt.columns):
-            raise ConfigError(
-                f"the prompt {prompt.id!r} or its columns are not those that {path} was drawn "
-                "with; write to another file"
-            )
-    return list(missing.values())
-
-
-def _distinct(prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
-    """The prompts without repetitions, and how many there were."""
-    first: dict[str, Prompt] = {}
-    for prompt in prompts:
-        if first.setdefault(prompt.id, prompt).messages != prompt.messages:
-            raise ConfigError(f"two different prompts have the id {prompt.id!r}")
-    return list(first.values()), len(prompts) - len(first)
 
 
 def score_file(
@@ -179,7 +68,10 @@ def score_file(
         if drawn_by is None:
             next(pool.read(source), None)  # a file that is not there is told first
             if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
-                raise ConfigError(f"name the model (--engine): {source} does not say what drew it")
+                raise ConfigError(
+                    f"name the model (--engine): {manifest(source).name}, which says what drew "
+                    f"{source}, is not there"
+                )
             drawn_by = EngineConfig()  # stays unused
         groups = _by_model(config, drawn_by)
         known = read_made(source)

@@ -18,8 +18,10 @@ from fakes import ScriptedEngine
 from bestofn import pool
 from bestofn.config import EngineConfig, SampleConfig, ScoreConfig
 from bestofn.engines.base import SamplingParams
-from bestofn.errors import BestOfNError, ConfigError
-from bestofn.experiments.files import Engines, sample_file, score_file
+from bestofn.errors import BestOfNError, ConfigError, EngineError
+from bestofn.experiments.engines import Engines
+from bestofn.experiments.sampling import Drawn, sample_file
+from bestofn.experiments.scoring import score_file
 from bestofn.journal import locked, manifest
 from bestofn.types import Pool, Prompt
 
@@ -89,7 +91,7 @@ def asking(path: Path, words: list[str]) -> Path:
     return path
 
 
-def sample(source: Path, path: Path, **options: Any) -> int:
+def sample(source: Path, path: Path, **options: Any) -> Drawn:
     config = {"engine": "a", "prompts": str(source), "m": 2, "seed": 0, "window": 1} | options
     with Engines() as engines:
         return sample_file(SampleConfig(**config), path, engines)
@@ -116,7 +118,7 @@ def said(path: Path) -> list[str]:
 
 
 def test_a_row_for_each_prompt(models: Models, source: Path, path: Path) -> None:
-    assert sample(source, path) == 0
+    assert sample(source, path) == Drawn(repeated=0, failed=0)
     assert said(path) == WORDS
     assert all(len(row.candidates) == 2 for row in rows(path))
     assert rows(path)[0].prompt.columns == {"answer": "one"}
@@ -210,7 +212,7 @@ def test_changed_settings_are_refused(
 
 def test_prompts_that_stand_twice_are_drawn_once(models: Models, tmp_path: Path) -> None:
     source = asking(tmp_path / "p.jsonl", ["one", "two", "one", "one"])
-    assert sample(source, tmp_path / "pool.jsonl") == 2
+    assert sample(source, tmp_path / "pool.jsonl") == Drawn(repeated=2)
     assert said(tmp_path / "pool.jsonl") == ["one", "two"]
 
 
@@ -231,6 +233,33 @@ def test_what_cannot_be_drawn_is_said_before_a_model_is_loaded(
         sample(source, path, **options)
     assert models.log == []
     assert not path.exists()
+
+
+def test_what_could_not_be_drawn_is_counted_and_drawn_again(
+    models: Models, source: Path, path: Path
+) -> None:
+    models.break_at("a", "four", EngineError("the server is gone"))
+    assert sample(source, path).failed == 1
+    assert [c.error for c in rows(path)[3].candidates] == ["the server is gone"] * 2
+
+    models.mend("a")
+    assert sample(source, path).failed == 1
+    assert models.asked("a") == []
+    with pytest.raises(ConfigError, match="temperature was"):
+        sample(source, path, retry_errors=True, temperature=0.5)
+    assert sample(source, path, retry_errors=True).failed == 0
+    assert models.asked("a") == ["Say four."] * 2
+    assert sorted(said(path)) == sorted(WORDS)
+    assert not any(c.error for row in rows(path) for c in row.candidates)
+
+
+def test_a_file_without_any_candidate_is_an_error(models: Models, source: Path, path: Path) -> None:
+    models.break_at("a", "Say", EngineError("the server is gone"))
+    with pytest.raises(EngineError, match="the server is gone; .* --retry-errors"):
+        sample(source, path)
+    models.mend("a")
+    assert sample(source, path, retry_errors=True) == Drawn()
+    assert said(path) == WORDS
 
 
 def test_a_gzipped_pool_is_not_written(models: Models, source: Path, tmp_path: Path) -> None:

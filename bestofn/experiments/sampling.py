@@ -1,0 +1,119 @@
+"""Pool files: drawn, and gone on with where a run was interrupted."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bestofn import pool
+from bestofn.config import SampleConfig
+from bestofn.errors import ConfigError, EngineError
+from bestofn.experiments.engines import Engines, Progress, silent
+from bestofn.experiments.pools import draw
+from bestofn.generators import EngineGenerator
+from bestofn.journal import open_journal
+from bestofn.sources import read_prompts
+from bestofn.types import Pool, Prompt
+
+
+@dataclass(slots=True)
+class Drawn:
+    """What `sample_file` came upon.
+
+    Attributes:
+        repeated: Prompts that stand in the source more than once; each is drawn once.
+        failed: Prompts in the file of which a candidate could not be drawn.
+    """
+
+    repeated: int = 0
+    failed: int = 0
+
+
+def sample_file(
+    config: SampleConfig, path: Path, engines: Engines, progress: Progress = silent
+) -> Drawn:
+    """Draws a pool file, or what is missing of it.
+
+    Args:
+        config: Which prompts, and how.
+        path: The file. If it is there, it must have been begun with the same settings; `limit`,
+            `window` and `retry_errors` may differ.
+        engines: Loads the model.
+        progress: Shows how far it is.
+
+    Raises:
+        ConfigError: a setting or a prompt is wrong, or the file has other settings.
+        EngineError: no candidate of a new file could be drawn.
+    """
+    if path.suffix == ".gz":
+        raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
+    prompts, repeated = _distinct(
+        read_prompts(
+            config.prompts,
+            prompt_column=config.prompt_column,
+            id_column=config.id_column,
+            system_column=config.system_column,
+            template=config.template,
+            system=config.system,
+            limit=config.limit,
+            shuffle=config.shuffle,
+        )
+    )
+    sampling = config.sampling()
+    if config.m < 1:
+        raise ConfigError(f"m must be at least 1, not {config.m}")
+    settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
+    keep = _is_drawn if config.retry_errors else None
+    result, errors = Drawn(repeated), Counter[str | None]()
+    with open_journal(path, settings, keep=keep) as journal:
+        missing = _missing(prompts, path, result) if journal.lines else prompts
+        if missing:
+            (engine,) = engines.get(config)
+            generator = EngineGenerator(engine, sampling, config.seed, config.keep_tokens)
+            pools = draw(missing, generator, config.m, config.window)
+            for row in progress(pools, len(missing), "drawing"):
+                journal.append(pool.dumps(row))
+                result.failed += _failed(row)
+                errors.update(candidate.error for candidate in row.candidates)
+        new = not journal.lines
+    if new and errors and not errors[None]:
+        raise EngineError(
+            f"no candidate could be drawn: {errors.most_common(1)[0][0]}; the same command with "
+            "--retry-errors draws them again"
+        )
+    return result
+
+
+def _failed(row: Pool) -> bool:
+    return any(candidate.error for candidate in row.candidates)
+
+
+def _is_drawn(line: bytes) -> bool:
+    return not _failed(pool.loads(line))
+
+
+def _missing(prompts: Sequence[Prompt], path: Path, result: Drawn) -> list[Prompt]:
+    """The prompts that a pool file has no pool for.
+
+    Raises:
+        ConfigError: the file has a pool under the id of one, drawn for another prompt.
+    """
+    missing = {prompt.id: prompt for prompt in prompts}
+    for row in pool.read(path):
+        result.failed += _failed(row)
+        prompt = missing.pop(row.prompt.id, None)
+        if prompt is not None and (prompt, prompt.columns) != (row.prompt, row.prompt.columns):
+            raise ConfigError(
+                f"the prompt {prompt.id!r} or its columns are not those that {path} was drawn "
+                "with; write to another file"
+            )
+    return list(missing.values())
+
+
+def _distinct(prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
+    """The prompts without repetitions, and how many there were."""
+    first: dict[str, Prompt] = {}
+    for prompt in prompts:
+        if first.setdefault(prompt.id, prompt).messages != prompt.messages:
+            raise ConfigError(f"two different prompts have the id {prompt.id!r}")
+    return list(first.values()), len(prompts) - len(first)
