@@ -255,7 +255,7 @@ def test_what_could_not_be_drawn_is_counted_and_drawn_again(
 
 def test_a_file_without_any_candidate_is_an_error(models: Models, source: Path, path: Path) -> None:
     models.break_at("a", "Say", EngineError("the server is gone"))
-    with pytest.raises(EngineError, match="the server is gone; .* --retry-errors"):
+    with pytest.raises(EngineError, match=r"the server is gone; .* --retry-errors"):
         sample(source, path)
     models.mend("a")
     assert sample(source, path, retry_errors=True) == Drawn()
