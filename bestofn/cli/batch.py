@@ -52,10 +52,11 @@ def select(
     config = checked(SelectConfig, given | {"prompts": prompts}, "the options")
     cluster = checked(ClusterConfig, there, "the options")
     path = _unused(output) if fresh else output
+    target = None if format is None else _target(path, format, keep)
     summary = _select(config, cluster, path)
     notes.print(f"wrote {path}", style="dim")
-    if format is not None:
-        _export(path, format, keep)
+    if format is not None and target is not None:
+        _export(path, target, format, keep)
     _show(summary, as_json)
 
 
@@ -70,14 +71,22 @@ def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summ
     return select_on_cluster(config, cluster, output)
 
 
-def _export(rows: Path, format: Format, keep: Keep) -> None:
-    """Beside the rows, in the place of an earlier export."""
-    from bestofn.batch.export import export as write
+def _target(rows: Path, format: Format, keep: Keep) -> Path:
+    """Where the export goes, told to be impossible before anything is drawn."""
+    from bestofn.batch.tables import require
 
     kind = "" if keep == "best" else f".{keep}"
     target = rows.with_name(f"{rows.stem}{kind}.{format}")
     if target == rows:
         raise ConfigError(f"{rows} is what the export would write; leave out --format")
+    require(format)
+    return target
+
+
+def _export(rows: Path, target: Path, format: Format, keep: Keep) -> None:
+    """Beside the rows, in the place of an earlier export."""
+    from bestofn.batch.export import export as write
+
     exported = write(rows, target, keep=keep, format=format, overwrite=True)
     notes.print(f"wrote {counted(exported.records, 'record')} to {target}", style="dim")
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from fakes import ScriptedEngine
+from faulty_rows import COLUMNS, JSON_FAULTS, ROWS, write_faulty
 
 from bestofn import pool
 from bestofn.batch import Faults, Summary, select_dataset
@@ -278,6 +279,22 @@ def test_rows_that_cannot_be_used_are_named(
     named = output.with_name("out.jsonl.skipped").read_text().splitlines()
     assert [line.partition(": ")[0] for line in named] == [f"{source}, line {n}" for n in (4, 8)]
     assert capsys.readouterr().err.count("skipped: ") == 2
+
+
+def test_of_a_thousand_rows_the_sixty_bad_ones_are_named_and_the_others_answered(
+    tmp_path: Path, output: Path
+) -> None:
+    source = tmp_path / "in.jsonl"
+    bad = write_faulty(source)
+    assert len({sentence for _, sentence in JSON_FAULTS.values()}) >= 12
+    faults = Faults(on_bad_row="skip")
+    summary = select(source, output, faults=faults, **COLUMNS)
+    assert (summary.rows, summary.bad_rows, summary.failures) == (940, 60, 0)
+    assert {int(row["id"]) for row in rows_of(output)} == {*range(1, ROWS + 1)} - bad.keys()
+    named = output.with_name("out.jsonl.skipped").read_text().splitlines()
+    for text, (line, sentence) in zip(named, bad.items(), strict=True):
+        assert text.startswith(f"{source}, line {line}: ")
+        assert sentence in text
 
 
 def test_only_the_first_of_many_bad_rows_are_shown(
