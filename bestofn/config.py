@@ -366,7 +366,8 @@ def _sentence(kind: type[Section], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key {key!r} is missing"
     if first["type"] != "extra_forbidden":
-        return f"the key {key!r} is wrong: {first['msg'].removeprefix('Value error, ')}"
+        said = first["msg"].removeprefix("Value error, ")
+        return f"the key {key!r} is wrong: {said}" if key else said
     known = _fields_at(kind, path[:-1])
     near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

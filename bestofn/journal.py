@@ -165,6 +165,8 @@ def _opened(path: Path) -> FileIO:
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any], otherwise: str) -> None:
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder; name a file")
     wanted = json.loads(json.dumps(settings))
     place = manifest(path)
     if not path.exists() or not path.stat().st_size:

@@ -262,7 +262,8 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 if line.strip():
                     yield number, line
     except (OSError, EOFError, zlib.error) as error:
-        raise ConfigError(f"the pool {path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the pool {path} cannot be read: {reason}") from None
 
 
 class _CutOffError(ConfigError):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from bestofn import pool
 from bestofn.config import DrawConfig, EngineConfig, Flag, PromptsConfig, Section
@@ -23,8 +23,8 @@ class Faults:
 
     Attributes:
         on_bad_row: Whether a row of the source that cannot be used ends the run or is skipped.
-        max_error_rate: The run ends when more than this share of its rows, and of at least 20, are
-            without a response.
+        max_error_rate: The run fails when more than this share of its rows are without a response;
+            looked at from 20 rows on, and at the end.
         retry_errors: Answer the prompts again whose rows have an `error`.
 
     Raises:
@@ -76,7 +76,8 @@ class SelectConfig(PromptsConfig, DrawConfig):
     on_bad_row: Literal["fail", "skip"] = "fail"
     """Whether a row of the input that cannot be used ends the run."""
     max_error_rate: float = Field(default=0.5, ge=0, le=1)
-    """End the run when more than this share of its rows, and of at least 20, have no response."""
+    """Fail when more than this share of the rows have no response: from 20 rows on at once, else
+    at the end."""
     retry_errors: bool = False
     """Answer prompts again whose rows have an error."""
 
@@ -196,3 +197,9 @@ class ClusterConfig(Section):
     """GPUs of each; as many as its tensor parallel size."""
     replica_cpus: float = Field(default=1, ge=0)
     """CPU cores of each."""
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "ClusterConfig":
+        if self.cluster is None and self.model_fields_set:
+            raise ValueError("replicas are those of a cluster; name it (--cluster local)")
+        return self

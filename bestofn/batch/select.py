@@ -176,7 +176,9 @@ def run(
                 journal.append(pool.as_line(row))
                 summary.add(row, n)
                 bar.update()
-                _check_errors(summary, faults.max_error_rate)
+                if summary.rows >= FIRST_ROWS:
+                    _check_errors(summary, faults.max_error_rate)
+    _check_errors(summary, faults.max_error_rate)
     return summary
 
 
@@ -207,11 +209,15 @@ def _is_new(ledger: Ledger, summary: Summary, prompt: Prompt) -> bool:
 
 
 def _check_errors(summary: Summary, most: float) -> None:
-    """Ends a run in which too many rows are without a response; those of earlier runs count too."""
-    if summary.rows >= FIRST_ROWS and summary.failures > most * summary.rows:
+    """Ends a run in which too many rows are without a response; those of earlier runs count too.
+
+    Raises:
+        BestOfNError: it is one.
+    """
+    if summary.failures > most * summary.rows:
         reason, _ = summary.errors.most_common(1)[0]
         raise BestOfNError(
-            f"stopped, for {summary.failures} of {counted(summary.rows, 'row')} are without a "
+            f"{summary.failures} of {counted(summary.rows, 'row')} are without a "
             f"response, most often because: {reason}; the rows are kept, and the same command with "
             "--retry-errors answers them again"
         )

@@ -8,6 +8,8 @@ from typing import Any
 
 from bestofn.types import Usage
 
+REASONS = 1000  # different ones that are counted apart
+
 
 @dataclass(slots=True)
 class Summary:
@@ -15,7 +17,8 @@ class Summary:
 
     Attributes:
         rows: Finished ones, errors included.
-        errors: Rows without a response, by their reason; numbers in it are written as N.
+        errors: Rows without a response, by their reason, in which numbers are written as N and the
+            row's id as ID.
         candidates: Drawn.
         failed: Candidates without a valid score.
         ties: Rows in which several candidates share the best score.
@@ -52,10 +55,15 @@ class Summary:
         reward = row["reward"]
         self.failed += sum(c["scores"].get(reward, {}).get("value") is None for c in candidates)
         if row["error"] is not None:
-            self.errors[re.sub(r"\d+", "N", row["error"])] += 1
+            self.errors[self._reason(row)] += 1
         else:
             self.ties += row["tie"]
             self.fallbacks += row["fallback"]
+
+    def _reason(self, row: Mapping[str, Any]) -> str:
+        """The same for all rows that fail alike; of very many different ones not all are kept."""
+        reason = re.sub(r"\d+", "N", row["error"].replace(row["id"], "ID"))
+        return reason if reason in self.errors or len(self.errors) < REASONS else "other reasons"
 
     @property
     def failures(self) -> int:

@@ -12,8 +12,10 @@ from faulty_rows import COLUMNS, JSON_FAULTS, ROWS, write_faulty
 from bestofn import pool
 from bestofn.batch import Faults, Summary, select_dataset
 from bestofn.batch.select import summary_of
+from bestofn.batch.summary import REASONS
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import BestOfNError, ConfigError, EngineError
+from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood
 from bestofn.sampler import BestOfN
 from bestofn.types import Prompt, Selection
@@ -219,7 +221,7 @@ def test_a_reward_that_raises_is_a_row(output: Path) -> None:
 
     engine = ScriptedEngine(answer)
     best = BestOfN(engine, Broken(engine), n=2)
-    summary = select(PROMPTS, output, best)
+    summary = select(PROMPTS, output, best, faults=Faults(max_error_rate=1))
     assert summary.errors == {"ZeroDivisionError('oh')": 10}
     assert all(row["candidates"] == [] and row["response"] == "" for row in rows_of(output))
 
@@ -252,10 +254,33 @@ MANY = [{"prompt": f"{'fail' if n % 2 else 'prompt'} {n}"} for n in range(400)]
 
 
 def test_too_many_failures_end_the_run(output: Path) -> None:
-    with pytest.raises(BestOfNError, match=r"stopped, for \d+ of 2\d rows are without a response"):
+    with pytest.raises(BestOfNError, match=r"^\d+ of 2\d rows are without a response"):
         select(MANY, output, faults=Faults(max_error_rate=0.4))
     assert 20 <= len(rows_of(output)) < 40
     assert select(MANY, output, faults=Faults(max_error_rate=0.6)).rows == 400
+
+
+def test_a_few_rows_that_all_fail_are_an_error_in_the_end(output: Path) -> None:
+    with pytest.raises(BestOfNError, match="2 of 2 rows are without a response"):
+        select([{"prompt": "fail 1"}, {"prompt": "fail 2"}], output)
+    assert len(rows_of(output)) == 2
+
+
+def test_rows_that_fail_alike_have_one_reason() -> None:
+    summary = Summary()
+    for name in ("a1", "b22"):
+        failed = Selection(as_prompt("x", name), [], 0, "flip", error=f"prompt {name!r}: 3 of 4")
+        summary.add(pool.to_row(failed))
+    assert summary.errors == {"prompt 'ID': N of N": 2}
+
+
+def test_very_many_reasons_are_not_all_kept() -> None:
+    summary = Summary()
+    for n in range(REASONS + 100):
+        text = "x" * n
+        summary.add(pool.to_row(Selection(as_prompt("x", "!"), [], 0, "flip", error=text)))
+    assert (len(summary.errors), summary.errors["other reasons"]) == (REASONS + 1, 100)
+    assert summary.failures == REASONS + 100
 
 
 def test_a_rate_that_is_none() -> None:

@@ -84,6 +84,7 @@ def test_a_rerun_with_a_higher_limit_and_an_export(output: Path) -> None:
         (["tiny:2", "--shard", "3/2"], "shard"),
         (["tiny:2", "--temperature", -1], "temperature"),
         (["tiny:2", "--adaptive", 0, "--reward", "flip-likelihood"], "--adaptive-prior"),
+        (["tiny:2", "--replicas", 2], "name it (--cluster local)"),
         (["tiny:2", "--format", "jsonl"], "leave out --format"),
     ],
 )
