@@ -27,6 +27,8 @@ def find_quotes(instruction: str, response: str) -> list[tuple[int, int]]:
     source = [word.group().lower() for word in WORD.finditer(instruction)]
     words = list(WORD.finditer(response))
     shortest = max(MIN_RUN, min(MAX_RUN, ceil(SHARE * len(source))))
+    if min(len(source), len(words)) < shortest:
+        return []
     matcher = SequenceMatcher(
         None, source, [word.group().lower() for word in words], autojunk=False
     )

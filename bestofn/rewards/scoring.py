@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from copy import deepcopy
+from dataclasses import replace
 from itertools import chain, pairwise, zip_longest
 from math import isfinite, nan
 
@@ -81,11 +81,10 @@ class DistinctScoring:
         for candidate in candidates:
             key = self._key(candidate)
             (score,) = await self._tasks[key]
-            score = checked(deepcopy(score))
-            if key in self._paid:
-                score.usage = Usage()
+            usage = Usage() if key in self._paid else replace(score.usage)
+            own = replace(score, inferred=[*score.inferred], flags=[*score.flags], usage=usage)
             self._paid.add(key)
-            candidate.scores[self.reward.name] = score
+            candidate.scores[self.reward.name] = checked(own)
         return candidates
 
     async def cancel(self) -> None:
