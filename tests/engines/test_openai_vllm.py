@@ -184,12 +184,15 @@ def running(url: str) -> float:
 def test_cancelling_frees_the_server(vllm_server: str, remote: OpenAIEngine) -> None:
     params = SamplingParams(max_tokens=500, extra={"ignore_eos": True})
 
+    async def draw_on(task: str) -> None:
+        while True:
+            await remote.generate(as_prompt(task), params)
+
     async def cancel() -> None:
-        tasks = [
-            asyncio.create_task(remote.generate(as_prompt(task), params)) for task in TASKS[:8]
-        ]
+        tasks = [asyncio.create_task(draw_on(task)) for task in TASKS[:8]]
         async with asyncio.timeout(60):
-            while await asyncio.to_thread(running, vllm_server) < 8:
+            while await asyncio.to_thread(running, vllm_server) < 4:
+                assert not any(task.done() for task in tasks), tasks
                 await asyncio.sleep(0.01)
         for task in tasks:
             task.cancel()
