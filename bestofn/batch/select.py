@@ -215,11 +215,10 @@ def _check_errors(summary: Summary, most: float) -> None:
         BestOfNError: it is one.
     """
     if summary.failures > most * summary.rows:
-        reason, _ = summary.errors.most_common(1)[0]
         raise BestOfNError(
             f"{summary.failures} of {counted(summary.rows, 'row')} are without a "
-            f"response, most often because: {reason}; the rows are kept, and the same command with "
-            "--retry-errors answers them again"
+            f"response, most often because: {summary.often()[0]}; the rows "
+            "are kept, and the same command with --retry-errors answers them again"
         )
 
 

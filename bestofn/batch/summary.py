@@ -1,7 +1,6 @@
 """What a run over a dataset has done so far."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +31,7 @@ class Summary:
     """
 
     rows: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, int] = field(default_factory=dict)
     candidates: int = 0
     failed: int = 0
     ties: int = 0
@@ -55,7 +54,8 @@ class Summary:
         reward = row["reward"]
         self.failed += sum(c["scores"].get(reward, {}).get("value") is None for c in candidates)
         if row["error"] is not None:
-            self.errors[self._reason(row)] += 1
+            reason = self._reason(row)
+            self.errors[reason] = self.errors.get(reason, 0) + 1
         else:
             self.ties += row["tie"]
             self.fallbacks += row["fallback"]
@@ -65,9 +65,13 @@ class Summary:
         reason = re.sub(r"\d+", "N", row["error"].replace(row["id"], "ID"))
         return reason if reason in self.errors or len(self.errors) < REASONS else "other reasons"
 
+    def often(self) -> list[str]:
+        """The reasons of errors, the most frequent ones first."""
+        return sorted(self.errors, key=lambda reason: -self.errors[reason])
+
     @property
     def failures(self) -> int:
-        return self.errors.total()
+        return sum(self.errors.values())
 
     def lines(self) -> list[str]:
         """What a user is told, a sentence a line."""
@@ -78,7 +82,7 @@ class Summary:
         yield f"{counted(self.rows, 'row')} finished{earlier}"
         if self.failures:
             yield f"{counted(self.failures, 'row')} without a response ({self._share():.1%}):"
-            yield from (f"  {count} x {reason}" for reason, count in self.errors.most_common(10))
+            yield from (f"  {self.errors[reason]} x {reason}" for reason in self.often()[:10])
         if self.repeated:
             yield f"{counted(self.repeated, 'row')} of the input repeat a prompt, answered once"
         if self.bad_rows:

@@ -53,6 +53,16 @@ def test_status_tells_what_is_there_and_writes_nothing(output: Path) -> None:
     assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
 
 
+def test_errors_are_counted_by_their_reason(tmp_path: Path, output: Path) -> None:
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text('{"prompt": "Name 2 fruits."}\n{"prompt": "' + "word " * 2000 + '"}\n')
+    result = done("select", prompts, "-o", output, *SMALL, "--json")
+    summary = json.loads(result.stdout)
+    assert summary["rows"] == 2
+    assert list(summary["errors"].values()) == [1]
+    assert "context holds N" in str(summary["errors"])
+
+
 def test_fresh_begins_beside(output: Path) -> None:
     done("select", "tiny:2", "-o", output, *SMALL)
     before = output.read_bytes()
