@@ -127,6 +127,6 @@ def _percent(gain: Interval) -> str:
 def _intervals_hold(evaluation: Evaluation) -> str:
     """What is in the intervals and what is not."""
     return (
-        f"Intervals ({evaluation.level:.0%}) resample items within subsets {evaluation.resamples:,} "
+        f"Intervals ({evaluation.level:.0%}) resample items in subsets {evaluation.resamples:,} "
         "times: they hold how items scatter, and nothing of another model or data set."
     )
