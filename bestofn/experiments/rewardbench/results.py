@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,18 +60,14 @@ def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
 
 
 def shares(counts: Mapping[str, int]) -> dict[str, float]:
-    """How often a judge's pick was in each place it saw responses in, as shares of its picks.
+    """How often a judge's pick stood in each place, as shares of its picks.
 
-    Empty for rewards that see no places.
+    Empty for rewards that show responses in no places, or never picked one.
     """
-    picks = Counter(
-        {
-            name: count
-            for name, count in counts.items()
-            if name in ("first", "second") or name.startswith("place_")
-        }
-    )
-    return {name: picks[name] / picks.total() for name in sorted(picks) if picks.total()}
+    names = ["first", "second"] if counts.keys() & {"first", "second"} else []
+    names += sorted(name for name in counts if name.startswith("place_"))
+    picks = sum(counts.get(name, 0) for name in names)
+    return {name: counts.get(name, 0) / picks for name in names} if picks else {}
 
 
 def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
