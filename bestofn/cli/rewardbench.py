@@ -54,8 +54,10 @@ def _show_accuracies(result: Mapping[str, Any], convention: str, title: str) -> 
     whose = f", mean of {len(result['models'])} models" if result["models"] else ""
     table = Table(title=title + whose, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("reward", no_wrap=True)
-    for heading in (*result["subsets"], "mean", f"{result['level']:.0%}", "ties", "failed"):
-        table.add_column(Text(heading), justify="right", no_wrap=True)
+    for heading in (*result["subsets"], "mean"):
+        table.add_column(Text(heading), justify="right")
+    for heading in (f"{result['level']:.0%}", "ties", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
     table.add_row(
         Text("chance", "dim"),
         *(f"{subset['chance']:.3f}" for subset in result["subsets"].values()),
@@ -68,7 +70,7 @@ def _show_accuracies(result: Mapping[str, Any], convention: str, title: str) -> 
             *(f"{found[convention]['mean']:.3f}" for found in line["subsets"].values()),
             f"[{mean[convention]['low']:.2f}, {mean[convention]['high']:.2f}]",
             f"{mean['tie_rate']:.0%}",
-            f"{mean['failure_rate']:.1%}",
+            f"{mean['failure_rate']:.0%}",
         )
     console.print(table)
 

@@ -50,7 +50,12 @@ def _setting(evaluation: Evaluation) -> str:
 
 def _line(accuracy: Accuracy) -> Iterator[str]:
     label = accuracy.line.label
-    if accuracy.by_subset:
+    if accuracy.by_subset and _said_nothing(accuracy):
+        yield (
+            f"{label}: all of its scores failed. It is wrong everywhere where such items are "
+            "wrong, a random choice otherwise, and stands for nothing to compare with."
+        )
+    elif accuracy.by_subset:
         mean = accuracy.by_subset[MEAN]
         yield (
             f"{label}: {shown(mean.strict)} in the mean over subsets where ties are wrong, "
@@ -68,6 +73,10 @@ def _line(accuracy: Accuracy) -> Iterator[str]:
             f"{label} picks the response that it is shown first in {counts['first'] / picks:.1%} "
             f"of {picks:,} comparisons."
         )
+
+
+def _said_nothing(accuracy: Accuracy) -> bool:
+    return accuracy.by_subset[MEAN].failure_rate == 1
 
 
 def _against_chance(accuracy: Accuracy) -> Iterator[str]:
@@ -98,9 +107,12 @@ def _not_above(accuracy: Accuracy, convention: str) -> str:
 
 
 def _comparisons(evaluation: Evaluation) -> Iterator[str]:
-    """FLIP against each of the others, in the mean over subsets."""
-    kinds = {accuracy.line.label: accuracy.line.kind for accuracy in evaluation.overall}
-    told = [d for d in evaluation.differences if kinds[d.a] in OURS and kinds[d.b] not in OURS]
+    """FLIP against each of the others that has any score, in the mean over subsets."""
+    if not evaluation.subsets:
+        return
+    known = {a.line.label: a.line.kind for a in evaluation.overall if not _said_nothing(a)}
+    ours = [label for label, kind in known.items() if kind in OURS]
+    told = [d for d in evaluation.differences if d.a in ours and d.b in known.keys() - {*ours}]
     for strict in (d for d in told if d.convention == STRICT):
         (credit,) = (d for d in told if (d.a, d.b, d.convention) == (strict.a, strict.b, CREDIT))
         yield (

@@ -55,13 +55,13 @@ def both(scores: Scores) -> dict[str, Scores]:
     return {"Focus": scores, "Math": scores}
 
 
-def test_a_perfect_reward_and_one_that_fails() -> None:
-    said = summary(evaluated(flip=("flip", both(right)), judge=("pointwise", both(failed))))
+def test_a_perfect_reward_and_one_that_ties() -> None:
+    said = summary(evaluated(flip=("flip", both(right)), judge=("pointwise", both(equal))))
     assert said[0] == (
         "80 items (Focus 40, Math 40). A random choice is right in 0.250 of them in the mean."
     )
     assert said[1].startswith("flip: 1.000 [1.000, 1.000] in the mean over subsets where ties are")
-    assert "100.0% of its scores failed, all of an item's in 100.0%" in said[2]
+    assert "100.0% of its items are ties, 0.0% of its scores failed" in said[2]
     assert said[3] == (
         "judge is, with ties wrong, below chance on Focus, Math, the mean over subsets."
     )
@@ -74,6 +74,12 @@ def test_a_perfect_reward_and_one_that_fails() -> None:
         " (a gain of +300.0 % [+300.0, +300.0]) where a draw breaks them."
     )
     assert len(said) == 7
+
+
+def test_nothing_is_compared_with_a_judge_that_said_nothing() -> None:
+    said = summary(evaluated(flip=("flip", both(right)), judge=("pointwise", both(failed))))
+    assert said[2].startswith("judge: all of its scores failed.")
+    assert not any("against" in sentence for sentence in said)
 
 
 def test_flip_at_or_below_chance_is_told() -> None:
