@@ -290,7 +290,7 @@ class ReportConfig(Section):
     """The page."""
 
     title: str = ""
-    """Of the page and the pictures."""
+    """Of pages and pictures."""
     embed: int = Field(default=500, ge=1, le=500)
     """Prompts that the page shows candidate by candidate."""
 
@@ -317,7 +317,7 @@ class ModelConfig(EngineConfig):
     """Tells its scores from those of the others."""
 
 
-class RewardBenchConfig(EngineConfig, BootstrapConfig):
+class RewardBenchConfig(BootstrapConfig, EngineConfig):
     """Best-of-4 accuracy of rewards on items with known right responses."""
 
     data: str = "hf:allenai/reward-bench-2:default:test"
@@ -335,7 +335,7 @@ class RewardBenchConfig(EngineConfig, BootstrapConfig):
     rewards: Rewards = Field(default=[])
     """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
     title: str = ""
-    """Of the picture."""
+    """Of pages and pictures."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "RewardBenchConfig":

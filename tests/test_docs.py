@@ -123,3 +123,18 @@ def test_commands_of_datasets_run_one_after_another(
     assert len(rows) == 60
     names = ("answers.csv", "best.parquet", "candidates.parquet", "pairs.jsonl", "sft")
     assert all((tmp_path / name).exists() for name in names)
+
+
+def test_commands_of_rewardbench_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(DOCS.parent / "recipes")
+    found = commands("rewardbench.md")
+    assert [command[0] for command in found] == ["rewardbench", "run"]
+    for command in found:
+        short = ["--limit-per-subset", "1"]
+        result = CliRunner().invoke(app, [*command, *short])
+        assert result.exit_code == 0, (command, result.output)
+    assert (tmp_path / "out" / "rewardbench.png").exists()
+    assert (tmp_path / "runs" / "rewardbench2_tiny" / "rewardbench.csv").exists()

@@ -29,8 +29,7 @@ def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
     from bestofn.experiments.engines import Engines
     from bestofn.experiments.rewardbench.run import run_rewardbench
 
-    for model in recipe.rewardbench.scorers:
-        announce(model)
+    announce(recipe.rewardbench.scorers[0])
     with Engines() as engines:
         result = run_rewardbench(recipe, engines, pool_progress)
     if as_json:

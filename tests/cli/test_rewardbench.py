@@ -127,6 +127,19 @@ def test_a_rerun_changes_nothing_and_says_the_same(out: Path) -> None:
     assert {path.name: path.read_bytes() for path in out.glob("[!.]*")} == before
 
 
+def test_a_run_that_ended_early_goes_on(out: Path, tmp_path: Path) -> None:
+    for path in out.glob("items-0.jsonl*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    lines = (out / "items-0.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "items-0.jsonl").write_bytes(b"".join(lines[:7]) + lines[7][:50])
+    done("rewardbench", "--engine", "tiny", "--data", "tiny:4", "-o", tmp_path,
+         "--reward", "flip-likelihood,longest")  # fmt: skip
+    rows, before = pool.read(tmp_path / "items-0.jsonl"), pool.read(out / "items-0.jsonl")
+    for row, other in zip(rows, before, strict=True):
+        assert [c.text for c in row.candidates] == [c.text for c in other.candidates]
+        assert {*row.candidates[0].scores} >= {"gold", "flip-likelihood", "longest"}
+
+
 def test_the_recipe_that_was_written_runs_again(out: Path, tmp_path: Path) -> None:
     result = done("run", out / "recipe.yaml", "-o", tmp_path / "again", "--json")
     again, first = json.loads(result.stdout), json.loads((out / "rewardbench.json").read_text())

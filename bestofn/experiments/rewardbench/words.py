@@ -122,13 +122,13 @@ def _comparisons(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _told(difference: Difference) -> str:
-    """The difference, the gain in percent, and where it is otherwise."""
+    """The difference, the gain in percent, and the subsets where it is lower."""
     minus, gain = difference.minus[MEAN], difference.gain[MEAN]
     text = signed(minus)
     if gain is not None:
         text += f" (a gain of {_percent(gain)})"
     worse = [name for name, d in difference.minus.items() if float(d.high) < 0 and name != MEAN]
-    return f"{text}, but lower on {', '.join(worse)}" if worse else text
+    return f"{text}, lower on {', '.join(worse)}" if worse else text
 
 
 def _percent(gain: Interval) -> str:

@@ -99,7 +99,7 @@ def test_a_judge_that_is_better_somewhere_is_told() -> None:
         judge=("listwise", {"Focus": half, "Math": right}),
     )
     (sentence,) = (s for s in summary(evaluation) if s.startswith("flip against judge"))
-    assert sentence.count("but lower on Math") == 2
+    assert sentence.count(", lower on Math") == 2
 
 
 def test_flip_is_not_compared_with_itself() -> None:
