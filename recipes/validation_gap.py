@@ -120,18 +120,25 @@ def _shown(interval: Mapping[str, float]) -> str:
 
 def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One bar each, with intervals, and what chance gives a validator."""
-    from bestofn.experiments.plots import new_figure, save
+    import matplotlib as mpl
 
-    figure, (axes,) = new_figure(1, 1, "Generating and validating the same answers")
-    for place, row in enumerate(rows):
-        found = row["accuracy"]
-        colour = "#888888" if place == 0 else "#0072B2"
-        axes.bar(place, found["mean"], 0.7, color=colour, zorder=2)
-        axes.vlines(place, found["low"], found["high"], color="#333333", zorder=3)
-    axes.axhline(1 / (1 + WRONG), color="#000000", linestyle="--", linewidth=1)
-    axes.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=30, ha="right")
-    axes.set(ylim=(0, 1), ylabel="accuracy (dashed: chance of a validator)")
-    save(figure, path)
+    from bestofn.experiments.plots import STYLE, new_figure, save
+
+    with mpl.rc_context(STYLE):
+        figure, (axes,) = new_figure(1, 1, "Giving and telling right answers, one model")
+        for place, row in enumerate(rows):
+            found = row["accuracy"]
+            axes.bar(place, found["mean"], 0.7, color="#0072B2" if place else "#888888", zorder=2)
+            axes.vlines(place, found["low"], found["high"], color="#333333", zorder=3)
+        drawn = [row["ties broken by a draw"]["mean"] for row in rows[1:]]
+        axes.plot(range(1, len(rows)), drawn, "D", color="#D55E00", label="ties broken by a draw")
+        chance = 1 / (1 + WRONG)
+        axes.axhline(chance, color="#000000", ls="--", lw=1, label="chance of a validator")
+        axes.set_xticks(range(len(rows)), [row["name"] for row in rows], rotation=30, ha="right")
+        axes.grid(visible=False, axis="x")
+        axes.set(ylim=(0, 1), ylabel="accuracy")
+        axes.legend(frameon=False)
+        save(figure, path)
 
 
 def main() -> None:
