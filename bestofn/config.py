@@ -187,8 +187,8 @@ class RewardConfig(Section):
         return self.name or self.reward
 
 
-class ScoreConfig(Section):
-    """Scores for the candidates of a pool."""
+class RewardsConfig(Section):
+    """Rewards, and the model that scores."""
 
     rewards: Annotated[list[RewardConfig], Flag(("--reward",))] = Field(default=[])
     """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
@@ -201,10 +201,6 @@ class ScoreConfig(Section):
         default={}
     )
     """Arguments of that engine."""
-    limits: list[int] = Field(default=[])
-    """Score also the first so many tokens of each candidate, for the length ablation."""
-    again: bool = False
-    """Replace scores that are there under the same name, instead of keeping them."""
 
     @field_validator("rewards", mode="before")
     @classmethod
@@ -220,6 +216,15 @@ class ScoreConfig(Section):
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"two rewards are called {twice[0]!r}; give one of them a name")
         return value
+
+
+class ScoreConfig(RewardsConfig):
+    """Scores for the candidates of a pool."""
+
+    limits: list[int] = Field(default=[])
+    """Score also the first so many tokens of each candidate, for the length ablation."""
+    again: bool = False
+    """Replace scores that are there under the same name, instead of keeping them."""
 
     @field_validator("limits")
     @classmethod
@@ -270,6 +275,29 @@ class ReportConfig(Section):
     """Of the page and the pictures."""
     embed: int = Field(default=500, ge=1, le=500)
     """Prompts that the page shows candidate by candidate."""
+
+
+class AuditConfig(PromptsConfig, EngineConfig, RewardsConfig):
+    """Attacks on rewards."""
+
+    prompts: str = Field("tiny:100", description=PromptsConfig.model_fields["prompts"].description)
+    rewards: Annotated[list[RewardConfig], Flag(("--reward",))] = Field(
+        default=[RewardConfig(reward="flip"), RewardConfig(reward="flip-likelihood")]
+    )
+    """What is attacked; a reward with a copy guard once with the guard on 'flag' and once with it
+    on 'strip'."""
+    attacks: Annotated[list[str], Flag(("--attack",))] = Field(default=[])
+    """Only these, by default all."""
+    honest_column: str | None = None
+    """Holds an honest response to each prompt. Without it, instructions of the tiny world get a
+    right answer, and all others the greedy response of the engine."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Of a response that the engine writes."""
+    seed: int = 0
+    """Of what attacks leave to chance, and of the order in which a reward that compares sees the
+    two responses."""
+    window: int | None = Field(default=None, ge=1)
+    """Prompts in flight, by default enough for 512 responses."""
 
 
 class Recipe(Section):
