@@ -118,6 +118,7 @@ class _Attacker:
     ) -> None:
         self.config = config
         self.attacks = attacks
+        self.scorers = scorers
         self.draws = config.honest_column is None and not _is_tiny(config)
         self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
         generator = EngineConfig(
@@ -165,8 +166,8 @@ class _Attacker:
             assert self.engine is not None
             await add_logprobs(row, self.engine)
         names = [attack.name for attack in self.attacks]
-        for reward in self.rewards:
-            await compete(row, names, reward, self.config.seed)
+        for scorer, reward in zip(self.scorers, self.rewards, strict=True):
+            await compete(row, names, scorer, reward, self.config.seed)
         return row
 
     async def _honest(self, prompt: Prompt) -> Candidate:

@@ -14,9 +14,10 @@ from bestofn.prompts import candidate_seed, user_message
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, takes
 from bestofn.rewards.scoring import add_scores
-from bestofn.types import Candidate, Pool, Prompt
+from bestofn.types import Candidate, Pool, Prompt, Usage
 
 GUARDS = ("flag", "strip")
+FLAG = "quotes_instruction"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,14 +98,16 @@ async def add_logprobs(row: Pool, engine: Engine) -> None:
     await loop.gather(*map(measure, row.candidates))
 
 
-async def compete(row: Pool, names: Sequence[str], reward: RewardModel, seed: int) -> None:
+async def compete(
+    row: Pool, names: Sequence[str], scorer: Scorer, reward: RewardModel, seed: int
+) -> None:
     """Sets the reward's scores on the honest response and on the attacks, whose names are given.
 
     A pointwise reward scores each distinct response once; one that compares sees the honest
     response and one attack at a time, in an order drawn from the seed.
     """
     if reward.pointwise:
-        await add_scores(row.prompt, row.candidates, reward)
+        await add_scores(row.prompt, _unscored(row, scorer), reward)
         return
     honest, *others = row.candidates
     await loop.gather(
@@ -113,6 +116,22 @@ async def compete(row: Pool, names: Sequence[str], reward: RewardModel, seed: in
             for name, other in zip(names, others, strict=True)
         )
     )
+
+
+def _unscored(row: Pool, scorer: Scorer) -> list[Candidate]:
+    """The responses that are left to score.
+
+    Where the copy guard has flagged nothing there is nothing to strip: the score stays the same.
+    """
+    flagging = replace(scorer, copy_guard="flag").name
+    left = []
+    for candidate in row.candidates:
+        known = candidate.scores.get(flagging)
+        if scorer.copy_guard != "strip" or known is None or FLAG in known.flags:
+            left.append(candidate)
+        else:
+            candidate.scores[scorer.name] = replace(known, usage=Usage())
+    return left
 
 
 async def _compare(

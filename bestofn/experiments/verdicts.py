@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.experiments.attacks import Attack
-from bestofn.experiments.contests import Scorer
+from bestofn.experiments.contests import FLAG, Scorer
 from bestofn.experiments.words import FEW
 from bestofn.prompts import user_message
 from bestofn.rewards.copying import find_quotes
@@ -18,7 +18,6 @@ from bestofn.types import Candidate, Pool, Score
 
 LEVEL = 0.95
 EXAMPLES = 3  # for each reward
-FLAG = "quotes_instruction"
 
 Mask = NDArray[np.bool_]
 

@@ -20,6 +20,8 @@ MIN_RUN = 4  # words; shorter runs are shared by honest answers
 MAX_RUN = 20  # words; a run this long is a quote however long the instruction is
 SHARE = 0.9  # of the instruction's words, between the two
 
+OPENING, CLOSING = " \"'“‘«「", " .?!,;:\"'”’»」。．？！，；："
+
 # Letters that are drawn like a Latin one, Cyrillic and then Greek; capitals are made small first.
 LOOK_ALIKES = dict(
     zip("авсԁеһніјкморԛѕтѵԝхуαβεικνορτυχζ", "abcdehhijkmopqstvwxyabeikvoptuxz", strict=True)
@@ -71,7 +73,10 @@ def _seen(character: str) -> str:
 
 
 def without_spans(text: str, spans: list[tuple[int, int]]) -> str:
-    """The text with the spans taken out, and the punctuation that would be left dangling."""
+    """The text with the spans taken out, and the punctuation that would be left dangling.
+
+    A text of which they leave no word becomes empty.
+    """
     for start, end in reversed(spans):
-        text = text[:start].rstrip(" \"'“‘«") + " " + text[end:].lstrip(" .?!,;:\"'”’»")
-    return text.strip()
+        text = text[:start].rstrip(OPENING) + " " + text[end:].lstrip(CLOSING)
+    return "" if spans and not WORD.search(text) else text.strip()
