@@ -147,7 +147,8 @@ class RewardConfig(Section):
     """One reward."""
 
     reward: str
-    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
+    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'gold', or a
+    baseline such as 'longest'."""
     name: str | None = None
     """Names the scores, by default as the reward is called."""
     engine: str | None = None

@@ -48,7 +48,8 @@ class SelectConfig(PromptsConfig, DrawConfig):
     n: Annotated[int, Flag(("-n",))] = Field(default=16, ge=1)
     """Candidates to draw for each prompt."""
     reward: str = "flip"
-    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
+    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'gold', or a
+    baseline such as 'longest'."""
     reward_options: Annotated[dict[str, Any], Flag(("--reward-option",))] = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
     reward_engine: str | None = None

@@ -14,6 +14,9 @@ from bestofn.rewards.base import RewardModel
 _REWARDS = {
     "flip": ("bestofn.rewards.flip", "FLIPReward"),
     "flip-likelihood": ("bestofn.rewards.flip", "FLIPLikelihood"),
+    "pointwise": ("bestofn.rewards.judges", "PointwiseJudge"),
+    "pairwise": ("bestofn.rewards.judges", "PairwiseJudge"),
+    "listwise": ("bestofn.rewards.judges", "ListwiseJudge"),
     "gold": ("bestofn.rewards.gold", "Gold"),
     "random": ("bestofn.rewards.baselines", "RandomChoice"),
     "first": ("bestofn.rewards.baselines", "First"),
@@ -67,7 +70,8 @@ def load_reward(
     """The reward of that name.
 
     Args:
-        reward: "flip", "flip-likelihood", "gold", or a baseline such as "longest".
+        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "gold", or
+            a baseline such as "longest".
         engine: The model that scores, where one does.
         verifier: What "gold" asks; see `load_verifier`.
         name: Names the scores, by default as the reward is called.
