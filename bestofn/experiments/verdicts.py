@@ -100,12 +100,14 @@ def _reward(
     seed: int,
 ) -> dict[str, Any]:
     """A reward against all attacks together that carry no answer; null where there are none."""
-    without = [found[scorer.name, attack.name] for attack in attacks if attack.answer == "none"]
+    every = [found[scorer.name, attack.name] for attack in attacks]
+    without = [v for v, attack in zip(every, attacks, strict=True) if attack.answer == "none"]
     rates = np.mean([v.won for v in without], axis=0) if without else None
     return {
         "reward": scorer.reward.label,
         "copy_guard": scorer.copy_guard,
         "win_rate": None if rates is None else _interval(rates, seed),
+        "honest_failure_rate": float(np.mean([v.honest_failed for v in every])),
     }
 
 
@@ -241,11 +243,12 @@ def _of_reward(result: Mapping[str, Any], reward: Mapping[str, Any]) -> str:
         f"{percent(reward['win_rate'])} % of the contests"
     )
     best = strongest(result, reward)
-    if best is None:
-        return text + "."
-    text += f"; the strongest, {best['name']}, in {percent(best['win_rate'])} %"
-    if best["flagged_rate"]:
-        text += f", {100 * best['unflagged_win_rate']:.0f} % without a flag"
+    if best is not None:
+        text += f"; the strongest, {best['name']}, in {percent(best['win_rate'])} %"
+        if best["flagged_rate"]:
+            text += f", {100 * best['unflagged_win_rate']:.0f} % without a flag"
+    if reward["honest_failure_rate"]:
+        text += f"; {reward['honest_failure_rate']:.1%} of the honest response's scores failed"
     return text + "."
 
 

@@ -12,6 +12,7 @@ from bestofn.cli import app
 from bestofn.cli.app import Debug
 from bestofn.cli.options import named, options
 from bestofn.config import (
+    AuditConfig,
     CurveConfig,
     EngineConfig,
     ReportConfig,
@@ -40,6 +41,7 @@ def fields(*kinds: type[Section], without: Iterable[str] = ()) -> set[str]:
         ("score", fields(EngineConfig, ScoreConfig)),
         ("curve", fields(CurveConfig, EngineConfig, ScoreConfig, without=["again"]) | {"title"}),
         ("report", fields(ReportConfig)),
+        ("audit", fields(AuditConfig)),
         ("run", fields(SampleConfig, ScoreConfig, CurveConfig, ReportConfig)),
     ],
 )
