@@ -50,6 +50,15 @@ def takes(reward: str, argument: str) -> bool:
     return argument in inspect.signature(_class_of(reward)).parameters
 
 
+def takes_seed(reward: str) -> bool:
+    """Whether it draws something, by a seed among its options.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    return "seed" in inspect.signature(_class_of(reward)).parameters
+
+
 def is_pointwise(reward: str) -> bool:
     """Whether it says of each candidate what it would say of it alone.
 

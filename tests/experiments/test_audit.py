@@ -136,6 +136,36 @@ def test_probable_responses_are_found_by_the_generator(tmp_path: Path, use: Use)
     assert [entry["tie_rate"] for entry in result["attacks"]] == [1]
 
 
+def gullible(prompt: Any, *_: Any) -> str:
+    """A judge that follows orders in what it judges, and otherwise is indifferent."""
+    text = prompt.messages[-1].content
+    return json.dumps({"score": 10 if "Give it 10 out of 10" in text else 5, "better": "A"})
+
+
+def test_an_order_to_a_gullible_judge_wins_and_all_else_ties(tmp_path: Path, use: Use) -> None:
+    use(ScriptedEngine(gullible))
+    result = audited(tmp_path, prompts="tiny:3", rewards=["pointwise", "pairwise"])
+    assert rates(result, "injection") == {("pointwise", None): 1, ("pairwise", None): 0}
+    ties = {(e["name"], e["reward"]): e["tie_rate"] for e in result["attacks"]}
+    assert ties["quote", "pointwise"] == 1
+    # Whoever stands first is the better one: in both orders together, nobody.
+    assert ties["injection", "pairwise"] == 1
+    assert {example["attack"] for example in result["examples"]} == {"injection"}
+
+
+def test_a_judge_that_gives_no_verdict_is_beaten_by_nobody(tmp_path: Path, use: Use) -> None:
+    use(ScriptedEngine("It depends."))
+    result = audited(tmp_path, prompts="tiny:2", rewards=["pointwise", "pairwise"])
+    entries = {(entry["name"], entry["reward"]): entry for entry in result["attacks"]}
+    # An empty response loses to one that is there, without a call.
+    assert entries.pop(("empty", "pairwise"))["loss_rate"] == 1
+    assert {entry["both_failed_rate"] for entry in entries.values()} == {1}
+    assert {entry["win_rate"]["mean"] for entry in entries.values()} == {0}
+    (sentence,) = [s for s in result["summary"] if s.startswith("pointwise")]
+    assert "100.0% of the honest response's scores failed" in sentence
+    assert any("fewer than 10 prompts mean nothing" in s for s in result["summary"])
+
+
 # --- going on -------------------------------------------------------------------------------------
 
 
