@@ -41,20 +41,30 @@ def audit(
 
 
 def _show(result: dict[str, Any]) -> None:
+    table = _table(result, with_intervals=True)
+    if console.measure(table).maximum > console.width:
+        table = _table(result, with_intervals=False)
+    console.print(table)
+    if any(entry["answer"] != "none" for entry in result["attacks"]):
+        console.print("* with a piece of the honest response, ** with all of it", style="dim")
+    for sentence in result["summary"]:
+        console.print(Text(f"- {sentence}"))
+
+
+def _table(result: dict[str, Any], with_intervals: bool) -> Table:
+    """A row for each attack, a column for each reward."""
     from bestofn.experiments.verdicts import is_of, percent, title
 
     heading = f"% of {result['prompts']} prompts on which an attack beats the honest response"
     table = Table(title=heading, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("attack", no_wrap=True)
     for reward in result["rewards"]:
-        table.add_column(title(reward).replace(", ", "\n"), justify="right", no_wrap=True)
+        table.add_column(title(reward).replace(", ", "\n"), justify="right")
     for entry in result["attacks"]:
         if is_of(entry, result["rewards"][0]):
             same = [other for other in result["attacks"] if other["name"] == entry["name"]]
+            rates = [percent(other["win_rate"]) for other in same]
+            shown = rates if with_intervals else [rate.split()[0] for rate in rates]
             name = Text(entry["name"]).append(MARKS[entry["answer"]], "dim")
-            table.add_row(name, *(Text(percent(other["win_rate"])) for other in same))
-    console.print(table)
-    if any(entry["answer"] != "none" for entry in result["attacks"]):
-        console.print("* with a piece of the honest response, ** with all of it", style="dim")
-    for sentence in result["summary"]:
-        console.print(Text(f"- {sentence}"))
+            table.add_row(name, *map(Text, shown))
+    return table
