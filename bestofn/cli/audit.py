@@ -13,6 +13,7 @@ from bestofn.cli.options import options
 from bestofn.config import AuditConfig, checked
 
 REWARDS = ",".join(reward.label for reward in AuditConfig.model_fields["rewards"].default)
+WIDEST = 10_000  # columns, of a terminal that would show everything
 MARKS = {"none": "", "part": " *", "whole": " **"}
 
 
@@ -42,7 +43,8 @@ def audit(
 
 def _show(result: dict[str, Any]) -> None:
     table = _table(result, with_intervals=True)
-    if console.measure(table).maximum > console.width:
+    wanted = console.measure(table, options=console.options.update(width=WIDEST)).maximum
+    if wanted > console.width:
         table = _table(result, with_intervals=False)
     console.print(table)
     if any(entry["answer"] != "none" for entry in result["attacks"]):
@@ -59,7 +61,7 @@ def _table(result: dict[str, Any], with_intervals: bool) -> Table:
     table = Table(title=heading, title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("attack", no_wrap=True)
     for reward in result["rewards"]:
-        table.add_column(title(reward).replace(", ", "\n"), justify="right")
+        table.add_column(title(reward).replace(", ", "\n"), justify="right", overflow="fold")
     for entry in result["attacks"]:
         if is_of(entry, result["rewards"][0]):
             same = [other for other in result["attacks"] if other["name"] == entry["name"]]
