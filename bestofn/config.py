@@ -220,8 +220,8 @@ Rewards = Annotated[
 ]
 
 
-class ScoreConfig(Section):
-    """Scores for the candidates of a pool."""
+class RewardsConfig(Section):
+    """Rewards, and the model that scores."""
 
     rewards: Rewards = Field(default=[])
     """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
@@ -234,6 +234,11 @@ class ScoreConfig(Section):
         default={}
     )
     """Arguments of that engine."""
+
+
+class ScoreConfig(RewardsConfig):
+    """Scores for the candidates of a pool."""
+
     limits: list[int] = Field(default=[])
     """Score also the first so many tokens of each candidate, for the length ablation."""
     again: bool = False
@@ -293,6 +298,29 @@ class ReportConfig(Section):
     """Of pages and pictures."""
     embed: int = Field(default=500, ge=1, le=500)
     """Prompts that the page shows candidate by candidate."""
+
+
+class AuditConfig(PromptsConfig, EngineConfig, RewardsConfig):
+    """Attacks on rewards."""
+
+    prompts: str = Field("tiny:100", description=PromptsConfig.model_fields["prompts"].description)
+    rewards: Rewards = Field(
+        default=[RewardConfig(reward="flip"), RewardConfig(reward="flip-likelihood")]
+    )
+    """What is attacked; a reward with a copy guard once with the guard on 'flag' and once with it
+    on 'strip'."""
+    attacks: Annotated[list[str], Flag(("--attack",))] = Field(default=[])
+    """Only these, by default all."""
+    honest_column: str | None = None
+    """Holds an honest response to each prompt. Without it, instructions of the tiny world get a
+    right answer, and all others the greedy response of the engine."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Of a response that the engine writes."""
+    seed: int = 0
+    """Of what attacks leave to chance, and of the order in which a reward that compares sees the
+    two responses."""
+    window: int | None = Field(default=None, ge=1)
+    """Prompts in flight, by default enough for 512 responses."""
 
 
 class Recipe(Section):

@@ -38,7 +38,16 @@ def needs_engine(reward: str) -> bool:
     Raises:
         ConfigError: there is no such reward.
     """
-    return "engine" in inspect.signature(_class_of(reward)).parameters
+    return takes(reward, "engine")
+
+
+def takes(reward: str, argument: str) -> bool:
+    """Whether the reward's class has an argument of that name.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    return argument in inspect.signature(_class_of(reward)).parameters
 
 
 def takes_seed(reward: str) -> bool:

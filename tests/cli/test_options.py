@@ -12,6 +12,7 @@ from bestofn.cli import app
 from bestofn.cli.app import Debug
 from bestofn.cli.options import named, options
 from bestofn.config import (
+    AuditConfig,
     CurveConfig,
     EngineConfig,
     ReportConfig,
@@ -47,6 +48,7 @@ def fields(*kinds: type[Section], without: Iterable[str] = ()) -> set[str]:
             | fields(RewardBenchConfig, without=["models"]),
         ),
         ("rewardbench", fields(RewardBenchConfig, without=["models"])),
+        ("audit", fields(AuditConfig)),
     ],
 )
 def test_each_field_is_an_option_and_nothing_else_is(command: str, wanted: set[str]) -> None:

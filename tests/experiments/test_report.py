@@ -3,9 +3,7 @@
 import base64
 import gzip
 import json
-import os
 import re
-import shutil
 from collections.abc import Callable, Iterator
 from math import nan
 from pathlib import Path
@@ -151,25 +149,6 @@ def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path: Path) -> None:
 
 
 # --- in a browser ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    found = next(filter(None, map(shutil.which, names)), None)
-    try:
-        from playwright.sync_api import sync_playwright
-    except ImportError:
-        found = None
-    if found is None:
-        reason = "the page is tested in Chromium, driven by playwright; one of them is missing"
-        if os.environ.get("BESTOFN_REQUIRE_CHROMIUM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 OpenPage = Callable[..., Any]
