@@ -143,11 +143,19 @@ class SampleConfig(PromptsConfig, DrawConfig):
 TAKEN = ("random", "oracle", "first", "longest", "shortest", "mean-logprob", "majority")
 
 
+def reward_fields(spec: str) -> dict[str, Any]:
+    """The fields of a reward that is named in one word: 'scalar:MODEL' names its model as well."""
+    reward, _, model = spec.partition(":")
+    if reward == "scalar" and model:
+        return {"reward": reward, "options": {"model": model}}
+    return {"reward": spec}
+
+
 class RewardConfig(Section):
     """One reward."""
 
     reward: str
-    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
+    """'flip', 'flip-likelihood', 'scalar', 'gold', or a baseline such as 'longest'."""
     name: str | None = None
     """Names the scores, by default as the reward is called."""
     engine: str | None = None
@@ -191,7 +199,8 @@ class ScoreConfig(Section):
     """Scores for the candidates of a pool."""
 
     rewards: Annotated[list[RewardConfig], Flag(("--reward",))] = Field(default=[])
-    """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
+    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
+    name, engine, options."""
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
     'tiny' or 'package.module:function'."""
@@ -210,7 +219,7 @@ class ScoreConfig(Section):
     @classmethod
     def _names_are_rewards(cls, value: Any) -> Any:
         if isinstance(value, Sequence) and not isinstance(value, str):
-            return [{"reward": item} if isinstance(item, str) else item for item in value]
+            return [reward_fields(item) if isinstance(item, str) else item for item in value]
         return value
 
     @field_validator("rewards")

@@ -14,6 +14,7 @@ from bestofn.rewards.base import RewardModel
 _REWARDS = {
     "flip": ("bestofn.rewards.flip", "FLIPReward"),
     "flip-likelihood": ("bestofn.rewards.flip", "FLIPLikelihood"),
+    "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
     "gold": ("bestofn.rewards.gold", "Gold"),
     "random": ("bestofn.rewards.baselines", "RandomChoice"),
     "first": ("bestofn.rewards.baselines", "First"),
@@ -58,7 +59,7 @@ def load_reward(
     """The reward of that name.
 
     Args:
-        reward: "flip", "flip-likelihood", "gold", or a baseline such as "longest".
+        reward: "flip", "flip-likelihood", "scalar", "gold", or a baseline such as "longest".
         engine: The model that scores, where one does.
         verifier: What "gold" asks; see `load_verifier`.
         name: Names the scores, by default as the reward is called.
