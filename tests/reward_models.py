@@ -12,19 +12,25 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from bestofn.engines.model_files import locate
 from bestofn.tiny.world import Split, answer, draw, verify
 
-STEPS = 100
+STEPS = 120
 PAIRS = 8
 TOKENS = 48  # of a conversation, so that a step is quick
 FROZEN = ("model.embed", *(f"model.layers.{layer}." for layer in range(3)))
 
 
-def random_model(folder: Path, **config: Any) -> Path:
-    """The embedded model with a head of random weights, and its tokenizer."""
+def random_model(folder: Path, *, spread: float = 0.1, **config: Any) -> Path:
+    """The embedded model with a head of random weights, and its tokenizer.
+
+    Args:
+        folder: Where to save it.
+        spread: Of the weights; with 0.1 logits are about 1 in size.
+        config: Of the model.
+    """
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
         locate("tiny"), **{"num_labels": 1, **config}
     )
-    torch.nn.init.normal_(model.score.weight, std=0.5)
+    torch.nn.init.normal_(model.score.weight, std=spread)
     return saved(model, folder)
 
 

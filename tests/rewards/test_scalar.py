@@ -137,8 +137,8 @@ def test_padded_batches_give_the_plain_models_logits(
     reward.close()
 
 
-@given(texts=st.lists(st.text("ab é🙂<|end|>", min_size=1, max_size=60), min_size=2, max_size=9))
-@settings(max_examples=15, deadline=None)
+@given(texts=st.lists(st.text("ab é🙂<|end|>", min_size=1, max_size=60), min_size=2, max_size=6))
+@settings(max_examples=8, deadline=None)
 def test_company_does_not_change_a_value(reward: ScalarReward, texts: list[str]) -> None:
     together = scored(reward, texts)
     for text, score in zip(texts, together, strict=True):
@@ -405,8 +405,8 @@ def test_it_learned_what_is_right(trained: Path) -> None:
     async def all_of_them() -> list[bool]:
         return await asyncio.gather(*map(preferred, drawn))
 
-    # Five standard errors of a coin.
-    assert sum(loop.run(all_of_them())) / len(drawn) > 0.5 + 5 * 0.5 / len(drawn) ** 0.5 - 0.1
+    # Chance is 0.5 with a standard error of 0.04.
+    assert sum(loop.run(all_of_them())) / len(drawn) > 0.7
 
 
 def test_it_selects(trained: Path) -> None:

@@ -25,7 +25,7 @@ def _vllm_is_there() -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     # It pads with the token that ends an answer, so that the last token is not the one to read.
-    return random_model(tmp_path_factory.mktemp("random"), pad_token_id=1)
+    return random_model(tmp_path_factory.mktemp("random"), spread=0.5, pad_token_id=1)
 
 
 @pytest.fixture(scope="module")
