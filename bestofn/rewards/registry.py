@@ -14,7 +14,6 @@ from bestofn.rewards.base import RewardModel
 _REWARDS = {
     "flip": ("bestofn.rewards.flip", "FLIPReward"),
     "flip-likelihood": ("bestofn.rewards.flip", "FLIPLikelihood"),
-    "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
     "gold": ("bestofn.rewards.gold", "Gold"),
     "random": ("bestofn.rewards.baselines", "RandomChoice"),
     "first": ("bestofn.rewards.baselines", "First"),
@@ -22,6 +21,7 @@ _REWARDS = {
     "shortest": ("bestofn.rewards.baselines", "Shortest"),
     "mean-logprob": ("bestofn.rewards.baselines", "MeanLogprob"),
     "majority": ("bestofn.rewards.baselines", "Majority"),
+    "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
 }
 
 
