@@ -46,9 +46,7 @@ def test_logits_equal_those_of_transformers(reward: ScalarReward, folder: Path) 
         assert [score.value for score in scores] == pytest.approx(expected, abs=1e-4)
     assert all(score.usage.prompt_tokens > 0 and score.usage.seconds > 0 for score in scores)
     assert scores[-1].usage.cached_tokens > 0
-    # No sigmoid has been at them.
-    assert min(expected) < 0
-    assert max(expected) > 1
+    assert min(expected) < 0  # which no sigmoid gives
 
 
 def test_too_long(reward: ScalarReward) -> None:
