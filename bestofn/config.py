@@ -165,8 +165,8 @@ class RewardConfig(Section):
     """One reward."""
 
     reward: str
-    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'gold', or a
-    baseline such as 'longest'."""
+    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar', 'gold',
+    or a baseline such as 'longest'."""
     name: Name | None = None
     """Names the scores, by default as the reward is called."""
     engine: str | None = None
@@ -184,6 +184,8 @@ class RewardConfig(Section):
             raise ValueError(f"the name {self.name!r} stands for something else in curves")
         if self.engine is None and self.engine_args:
             raise ValueError("engine_args are those of a reward's own engine; name it")
+        if self.reward == "scalar" and "model" not in self.options:
+            raise ValueError("'scalar' needs a reward model, as in scalar:MODEL or options: model")
         return self
 
     @field_validator("options")
@@ -199,9 +201,17 @@ class RewardConfig(Section):
         return self.name or self.reward
 
 
+def reward_fields(spec: str) -> dict[str, Any]:
+    """The fields of a reward that is named in one word: 'scalar:MODEL' names its model as well."""
+    reward, _, model = spec.partition(":")
+    if reward == "scalar" and model:
+        return {"reward": reward, "options": {"model": model}}
+    return {"reward": spec}
+
+
 def _names_as_rewards(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [{"reward": item} if isinstance(item, str) else item for item in value]
+        return [reward_fields(item) if isinstance(item, str) else item for item in value]
     return value
 
 
@@ -224,7 +234,8 @@ class RewardsConfig(Section):
     """Rewards, and the model that scores."""
 
     rewards: Rewards = Field(default=[])
-    """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
+    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
+    name, engine, options."""
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
     'tiny' or 'package.module:function'."""
@@ -361,7 +372,8 @@ class RewardBenchConfig(BootstrapConfig, EngineConfig):
     models: list[ModelConfig] = Field(default=[])
     """Several models in the place of one; each reward is scored with each."""
     rewards: Rewards = Field(default=[])
-    """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
+    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
+    name, engine, options."""
     title: str = ""
     """Of pages and pictures."""
 

@@ -383,3 +383,8 @@ def test_an_option_of_another_kind_of_recipe_is_refused(tmp_path: Path) -> None:
         load_recipe(written(tmp_path / "recipe.yaml", BENCH), {"temperature": 1})
     with pytest.raises(ConfigError, match="unknown key 'data'"):
         load_recipe(written(tmp_path / "recipe.yaml", RECIPE), {"data": "tiny:4"})
+
+
+def test_a_scalar_reward_needs_its_model() -> None:
+    with pytest.raises(ConfigError, match="'scalar' needs a reward model, as in scalar:MODEL"):
+        checked(ScoreConfig, {"rewards": ["scalar"]}, "the options")

@@ -11,7 +11,14 @@ from rich.text import Text
 
 from bestofn.cli.app import Debug, Json, app, console, load, notes, one_sentence, with_bar
 from bestofn.cli.options import options
-from bestofn.config import DrawConfig, EngineConfig, ScoreConfig, checked
+from bestofn.config import (
+    DrawConfig,
+    EngineConfig,
+    RewardConfig,
+    ScoreConfig,
+    checked,
+    reward_fields,
+)
 from bestofn.errors import ConfigError
 from bestofn.types import Pool, Score, Selection
 
@@ -48,10 +55,11 @@ def ask(
     question = as_prompt([*turns, {"role": "user", "content": prompt}])
     sampling = config.sampling()
     _check_n(n)
-    needs_engine(reward)  # which knows the rewards
+    named = checked(RewardConfig, reward_fields(reward), "--reward")
+    needs_engine(named.reward)  # which knows the rewards
     engine = load(config)
     judge = load(EngineConfig(engine=scorer, engine_args=scorer_args)) if scorer else engine
-    scoring = load_reward(reward, engine=judge)
+    scoring = load_reward(named.reward, engine=judge, **named.options)
     sampler = BestOfN(engine, scoring, n=n, sampling=sampling, seed=config.seed)
     (selection,) = sampler.select_many([question], progress=notes.is_terminal)
     if as_json:

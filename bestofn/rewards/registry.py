@@ -17,6 +17,7 @@ _REWARDS = {
     "pointwise": ("bestofn.rewards.judges", "PointwiseJudge"),
     "pairwise": ("bestofn.rewards.judges", "PairwiseJudge"),
     "listwise": ("bestofn.rewards.judges", "ListwiseJudge"),
+    "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
     "gold": ("bestofn.rewards.gold", "Gold"),
     "random": ("bestofn.rewards.baselines", "RandomChoice"),
     "first": ("bestofn.rewards.baselines", "First"),
@@ -50,15 +51,6 @@ def takes(reward: str, argument: str) -> bool:
     return argument in inspect.signature(_class_of(reward)).parameters
 
 
-def takes_seed(reward: str) -> bool:
-    """Whether it draws something, by a seed among its options.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return "seed" in inspect.signature(_class_of(reward)).parameters
-
-
 def is_pointwise(reward: str) -> bool:
     """Whether it says of each candidate what it would say of it alone.
 
@@ -79,8 +71,8 @@ def load_reward(
     """The reward of that name.
 
     Args:
-        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "gold", or
-            a baseline such as "longest".
+        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "scalar",
+            "gold", or a baseline such as "longest".
         engine: The model that scores, where one does.
         verifier: What "gold" asks; see `load_verifier`.
         name: Names the scores, by default as the reward is called.

@@ -23,7 +23,7 @@ from bestofn.experiments.rewardbench.accuracy import Evaluation, Line
 from bestofn.experiments.rewardbench.items import Item, as_pool, fingerprint, read_items
 from bestofn.experiments.scoring import score_file
 from bestofn.journal import open_journal, write_atomically
-from bestofn.rewards.registry import needs_engine, takes_seed
+from bestofn.rewards.registry import needs_engine, takes
 
 RECIPE = "recipe.yaml"
 
@@ -103,7 +103,7 @@ def _label(reward: RewardConfig, model: str | None) -> str:
 def _for_pool(reward: RewardConfig, model: EngineConfig, seed: int) -> RewardConfig:
     """The reward as it scores one pool, with another seed for each if it takes one."""
     options = reward.options
-    if takes_seed(reward.reward):
+    if takes(reward.reward, "seed"):
         first = options.get("seed", 0)
         if not isinstance(first, int):
             raise ConfigError(f"the seed of the reward {reward.label!r} is a number, not {first!r}")
