@@ -426,7 +426,8 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AnyRe
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the recipe {path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the recipe {path} cannot be read: {reason}") from None
     except yaml.YAMLError as error:
         raise ConfigError(
             f"the recipe {path} is not YAML: {' '.join(str(error).split())}"

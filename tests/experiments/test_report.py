@@ -230,12 +230,12 @@ def test_values_show_under_the_pointer_and_with_arrow_keys(opened: OpenPage) -> 
     assert "N: 4" in tip.inner_text()
 
 
-def gold_of_selected(pool: Pool, name: str) -> float:
+def selected(pool: Pool, name: str) -> Candidate:
     """Failed scores lose, ties go to the first."""
     values = [candidate.scores[name].value for candidate in pool.candidates]
     known = [value for value in values if value == value]
     place = values.index(max(known)) if known else 0
-    return pool.candidates[place].scores["gold"].value
+    return pool.candidates[place]
 
 
 def test_filters_agree_with_the_pools(opened: OpenPage) -> None:
@@ -248,10 +248,10 @@ def test_filters_agree_with_the_pools(opened: OpenPage) -> None:
     page.select_option('select[name="column:family"]', "")
     failed = [any(c.error or c.scores["other"].reason for c in p.candidates) for p in pools]
     missed = [
-        max(c.scores["gold"].value for c in p.candidates) > gold_of_selected(p, "flip")
+        max(c.scores["gold"].value for c in p.candidates) > selected(p, "flip").scores["gold"].value
         for p in pools
     ]
-    differ = [gold_of_selected(p, "flip") != gold_of_selected(p, "other") for p in pools]
+    differ = [selected(p, "flip") is not selected(p, "other") for p in pools]
     for name, expected in (("failed", failed), ("missed", missed), ("differ", differ)):
         assert 0 < sum(expected) < 40
         page.check(f'input[name="{name}"]')

@@ -39,6 +39,25 @@ def noise(i: int, gold: Any) -> Any:
     return np.random.default_rng(i).random(8)
 
 
+# --- the pools ------------------------------------------------------------------------------------
+
+
+def test_pools_of_several_sizes_say_where_the_curves_end() -> None:
+    pools = pools_of(flip=noise)
+    del pools[0].candidates[3:]
+    text = summary(curve_of(pools))[0]
+    assert text.startswith("20 prompts with 3 to 8 candidates each.")
+    assert "Curves end at the smallest pool's N=3; a larger N (--ns) leaves smaller" in text
+    assert "Curves end" not in summary(curve_of(pools, ns=[1, 8]))[0]
+    assert "Curves end" not in summary(curve_of(pools_of(flip=noise)))[0]
+
+
+def test_candidates_of_several_models_say_nothing_of_drawing_more() -> None:
+    pools = pools_of(flip=noise)
+    assert "nothing of drawing more" in summary(curve_of(pools, iid=False))[0]
+    assert "nothing of drawing more" not in summary(curve_of(pools))[0]
+
+
 # --- one proxy ------------------------------------------------------------------------------------
 
 
