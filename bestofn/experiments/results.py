@@ -109,6 +109,8 @@ def table(curve: ScalingCurve) -> list[dict[str, Any]]:
                     f"{name}_high": interval.high[place],
                 }
             columns = {
+                "noise_low": None if proxy.noise is None else proxy.noise.low,
+                "noise_high": None if proxy.noise is None else proxy.noise.high,
                 "proxy_value": None if proxy.proxy is None else proxy.proxy.mean,
                 "failure_rate": proxy.failures,
                 "tie_rate": proxy.ties,

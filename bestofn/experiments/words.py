@@ -67,6 +67,9 @@ def _rise(proxy: ProxyCurve, curve: ScalingCurve) -> str:
         text += f"; its curve falls: choosing by it is worse than at random, by {signed(gain)}"
     else:
         text += f"; its curve does not rise measurably ({signed(gain)} over one random candidate)"
+    if proxy.noise is not None:
+        new = _last(proxy.noise)
+        text += f"; new pools for the same prompts would give {new.low:.3f} to {new.high:.3f}"
     peak, after = proxy.after_peak
     if peak not in (1, last) and float(after.high[0]) < 0:
         change = signed(_last(after))
