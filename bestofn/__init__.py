@@ -9,6 +9,9 @@ if TYPE_CHECKING:
     from bestofn.errors import BestOfNError as BestOfNError
     from bestofn.rewards.flip import FLIPLikelihood as FLIPLikelihood
     from bestofn.rewards.flip import FLIPReward as FLIPReward
+    from bestofn.rewards.judges import ListwiseJudge as ListwiseJudge
+    from bestofn.rewards.judges import PairwiseJudge as PairwiseJudge
+    from bestofn.rewards.judges import PointwiseJudge as PointwiseJudge
     from bestofn.rewards.scalar import ScalarReward as ScalarReward
     from bestofn.sampler import BestOfN as BestOfN
     from bestofn.stopping import ExpectedGain as ExpectedGain
@@ -29,7 +32,10 @@ _HOMES = {
     "ExpectedGain": "bestofn.stopping",
     "FLIPLikelihood": "bestofn.rewards.flip",
     "FLIPReward": "bestofn.rewards.flip",
+    "ListwiseJudge": "bestofn.rewards.judges",
     "Message": "bestofn.types",
+    "PairwiseJudge": "bestofn.rewards.judges",
+    "PointwiseJudge": "bestofn.rewards.judges",
     "Prompt": "bestofn.types",
     "SamplingParams": "bestofn.engines.base",
     "ScalarReward": "bestofn.rewards.scalar",
