@@ -55,7 +55,7 @@ def _show(result: dict[str, Any]) -> None:
 
 def _table(result: dict[str, Any], with_intervals: bool) -> Table:
     """A row for each attack, a column for each reward."""
-    from bestofn.experiments.verdicts import is_of, percent, title
+    from bestofn.experiments.audit.verdicts import is_of, percent, title
 
     heading = f"% of {result['prompts']} prompts on which an attack beats the honest response"
     table = Table(title=heading, title_justify="left", box=None, padding=(0, 1, 0, 0))

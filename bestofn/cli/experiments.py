@@ -8,7 +8,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
 from bestofn.config import (
     CurveConfig,
@@ -24,7 +24,6 @@ from bestofn.config import (
 
 PoolFile = Annotated[Path, typer.Argument(help="A pool file, as `bestofn sample` writes it.")]
 DRAWN_BY = {"engine": "Default: the model that drew the pool."}
-Folder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")]
 
 
 @app.command()

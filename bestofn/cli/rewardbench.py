@@ -7,8 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
-from bestofn.cli.experiments import Folder
+from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
 from bestofn.config import RewardBenchConfig, RewardBenchRecipe, checked
 

@@ -67,9 +67,9 @@ def _is_scored(name: str, pools: Sequence[Pool]) -> bool:
     return any(name in candidate.scores for pool in pools for candidate in pool.candidates)
 
 
-def part(name: str) -> str:
-    """A file of the page."""
-    return resources.files(__package__).joinpath(name).read_text("utf-8")
+def part(name: str, package: str = __package__) -> str:
+    """A file of a page: a template, a style or a script."""
+    return resources.files(package).joinpath(name).read_text("utf-8")
 
 
 def hash_of(content: str) -> str:

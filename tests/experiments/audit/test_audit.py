@@ -15,8 +15,8 @@ from bestofn.cli import app
 from bestofn.config import AuditConfig
 from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
-from bestofn.experiments.attacks import ATTACKS
 from bestofn.experiments.audit import run_audit
+from bestofn.experiments.audit.attacks import ATTACKS
 from bestofn.experiments.engines import Engines
 from bestofn.tiny import verify
 from bestofn.types import Pool

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestofn.estimators import Interval, bootstrap_mean
-from bestofn.experiments.attacks import Attack
-from bestofn.experiments.contests import FLAG, Scorer
+from bestofn.experiments.audit.attacks import Attack
+from bestofn.experiments.audit.contests import FLAG, Scorer
 from bestofn.experiments.words import FEW
 from bestofn.prompts import user_message
 from bestofn.rewards.copying import find_quotes

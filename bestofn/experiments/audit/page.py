@@ -7,9 +7,9 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from bestofn.experiments.audit.verdicts import is_of, percent, title
 from bestofn.experiments.report.data import marked
 from bestofn.experiments.report.page import hash_of, part
-from bestofn.experiments.verdicts import is_of, percent, title
 from bestofn.journal import write_atomically
 
 STEPS = 20  # shades of the heat map
@@ -33,9 +33,9 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         BestOfNError: the file cannot be written.
     """
-    style = part("page.css") + part("audit.css") + _shades()
+    style = part("page.css") + part("page.css", __package__) + _shades()
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(part("audit.html.jinja")).render(
+    page = environment.from_string(part("page.html.jinja", __package__)).render(
         result=result,
         rewards=[reward | {"title": title(reward)} for reward in result["rewards"]],
         groups=[(heading, _rows(result, answer)) for answer, heading in CARRIES.items()],

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestofn.errors import ConfigError
-from bestofn.experiments.attacks import ATTACKS, attack, chosen
+from bestofn.experiments.audit.attacks import ATTACKS, attack, chosen
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_field
 from bestofn.rewards.templates import load_template
@@ -79,7 +79,7 @@ def test_what_the_inverse_json_says_is_the_instruction() -> None:
 
 
 def test_an_attack_is_one_function(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bestofn.experiments.attacks.ATTACKS", known := dict[str, Any]())
+    monkeypatch.setattr("bestofn.experiments.audit.attacks.ATTACKS", known := dict[str, Any]())
 
     @attack(answer="whole")
     def in_capitals(instruction: str, honest: str, rng: Random) -> str:

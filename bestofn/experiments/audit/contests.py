@@ -9,7 +9,7 @@ from bestofn import loop
 from bestofn.config import RewardConfig
 from bestofn.engines.base import Engine
 from bestofn.errors import EngineError
-from bestofn.experiments.attacks import Attack
+from bestofn.experiments.audit.attacks import Attack
 from bestofn.prompts import candidate_seed, user_message
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, takes

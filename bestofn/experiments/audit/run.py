@@ -11,8 +11,8 @@ from bestofn import loop, pool
 from bestofn.config import AuditConfig, EngineConfig
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError
-from bestofn.experiments.attacks import Attack, chosen
-from bestofn.experiments.contests import (
+from bestofn.experiments.audit.attacks import Attack, chosen
+from bestofn.experiments.audit.contests import (
     Scorer,
     add_logprobs,
     attacked,
@@ -20,11 +20,11 @@ from bestofn.experiments.contests import (
     contest_rng,
     scorers_of,
 )
+from bestofn.experiments.audit.page import write_page
+from bestofn.experiments.audit.verdicts import as_dict, table
 from bestofn.experiments.engines import Engines, Progress, silent
-from bestofn.experiments.report.audit import write_page
 from bestofn.experiments.sampling import Drawn, distinct_prompts, is_drawn, missing_prompts
 from bestofn.experiments.scoring import scoring_model
-from bestofn.experiments.verdicts import as_dict, table
 from bestofn.generators import EngineGenerator, collect
 from bestofn.journal import open_journal, write_atomically
 from bestofn.prompts import user_message

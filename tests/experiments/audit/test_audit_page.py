@@ -10,10 +10,10 @@ import pytest
 from fakes import ScriptedEngine
 
 from bestofn.config import AuditConfig
-from bestofn.experiments.attacks import ATTACKS
 from bestofn.experiments.audit import run_audit
+from bestofn.experiments.audit.attacks import ATTACKS
+from bestofn.experiments.audit.page import write_page
 from bestofn.experiments.engines import Engines
-from bestofn.experiments.report.audit import write_page
 
 EVIL = "</style><script>window.pwned=1</script><img src=x onerror='window.pwned=2'>"
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from bestofn import loop
 from bestofn.config import RewardConfig
 from bestofn.errors import ConfigError, ContextLengthError
-from bestofn.experiments.attacks import ATTACKS
-from bestofn.experiments.contests import Scorer, add_logprobs, attacked, compete, scorers_of
-from bestofn.experiments.verdicts import verdicts
+from bestofn.experiments.audit.attacks import ATTACKS
+from bestofn.experiments.audit.contests import Scorer, add_logprobs, attacked, compete, scorers_of
+from bestofn.experiments.audit.verdicts import verdicts
 from bestofn.prompts import as_prompt
 from bestofn.rewards.registry import load_reward
 from bestofn.types import Candidate, Pool, Score
