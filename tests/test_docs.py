@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 import bestofn
 from bestofn.cli import app
 from bestofn.engines.transformers import TransformersEngine
-from bestofn.experiments import attacks
+from bestofn.experiments.audit import attacks
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
