@@ -300,6 +300,16 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         ConfigError: the file cannot be read, or a key or value in it is wrong; the message names
             the file and the key, and for an unknown key the nearest known one.
     """
+    content = read_mapping(path)
+    return checked(Recipe, _overridden(content, overrides or {}), f"the recipe {path}")
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a recipe's YAML file holds.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping in YAML.
+    """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -312,7 +322,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
         raise ConfigError(f"the recipe {path} is empty")
     if not isinstance(content, dict):
         raise ConfigError(f"the recipe {path} must be a mapping, not {type(content).__name__}")
-    return checked(Recipe, _overridden(content, overrides or {}), f"the recipe {path}")
+    return content
 
 
 def _overridden(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
