@@ -286,6 +286,7 @@ def test_the_recipe_for_a_gpu_on_the_tiny_model(tmp_path: Path) -> None:
         "policy": "tiny",
         "reward__engine": "tiny",
         "reward__engine_args": {},
+        "reward__options__max_tokens": 8,
         "prompts__source": written(tmp_path, rows),
         "training__steps": 1,
         "training__prompts_per_step": 4,
