@@ -10,6 +10,7 @@ Seeds that have their results are not run again. One process, one device; needs
 """
 
 import argparse
+import gc
 import json
 import shutil
 import time
@@ -211,25 +212,48 @@ def _opening(messages: list[Any]) -> list[Any]:
 
 
 def train(
-    recipe: Recipe, seed: int, prompts: Sequence[Prompt], reward: RewardModel, folder: Path
+    recipe: Recipe, config: Any, prompts: Sequence[Prompt], reward: RewardModel, folder: Path
 ) -> list[dict[str, Any]]:
     """Trains the policy and saves it as folder/model.
 
     Returns:
         What TRL logged at each step.
-
-    Raises:
-        ConfigError: TRL is missing or does not take an option, or the prompts are too few.
-        EngineError: the policy cannot be loaded.
     """
-    trainer_class, config_class = _trl()
-    policy, settings = locate(recipe.policy), recipe.training
-    if len(prompts) < settings.prompts_per_step:
-        raise ConfigError(
-            f"{len(prompts)} training prompts are too few for steps of {settings.prompts_per_step}"
-        )
+    from trl import GRPOTrainer
+
+    policy = locate(recipe.policy)
     chat = ChatFormat(load_tokenizer(policy)).with_kwargs(recipe.chat_template_kwargs)
     _, opened = chat.encode(prompts[0])
+    trainer = GRPOTrainer(
+        model=policy,
+        args=config,
+        reward_funcs=flip_reward_func(reward, opened=opened),
+        train_dataset=_dataset(prompts),
+        callbacks=[Progress(f"seed {config.seed}", config.max_steps)],
+    )
+    # The bar says what there is to say; the printing of each step goes.
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
+    trainer.save_model(str(folder / "model"))
+    own = Path(policy) / "bestofn.json"  # the backward template that suits the model
+    if own.is_file():
+        shutil.copy(own, folder / "model")
+    return [entry for entry in trainer.state.log_history if "reward" in entry]
+
+
+def training_config(recipe: Recipe, seed: int, folder: Path) -> Any:
+    """TRL's GRPOConfig.
+
+    Raises:
+        ConfigError: TRL is missing, or does not take an option.
+    """
+    # It warns of every vLLM that it does not know, whether or not one is used.
+    warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
+    try:
+        from trl import GRPOConfig
+    except ImportError:
+        raise ConfigError("GRPO needs TRL: pip install 'bestofn[train]'") from None
+    settings = recipe.training
     responses = settings.prompts_per_step * settings.samples
     arguments = {
         "output_dir": str(folder / "trainer"),
@@ -251,34 +275,9 @@ def train(
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
     try:
-        config = config_class(**arguments | settings.options)
+        return GRPOConfig(**arguments | settings.options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"training.options: GRPOConfig refuses them: {error}") from None
-    trainer = trainer_class(
-        model=policy,
-        args=config,
-        reward_funcs=flip_reward_func(reward, opened=opened),
-        train_dataset=_dataset(prompts),
-        callbacks=[Progress(f"seed {seed}", settings.steps)],
-    )
-    # The bar says what there is to say; the printing of each step goes.
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-    trainer.save_model(str(folder / "model"))
-    own = Path(policy) / "bestofn.json"  # the backward template that suits the model
-    if own.is_file():
-        shutil.copy(own, folder / "model")
-    return [entry for entry in trainer.state.log_history if "reward" in entry]
-
-
-def _trl() -> tuple[Any, Any]:
-    # It warns of every vLLM that it does not know, whether or not one is used.
-    warnings.filterwarnings("ignore", message="TRL currently supports vLLM")
-    try:
-        from trl import GRPOConfig, GRPOTrainer
-    except ImportError:
-        raise ConfigError("GRPO needs TRL: pip install 'bestofn[train]'") from None
-    return GRPOTrainer, GRPOConfig
 
 
 def _dataset(prompts: Sequence[Prompt]) -> Any:
@@ -386,7 +385,8 @@ def run_seed(recipe: Recipe, seed: int, reward: RewardModel) -> dict[str, Any]:
     """One training run; what it measured is read from its file where that is there already.
 
     Raises:
-        ConfigError: the file was written with other settings.
+        ConfigError: the file was written with other settings, an option is wrong, or there are
+            too few prompts.
     """
     folder = recipe.output / f"seed-{seed}"
     file = folder / "results.json"
@@ -397,13 +397,21 @@ def run_seed(recipe: Recipe, seed: int, reward: RewardModel) -> dict[str, Any]:
             raise ConfigError(f"{file} was written with other settings; give another output")
         return known
     started = time.perf_counter()
+    # What is wrong is told before anything is drawn.
+    config = training_config(recipe, seed, folder)
     training = training_prompts(recipe.prompts, seed)
+    if len(training) < recipe.training.prompts_per_step:
+        raise ConfigError(
+            f"{len(training)} training prompts are too few for steps of "
+            f"{recipe.training.prompts_per_step}"
+        )
     held_out = held_out_prompts(recipe.evaluation.prompts, training)
     rewards = [reward]
     if recipe.evaluation.verifier is not None:
         rewards.append(Gold(load_verifier(recipe.evaluation.verifier), GOLD))
     before = evaluate(recipe, seed, recipe.policy, held_out, rewards)
-    log = train(recipe, seed, training, reward, folder)
+    log = train(recipe, config, training, reward, folder)
+    _give_back_memory()
     after = evaluate(recipe, seed, str((folder / "model").resolve()), held_out, rewards)
     result = {
         "recipe": settings,
@@ -416,6 +424,13 @@ def run_seed(recipe: Recipe, seed: int, reward: RewardModel) -> dict[str, Any]:
     }
     _write(file, result)
     return read_result(file)
+
+
+def _give_back_memory() -> None:
+    """What the trainer held goes before an engine asks for its share of the device."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def read_result(file: Path) -> dict[str, Any]:

@@ -116,12 +116,13 @@ def _candidate(index: int, prompt: Turns, completion: Turns, opened: bool) -> Ca
         opened = opened or (isinstance(prompt, str) and ends_in_opening(prompt))
         reasoning, text = split_thinking(completion, opened=opened)
         return Candidate(index, text, reasoning=reasoning)
-    if not completion or not isinstance(completion[-1], Mapping):
-        raise ConfigError(f"a completion is a text or chat messages, not {completion!r}")
-    message = completion[-1]
+    message = completion[-1] if completion else None
+    content = message.get("content") or "" if isinstance(message, Mapping) else None
+    if message is None or not isinstance(content, str):
+        raise ConfigError(f"a completion is a text or chat messages with text, not {completion!r}")
     apart = next((message[name] for name in REASONING if message.get(name)), None)
     # What the chat template has split has no tags left.
-    reasoning, text = split_thinking(message.get("content") or "", opened=opened and not apart)
+    reasoning, text = split_thinking(content, opened=opened and not apart)
     return Candidate(index, text, reasoning=apart or reasoning)
 
 

@@ -139,6 +139,7 @@ def test_what_the_template_has_split_is_not_split_again() -> None:
         ([asked("x") + said("y")], ["a"], "last message of a prompt must be a user message"),
         (["x"], [[]], "a completion is a text or chat messages"),
         (["x"], [["a"]], "a completion is a text or chat messages"),
+        (["x"], [said([{"type": "text"}])], "a completion is a text or chat messages"),  # type: ignore[arg-type]
         ([" "], ["a"], "the prompt is empty"),
     ],
 )
