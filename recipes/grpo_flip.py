@@ -462,7 +462,8 @@ def summarise(results: Sequence[dict[str, Any]], proxy: str) -> dict[str, Any]:
     """
     names = [name for name in (proxy, GOLD, TOKENS) if name in results[0]["before"]]
     runs = {f"seed {result['seed']}": [result] for result in results}
-    if len(results) > 1:
+    # Training prompts differ by seed, and with them the held-out ones that are left may.
+    if len({tuple(result["prompts"]) for result in results}) == 1 < len(results):
         runs["all seeds"] = list(results)
     rows = {run: {name: _changes(part, name) for name in names} for run, part in runs.items()}
     last = rows[[*rows][-1]]
@@ -557,8 +558,8 @@ def picture(results: Sequence[dict[str, Any]], summary: Mapping[str, Any], file:
     from matplotlib.figure import Figure
 
     names = [*next(iter(summary["runs"].values()))]
-    with mpl.rc_context({"font.size": 9}):
-        figure = Figure(figsize=(3.2 * (1 + len(names)), 3.2), layout="constrained")
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 9}):
+        figure = Figure(figsize=(3.4 * (1 + len(names)), 3.2), layout="constrained")
         FigureCanvasAgg(figure)
         first, *others = figure.subplots(1, 1 + len(names))
         for result, colour in zip(results, COLOURS * len(results), strict=False):
@@ -595,7 +596,9 @@ def _before_and_after(axes: Any, name: str, runs: Mapping[str, Any]) -> None:
         axes.plot(places, means, "o-", color=colour, markersize=4, linewidth=1, label=run_name)
         lows, highs = [before["low"], after["low"]], [before["high"], after["high"]]
         axes.vlines(places, lows, highs, color=colour)
-    axes.set(title=f"{name}, held-out prompts", xlim=(-0.4, 1.4))
+    *_, last = runs.values()
+    change = f": {signed(_interval(last[name]['change']))}" if "change" in last[name] else ""
+    axes.set(title=f"{name}, held out{change}", xlim=(-0.4, 1.4))
     axes.set_xticks([0, 1], ["before", "after"])
 
 
