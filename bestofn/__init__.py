@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from bestofn.errors import BestOfNError as BestOfNError
     from bestofn.rewards.flip import FLIPLikelihood as FLIPLikelihood
     from bestofn.rewards.flip import FLIPReward as FLIPReward
+    from bestofn.rewards.scalar import ScalarReward as ScalarReward
     from bestofn.sampler import BestOfN as BestOfN
     from bestofn.stopping import ExpectedGain as ExpectedGain
     from bestofn.types import Candidate as Candidate
@@ -31,6 +32,7 @@ _HOMES = {
     "Message": "bestofn.types",
     "Prompt": "bestofn.types",
     "SamplingParams": "bestofn.engines.base",
+    "ScalarReward": "bestofn.rewards.scalar",
     "Score": "bestofn.types",
     "Selection": "bestofn.types",
     "Usage": "bestofn.types",

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.errors import ConfigError
@@ -143,12 +152,22 @@ class SampleConfig(PromptsConfig, DrawConfig):
 TAKEN = ("random", "oracle", "first", "longest", "shortest", "mean-logprob", "majority")
 
 
+def _free_of_signs(name: str) -> str:
+    if not name or set(name) & set("@:,"):
+        raise ValueError(f"a name is not empty and has none of @ : , in it, unlike {name!r}")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_free_of_signs)]
+
+
 class RewardConfig(Section):
     """One reward."""
 
     reward: str
-    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
-    name: str | None = None
+    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar', 'gold',
+    or a baseline such as 'longest'."""
+    name: Name | None = None
     """Names the scores, by default as the reward is called."""
     engine: str | None = None
     """The model that scores, if it is another one than for the other rewards."""
@@ -159,19 +178,14 @@ class RewardConfig(Section):
     options: dict[str, Any] = Field(default={})
     """Arguments of the reward, such as samples: 4."""
 
-    @field_validator("name")
-    @classmethod
-    def _free_of_signs(cls, value: str | None) -> str | None:
-        if value is not None and (not value or set(value) & set("@:,")):
-            raise ValueError(f"a name is not empty and has none of @ : , in it, unlike {value!r}")
-        return value
-
     @model_validator(mode="after")
     def _consistent(self) -> "RewardConfig":
         if self.name in TAKEN and self.name != self.reward:
             raise ValueError(f"the name {self.name!r} stands for something else in curves")
         if self.engine is None and self.engine_args:
             raise ValueError("engine_args are those of a reward's own engine; name it")
+        if self.reward == "scalar" and "model" not in self.options:
+            raise ValueError("'scalar' needs a reward model, as in scalar:MODEL or options: model")
         return self
 
     @field_validator("options")
@@ -187,11 +201,41 @@ class RewardConfig(Section):
         return self.name or self.reward
 
 
-class ScoreConfig(Section):
-    """Scores for the candidates of a pool."""
+def reward_fields(spec: str) -> dict[str, Any]:
+    """The fields of a reward that is named in one word: 'scalar:MODEL' names its model as well."""
+    reward, _, model = spec.partition(":")
+    if reward == "scalar" and model:
+        return {"reward": reward, "options": {"model": model}}
+    return {"reward": spec}
 
-    rewards: Annotated[list[RewardConfig], Flag(("--reward",))] = Field(default=[])
-    """Which ones: names, or in YAML also mappings with reward, name, engine, options."""
+
+def _names_as_rewards(value: Any) -> Any:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [reward_fields(item) if isinstance(item, str) else item for item in value]
+    return value
+
+
+def _differently_called(rewards: list[RewardConfig]) -> list[RewardConfig]:
+    labels = [reward.label for reward in rewards]
+    if twice := [label for label in labels if labels.count(label) > 1]:
+        raise ValueError(f"two rewards are called {twice[0]!r}; give one of them a name")
+    return rewards
+
+
+Rewards = Annotated[
+    list[RewardConfig],
+    BeforeValidator(_names_as_rewards),
+    AfterValidator(_differently_called),
+    Flag(("--reward",)),
+]
+
+
+class RewardsConfig(Section):
+    """Rewards, and the model that scores."""
+
+    rewards: Rewards = Field(default=[])
+    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
+    name, engine, options."""
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
     'tiny' or 'package.module:function'."""
@@ -201,25 +245,15 @@ class ScoreConfig(Section):
         default={}
     )
     """Arguments of that engine."""
+
+
+class ScoreConfig(RewardsConfig):
+    """Scores for the candidates of a pool."""
+
     limits: list[int] = Field(default=[])
     """Score also the first so many tokens of each candidate, for the length ablation."""
     again: bool = False
     """Replace scores that are there under the same name, instead of keeping them."""
-
-    @field_validator("rewards", mode="before")
-    @classmethod
-    def _names_are_rewards(cls, value: Any) -> Any:
-        if isinstance(value, Sequence) and not isinstance(value, str):
-            return [{"reward": item} if isinstance(item, str) else item for item in value]
-        return value
-
-    @field_validator("rewards")
-    @classmethod
-    def _names_differ(cls, value: list[RewardConfig]) -> list[RewardConfig]:
-        labels = [reward.label for reward in value]
-        if twice := [label for label in labels if labels.count(label) > 1]:
-            raise ValueError(f"two rewards are called {twice[0]!r}; give one of them a name")
-        return value
 
     @field_validator("limits")
     @classmethod
@@ -229,7 +263,18 @@ class ScoreConfig(Section):
         return sorted(set(value))
 
 
-class CurveConfig(Section):
+class BootstrapConfig(Section):
+    """Intervals by resampling."""
+
+    resamples: int = Field(default=2000, ge=100)
+    """Of the bootstrap."""
+    level: float = Field(default=0.95, gt=0, lt=1)
+    """Of the intervals."""
+    bootstrap_seed: int = 0
+    """Of the resampling, and of votes that have to be simulated."""
+
+
+class CurveConfig(BootstrapConfig):
     """Curves from a scored pool."""
 
     proxies: Annotated[list[str], Flag(("--proxy",))] = Field(default=[])
@@ -241,12 +286,6 @@ class CurveConfig(Section):
     """Sizes N, by default powers of two up to the pool's size."""
     answer: str | None = None
     """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
-    resamples: int = Field(default=2000, ge=100)
-    """Of the bootstrap."""
-    level: float = Field(default=0.95, gt=0, lt=1)
-    """Of the intervals."""
-    bootstrap_seed: int = 0
-    """Of the resampling, and of votes that have to be simulated."""
     margin: float = Field(default=0.02, ge=0)
     """A choice from the first tokens is as good as one from the whole response if it loses less
     gold than this."""
@@ -267,9 +306,32 @@ class ReportConfig(Section):
     """The page."""
 
     title: str = ""
-    """Of the page and the pictures."""
+    """Of pages and pictures."""
     embed: int = Field(default=500, ge=1, le=500)
     """Prompts that the page shows candidate by candidate."""
+
+
+class AuditConfig(PromptsConfig, EngineConfig, RewardsConfig):
+    """Attacks on rewards."""
+
+    prompts: str = Field("tiny:100", description=PromptsConfig.model_fields["prompts"].description)
+    rewards: Rewards = Field(
+        default=[RewardConfig(reward="flip"), RewardConfig(reward="flip-likelihood")]
+    )
+    """What is attacked; a reward with a copy guard once with the guard on 'flag' and once with it
+    on 'strip'."""
+    attacks: Annotated[list[str], Flag(("--attack",))] = Field(default=[])
+    """Only these, by default all."""
+    honest_column: str | None = None
+    """Holds an honest response to each prompt. Without it, instructions of the tiny world get a
+    right answer, and all others the greedy response of the engine."""
+    max_tokens: int = Field(default=512, ge=1)
+    """Of a response that the engine writes."""
+    seed: int = 0
+    """Of what attacks leave to chance, and of the order in which a reward that compares sees the
+    two responses."""
+    window: int | None = Field(default=None, ge=1)
+    """Prompts in flight, by default enough for 512 responses."""
 
 
 class Recipe(Section):
@@ -287,8 +349,69 @@ class Recipe(Section):
     """How it is shown."""
 
 
-def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recipe:
-    """The recipe in a YAML file.
+class ModelConfig(EngineConfig):
+    """One of several models."""
+
+    name: Name
+    """Tells its scores from those of the others."""
+
+
+class RewardBenchConfig(BootstrapConfig, EngineConfig):
+    """Best-of-4 accuracy of rewards on items with known right responses."""
+
+    data: str = "hf:allenai/reward-bench-2:default:test"
+    """Where items come from: a file or folder of JSONL or Parquet, '-', 'hf:NAME[:CONFIG][:SPLIT]',
+    each with id, prompt, chosen, rejected and subset, or 'tiny:COUNT' for so many items a subset of
+    the tiny world."""
+    subsets: Annotated[list[str], Flag(("--subset",))] = Field(default=[])
+    """Which ones; by default all but Safety and Ties."""
+    limit_per_subset: int | None = Field(default=None, ge=1)
+    """Take only the first so many items of each subset."""
+    seeds: int = Field(default=1, ge=1)
+    """How often to score, each time with another order of the candidates and another seed."""
+    models: list[ModelConfig] = Field(default=[])
+    """Several models in the place of one; each reward is scored with each."""
+    rewards: Rewards = Field(default=[])
+    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
+    name, engine, options."""
+    title: str = ""
+    """Of pages and pictures."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "RewardBenchConfig":
+        if not self.rewards:
+            raise ValueError("name at least one reward, such as 'flip'")
+        if any("gold" in (reward.reward, reward.label) for reward in self.rewards):
+            raise ValueError("'gold' stands for what the items say of their responses")
+        names = [model.name for model in self.models]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"two models are called {twice[0]!r}")
+        if self.models:
+            own = [reward.label for reward in self.rewards if reward.engine is not None]
+            if own or self.model_fields_set & EngineConfig.model_fields.keys():
+                raise ValueError("`models` leaves no place for another engine; list it with them")
+        return self
+
+    @property
+    def scorers(self) -> Sequence[EngineConfig]:
+        """The models, or the one."""
+        return self.models or [self]
+
+
+class RewardBenchRecipe(Section):
+    """The evaluation of rewards, from items to table and picture."""
+
+    output: str
+    """The folder for everything that the run writes."""
+    rewardbench: RewardBenchConfig
+    """Items, models and rewards."""
+
+
+AnyRecipe = Recipe | RewardBenchRecipe
+
+
+def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AnyRecipe:
+    """The recipe in a YAML file; one with the key `rewardbench` is a `RewardBenchRecipe`.
 
     Args:
         path: The file.
@@ -301,7 +424,11 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> Recip
             the file and the key, and for an unknown key the nearest known one.
     """
     content = read_mapping(path)
-    return checked(Recipe, _overridden(content, overrides or {}), f"the recipe {path}")
+    kind = RewardBenchRecipe if "rewardbench" in content else Recipe
+    fields, where = _overridden(kind, content, overrides or {}), f"the recipe {path}"
+    if kind is RewardBenchRecipe:
+        return checked(RewardBenchRecipe, fields, where)
+    return checked(Recipe, fields, where)
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -313,7 +440,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the recipe {path} cannot be read: {error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError(f"the recipe {path} cannot be read: {reason}") from None
     except yaml.YAMLError as error:
         raise ConfigError(
             f"the recipe {path} is not YAML: {' '.join(str(error).split())}"
@@ -325,17 +453,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return content
 
 
-def _overridden(content: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _overridden(
+    kind: type[AnyRecipe], content: dict[str, Any], overrides: Mapping[str, Any]
+) -> dict[str, Any]:
     """The recipe with other values; a model that is replaced takes its arguments with it."""
-    sample, score = content.get("sample"), content.get("score")
     if "engine" in overrides:
-        _drop_model(sample)
-    if isinstance(score, dict) and overrides.keys() & {"engine", "reward_engine"}:
-        rewards = score.get("rewards")
-        for holder in (score, *(rewards if isinstance(rewards, list) else [])):
-            _drop_model(holder)
+        _drop_model(content.get("sample"))
+    if overrides.keys() & {"engine", "reward_engine"}:
+        for scoring in (content.get("score"), content.get("rewardbench")):
+            rewards = scoring.get("rewards") if isinstance(scoring, dict) else None
+            for holder in (scoring, *(rewards if isinstance(rewards, list) else [])):
+                _drop_model(holder)
     for name, value in overrides.items():
-        section = _section_of(name)
+        section = _section_of(kind, name)
         target = content if section is None else content.setdefault(section, {})
         if isinstance(target, dict):
             target[name] = value
@@ -347,12 +477,13 @@ def _drop_model(holder: object) -> None:
         for prefix in ("", "reward_"):
             for name in ("engine", "engine_args", "engine_options"):
                 holder.pop(prefix + name, None)
+        holder.pop("models", None)
 
 
-def _section_of(name: str) -> str | None:
-    for section, field in Recipe.model_fields.items():
-        kind = field.annotation
-        if isinstance(kind, type) and issubclass(kind, Section) and name in kind.model_fields:
+def _section_of(kind: type[AnyRecipe], name: str) -> str | None:
+    for section, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section) and name in inner.model_fields:
             return section
     return None
 

@@ -59,6 +59,7 @@ def _score_row(score: Score) -> dict[str, Any]:
         "reason": score.reason,
         "inferred": score.inferred,
         "flags": score.flags,
+        "counts": score.counts,
         "usage": _known(score.usage),
     }
     value = None if isnan(score.value) else score.value

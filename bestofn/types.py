@@ -81,6 +81,8 @@ class Score:
         reason: Why it failed, None if it did not.
         inferred: The instructions inferred from the response, for rewards that infer any.
         flags: Remarks that do not change the value, such as "quotes_prompt".
+        counts: What a judge's calls came to, such as how often it picked the response that it was
+            shown first; sums over the candidates of a prompt are those of the prompt.
         usage: What the score cost.
     """
 
@@ -88,6 +90,7 @@ class Score:
     reason: str | None = None
     inferred: list[str] = field(default_factory=list)
     flags: list[str] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
 

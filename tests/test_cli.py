@@ -138,6 +138,8 @@ def test_version() -> None:
         (["ask", "x", "--top-p", "2"], "top_p must be above 0"),
         (["ask", "x", "--max-tokens", "0"], "max_tokens must be at least 1"),
         (["ask", "x", "--engine", "nonesuch"], "no engine 'nonesuch'"),
+        (["ask", "x", "--reward", "best"], "no reward 'best'"),
+        (["ask", "x", "--reward", "gold"], "the reward 'gold' needs a verifier"),
         (["ask", "x", "--engine", "hf:./nowhere"], "no such folder"),
         (["ask", "x", "--engine-arg", "rows"], "this option takes NAME=VALUE"),
         (["ask", "x", "--engine", "openai:localhost"], "http"),
@@ -155,7 +157,7 @@ def test_errors_are_one_sentence_and_exit_code_2(arguments: list[str], sentence:
     assert result.stdout == ""
 
 
-@pytest.mark.parametrize("arguments", [["ask"], ["ask", "x", "--reward", "best"], ["nonesuch"]])
+@pytest.mark.parametrize("arguments", [["ask"], ["ask", "x", "-n", "few"], ["nonesuch"]])
 def test_usage_errors(arguments: list[str]) -> None:
     result = bestofn(*arguments)
     assert result.exit_code == 2

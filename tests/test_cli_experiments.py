@@ -232,6 +232,12 @@ def test_rows_that_cannot_be_used_end_a_curve_or_are_named(own: Path, tmp_path: 
     assert "line 7: not JSON" in left_out["reason"]
     assert "1 prompt is left out" in " ".join(data["summary"])
 
+    page = tmp_path / "report.html"
+    done("report", tmp_path / "out", "-o", page)
+    with own.open("a") as file:
+        file.write('{"id": "more"}\n')
+    refused(bestofn("report", tmp_path / "out", "-o", page), "line 8: the row has no field")
+
 
 # --- what goes wrong ------------------------------------------------------------------------------
 

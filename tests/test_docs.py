@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import bestofn
 from bestofn.cli import app
 from bestofn.engines.transformers import TransformersEngine
+from bestofn.experiments import attacks
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
@@ -32,8 +33,12 @@ def test_examples_run(
     code: str,
     tiny: TransformersEngine,
     vllm_tiny: Any,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(attacks, "ATTACKS", {**attacks.ATTACKS})
+
     def stand_in(spec: str, **options: Any) -> Any:
         from vllm import AsyncEngineArgs
 
@@ -123,3 +128,40 @@ def test_commands_of_datasets_run_one_after_another(
     assert len(rows) == 60
     names = ("answers.csv", "best.parquet", "candidates.parquet", "pairs.jsonl", "sft")
     assert all((tmp_path / name).exists() for name in names)
+
+
+def test_commands_of_rewardbench_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes").symlink_to(DOCS.parent / "recipes")
+    found = commands("rewardbench.md")
+    assert [command[0] for command in found] == ["rewardbench", "run"]
+    for command in found:
+        short = ["--limit-per-subset", "1"]
+        result = CliRunner().invoke(app, [*command, *short])
+        assert result.exit_code == 0, (command, result.output)
+    assert (tmp_path / "out" / "rewardbench.png").exists()
+    assert (tmp_path / "runs" / "rewardbench2_tiny" / "rewardbench.csv").exists()
+
+
+def test_commands_and_python_of_the_audit_run_one_after_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(attacks, "ATTACKS", {**attacks.ATTACKS})
+    row = {"prompt": "Name a fruit that is red.", "answer": "An apple."}
+    (tmp_path / "prompts.jsonl").write_text(json.dumps(row) + "\n")
+    found = commands("audit.md")
+    assert [command[0] for command in found] == ["audit"] * 4
+    for command in found:
+        # The page's own sizes take a minute each.
+        short = ["tiny:2" if argument == "tiny:20" else argument for argument in command]
+        result = CliRunner().invoke(app, short)
+        assert result.exit_code == 0, (command, result.output)
+    folders = ("audit", "judged", "cheap", "mine")
+    assert all((tmp_path / name / "audit.html").exists() for name in folders)
+    (code,) = BLOCK.findall((DOCS / "audit.md").read_text())
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert [entry["name"] for entry in names["result"]["attacks"]] == ["in-reverse"]

@@ -20,7 +20,13 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 FLOAT = st.floats(allow_nan=False, allow_infinity=False)
 USAGE = st.builds(Usage, *[st.integers(0, 9)] * 5, st.floats(0, 1e6))
 SCORE = st.builds(
-    Score, FLOAT, st.none() | TEXT, st.lists(TEXT, max_size=2), st.lists(TEXT, max_size=2), USAGE
+    Score,
+    FLOAT,
+    st.none() | TEXT,
+    st.lists(TEXT, max_size=2),
+    st.lists(TEXT, max_size=2),
+    st.dictionaries(TEXT, st.integers(0, 9), max_size=2),
+    USAGE,
 ) | st.builds(Score, reason=TEXT)
 CANDIDATE = st.builds(
     Candidate,

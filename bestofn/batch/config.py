@@ -9,7 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bestofn import pool
-from bestofn.config import DrawConfig, EngineConfig, Flag, PromptsConfig, Section
+from bestofn.config import (
+    DrawConfig,
+    EngineConfig,
+    Flag,
+    PromptsConfig,
+    Section,
+    reward_fields,
+)
 from bestofn.errors import ConfigError
 from bestofn.rewards.registry import load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
@@ -48,7 +55,8 @@ class SelectConfig(PromptsConfig, DrawConfig):
     n: Annotated[int, Flag(("-n",))] = Field(default=16, ge=1)
     """Candidates to draw for each prompt."""
     reward: str = "flip"
-    """'flip', 'flip-likelihood', 'gold', or a baseline such as 'longest'."""
+    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar:MODEL',
+    'gold', or a baseline such as 'longest'."""
     reward_options: Annotated[dict[str, Any], Flag(("--reward-option",))] = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
     reward_engine: str | None = None
@@ -80,6 +88,15 @@ class SelectConfig(PromptsConfig, DrawConfig):
     at the end."""
     retry_errors: bool = False
     """Answer prompts again whose rows have an error."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reward_in_one_word(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        named = reward_fields(str(fields.get("reward", "")))
+        if "options" not in named:
+            return fields
+        options = named["options"] | fields.get("reward_options", {})
+        return {**fields, "reward": named["reward"], "reward_options": options}
 
     @field_validator("shard", mode="before")
     @classmethod

@@ -3,10 +3,10 @@
 import signal
 import sys
 
-from bestofn.cli import ask, batch, experiments
+from bestofn.cli import ask, audit, batch, experiments, rewardbench
 from bestofn.cli.app import app
 
-__all__ = ["app", "ask", "batch", "experiments", "run"]
+__all__ = ["app", "ask", "audit", "batch", "experiments", "rewardbench", "run"]
 
 
 def run() -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from math import isnan
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -11,14 +11,20 @@ from rich.text import Text
 
 from bestofn.cli.app import Debug, Json, app, console, load, notes, one_sentence, with_bar
 from bestofn.cli.options import options
-from bestofn.config import DrawConfig, EngineConfig, ScoreConfig, checked
+from bestofn.config import (
+    DrawConfig,
+    EngineConfig,
+    RewardConfig,
+    ScoreConfig,
+    checked,
+    reward_fields,
+)
 from bestofn.errors import ConfigError
 from bestofn.types import Pool, Score, Selection
 
 if TYPE_CHECKING:
     from bestofn.experiments.curves import ScalingCurve
 
-RewardName = Literal["flip", "flip-likelihood"]
 DEMO_REWARDS = ("flip", "flip-likelihood", "gold")
 DEMO_PROXIES = ("random", "longest", "majority", "mean-logprob", *DEMO_REWARDS[:2], "oracle")
 
@@ -30,14 +36,16 @@ DEMO_PROXIES = ("random", "longest", "majority", "mean-logprob", *DEMO_REWARDS[:
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to answer.")],
     n: Annotated[int, typer.Option("-n", help="Candidates to draw.")] = 8,
-    reward: Annotated[RewardName, typer.Option(help="What scores them.")] = "flip",
+    reward: Annotated[
+        str, typer.Option(help="What scores them: flip, flip-likelihood, pointwise, pairwise ...")
+    ] = "flip",
     as_json: Json = False,
     **given: Any,
 ) -> None:
     """Draw N candidates for a prompt, score them, show them by rank and the best one."""
     from bestofn import pool
     from bestofn.prompts import as_prompt
-    from bestofn.rewards.registry import load_reward
+    from bestofn.rewards.registry import load_reward, needs_engine
     from bestofn.sampler import BestOfN
 
     scorer = given.pop("reward_engine", None)
@@ -47,9 +55,11 @@ def ask(
     question = as_prompt([*turns, {"role": "user", "content": prompt}])
     sampling = config.sampling()
     _check_n(n)
+    named = checked(RewardConfig, reward_fields(reward), "--reward")
+    needs_engine(named.reward)  # which knows the rewards
     engine = load(config)
     judge = load(EngineConfig(engine=scorer, engine_args=scorer_args)) if scorer else engine
-    scoring = load_reward(reward, engine=judge)
+    scoring = load_reward(named.reward, engine=judge, **named.options)
     sampler = BestOfN(engine, scoring, n=n, sampling=sampling, seed=config.seed)
     (selection,) = sampler.select_many([question], progress=notes.is_terminal)
     if as_json:

@@ -14,6 +14,8 @@ from bestofn.config import (
     CurveConfig,
     EngineConfig,
     ReportConfig,
+    RewardBenchConfig,
+    RewardBenchRecipe,
     SampleConfig,
     ScoreConfig,
     checked,
@@ -119,7 +121,9 @@ def report(
 
 
 @app.command()
-@options(SampleConfig, ScoreConfig, CurveConfig, ReportConfig)
+@options(
+    *(SampleConfig, ScoreConfig, CurveConfig, ReportConfig, RewardBenchConfig), without=["models"]
+)
 def run(
     recipe: Annotated[Path, typer.Argument(help="A YAML recipe.")],
     output: Annotated[
@@ -128,11 +132,18 @@ def run(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Run a recipe from prompts to page; options replace what it says, a rerun goes on."""
+    """Run a recipe from prompts to page; options replace what it says, a rerun goes on.
+
+    One with the key `rewardbench` runs from items to table.
+    """
+    from bestofn.cli import rewardbench
     from bestofn.experiments.engines import Engines
     from bestofn.experiments.run import run_recipe
 
     loaded = load_recipe(recipe, given | ({"output": output} if output else {}))
+    if isinstance(loaded, RewardBenchRecipe):
+        rewardbench.run(loaded, as_json)
+        return
     announce(loaded.sample)
     with Engines() as engines:
         result = run_recipe(loaded, engines, pool_progress)

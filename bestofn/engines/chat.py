@@ -45,15 +45,20 @@ class ChatFormat:
     def with_kwargs(self, template_kwargs: Mapping[str, Any]) -> "ChatFormat":
         return ChatFormat(self.tokenizer, self.template_kwargs | dict(template_kwargs))
 
-    def render(self, messages: tuple[Message, ...]) -> str:
-        """The conversation as the text that the model reads, up to where it is to answer."""
+    def render(self, messages: tuple[Message, ...], prompt: bool = True) -> str:
+        """The conversation as the text that the model reads, up to where it is to answer.
+
+        Args:
+            messages: The turns.
+            prompt: Whether they end with a question; the text of an answered one ends with them.
+        """
         if not self.has_template:
             turns = [f"{message.role.capitalize()}: {message.content}" for message in messages]
             return "\n\n".join([*turns, "Assistant:"])
         if messages[0].role == "system" and not self.has_system_role:
             messages = _merge_system(messages)
         try:
-            return self._apply(messages)
+            return self._apply(messages, prompt)
         except TemplateError as error:
             raise EngineError(f"the model's chat template refuses the prompt: {error}") from error
 
@@ -63,6 +68,16 @@ class ChatFormat:
         # A template writes its own special tokens; plain text needs the tokenizer's.
         ids = self._tokenise(text, special=not self.has_template)
         return tuple(ids), ends_in_opening(text)
+
+    def encode_answered(self, prompt: Prompt, answer: str) -> list[int]:
+        """Token ids of a conversation that ends with an answer, as the chat template closes it.
+
+        Raises:
+            EngineError: the template refuses it.
+        """
+        text = self.render((*prompt.messages, Message("assistant", answer)), prompt=False)
+        # The template writes its own special tokens, the first one included.
+        return self._tokenise(text, special=False)
 
     def encode_scored(
         self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None

@@ -14,6 +14,12 @@ from bestofn.estimators.intervals import (
     paired_difference,
     unpaired_difference,
 )
+from bestofn.estimators.strata import (
+    gain_percent,
+    interval,
+    resampled_stratum_means,
+    stratum_means,
+)
 from bestofn.estimators.votes import Votes, expected_votes
 
 __all__ = [
@@ -25,8 +31,12 @@ __all__ = [
     "expected_cost",
     "expected_votes",
     "failure_rate",
+    "gain_percent",
+    "interval",
     "kl_upper_bound",
     "paired_difference",
+    "resampled_stratum_means",
+    "stratum_means",
     "tie_rate",
     "unpaired_difference",
 ]

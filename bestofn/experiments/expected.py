@@ -192,7 +192,7 @@ def scores_of(pool: Pool, name: str) -> list[float]:
         return [candidate.scores[name].value for candidate in pool.candidates]
     except KeyError:
         lacking = next(c for c in pool.candidates if name not in c.scores)
-        known = sorted({score for c in pool.candidates for score in c.scores if "@" not in score})
+        known = sorted(score for score in lacking.scores if "@" not in score)
         raise ConfigError(
             f"candidate {lacking.index} of prompt {pool.prompt.id!r} has no score {name!r}, only "
             f"{', '.join(known) or 'none at all'}; add it with `bestofn score`"

@@ -16,6 +16,17 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733")
 PLAIN = {"random": "#888888", "oracle": "#000000"}
 DOTS = 160  # per inch
+STYLE: Any = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.6,
+    "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # and a dollar a dollar
+    "svg.hashsalt": "bestofn",  # the same result gives the same file
+}
 
 
 def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -29,28 +40,18 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """
     import matplotlib as mpl
 
-    style: Any = {
-        "font.size": 9,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.color": "#e4e4e4",
-        "grid.linewidth": 0.6,
-        "svg.fonttype": "none",  # text stays text
-        "text.parse_math": False,  # and a dollar a dollar
-        "svg.hashsalt": "bestofn",  # the same curve gives the same file
-    }
     files = []
-    with mpl.rc_context(style):
+    with mpl.rc_context(STYLE):
         pictures = {"scaling": _scaling(result)}
         if result["lengths"] is not None:
             pictures["lengths"] = _lengths(result)
         for name, figure in pictures.items():
-            files += [_save(figure, folder / f"{name}{suffix}") for suffix in (".svg", ".png")]
+            files += [save(figure, folder / f"{name}{suffix}") for suffix in (".svg", ".png")]
     return files
 
 
-def _figure(rows: int, columns: int, title: str) -> tuple["Figure", list["Axes"]]:
+def new_figure(rows: int, columns: int, title: str) -> tuple["Figure", list["Axes"]]:
+    """A figure with a grid of axes, row by row."""
     # No pyplot: its figures are global, and it wants a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -63,7 +64,12 @@ def _figure(rows: int, columns: int, title: str) -> tuple["Figure", list["Axes"]
     return figure, axes
 
 
-def _save(figure: "Figure", path: Path) -> Path:
+def save(figure: "Figure", path: Path) -> Path:
+    """Writes a figure as SVG or PNG, by the path's ending.
+
+    Raises:
+        BestOfNError: it cannot be written.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"Date": None} if path.suffix == ".svg" else None
@@ -73,7 +79,8 @@ def _save(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def _colours(names: Sequence[str]) -> dict[str, str]:
+def colours_of(names: Sequence[str]) -> dict[str, str]:
+    """A colour for each name."""
     others = [name for name in names if name not in PLAIN]
     return PLAIN | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
 
@@ -108,8 +115,8 @@ def _log10(axes: "Axes") -> None:
 
 
 def _scaling(result: Mapping[str, Any]) -> "Figure":
-    figure, (gold, proxy, cost) = _figure(1, 3, result["title"])
-    colours = _colours([*result["proxies"]])
+    figure, (gold, proxy, cost) = new_figure(1, 3, result["title"])
+    colours = colours_of([*result["proxies"]])
     for name, curve in result["proxies"].items():
         _line(gold, result["ns"], curve["gold"], name, colours[name])
         _proxy_line(proxy, result["ns"], curve, name, colours[name])
@@ -159,8 +166,8 @@ def _proxy_line(
 def _lengths(result: Mapping[str, Any]) -> "Figure":
     lengths, rewards = result["lengths"], result["lengths"]["rewards"]
     columns = max(3, 1 + len(rewards)) if rewards else 2
-    figure, axes = _figure(1 + bool(rewards), columns, result["title"])
-    colours = _colours([*result["proxies"]])
+    figure, axes = new_figure(1 + bool(rewards), columns, result["title"])
+    colours = colours_of([*result["proxies"]])
     _bins(axes[0], lengths, colours, "gain", "gold over a random candidate")
     _bins(axes[1], lengths, colours, "concordance", "pairs in the right order")
     if axes[0].get_legend_handles_labels()[0]:

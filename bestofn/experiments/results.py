@@ -49,11 +49,11 @@ def as_dict(
         "resamples": curve.resamples,
         "variance": intervals_hold(curve),
         "iid": curve.kl_bound is not None,
-        "kl_bound": _plain(curve.kl_bound),
-        "chance": _plain(curve.interval(curve.chance)),
-        "proxies": {proxy.name: _without_name(_plain(proxy)) for proxy in curve.curves},
+        "kl_bound": as_json(curve.kl_bound),
+        "chance": as_json(curve.interval(curve.chance)),
+        "proxies": {proxy.name: _without_name(as_json(proxy)) for proxy in curve.curves},
         "differences": [
-            _plain(d) | {"most": [{"id": name, "difference": gap} for name, gap in d.most]}
+            as_json(d) | {"most": [{"id": name, "difference": gap} for name, gap in d.most]}
             for d in curve.differences
         ],
         "lengths": None if lengths is None else _lengths(lengths),
@@ -79,20 +79,20 @@ def _lengths(lengths: LengthAnalysis) -> dict[str, Any]:
         "pool_length",
         "unit",
     )
-    found = {name: _plain(getattr(lengths, name)) for name in (*names, "beyond_length")}
-    return found | {"rewards": _plain(lengths.cuts)}
+    found = {name: as_json(getattr(lengths, name)) for name in (*names, "beyond_length")}
+    return found | {"rewards": as_json(lengths.cuts)}
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """Dataclasses as mappings, arrays as lists, NaN as None."""
     if isinstance(value, Interval) or is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in fields(value)}
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: as_json(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return as_json(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
@@ -109,6 +109,8 @@ def table(curve: ScalingCurve) -> list[dict[str, Any]]:
                     f"{name}_high": interval.high[place],
                 }
             columns = {
+                "noise_low": None if proxy.noise is None else proxy.noise.low,
+                "noise_high": None if proxy.noise is None else proxy.noise.high,
                 "proxy_value": None if proxy.proxy is None else proxy.proxy.mean,
                 "failure_rate": proxy.failures,
                 "tie_rate": proxy.ties,
@@ -134,7 +136,7 @@ def write(folder: Path, curve: ScalingCurve, result: dict[str, Any]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(_plain(rows))
+    writer.writerows(as_json(rows))
     write_atomically(folder / CSV, text.getvalue())
 
 

@@ -190,10 +190,16 @@ def make_report(folder: Path, path: Path, config: ReportConfig) -> None:
     """Writes the page about the curve in a folder.
 
     Raises:
-        ConfigError: the folder has no curve, or its pools are gone.
+        ConfigError: the folder has no curve, its pools are gone, or a row has become unusable.
     """
     result = results.read(folder)
     first = folder.resolve() / result["pools"][0]
-    pools = [*map(_without_tokens, pool.read(first, lambda _: None))]
+    named = {entry["reason"].removeprefix(entry["id"]) for entry in result["left_out"]}
+
+    def left_out(error: ConfigError) -> None:
+        if str(error).removeprefix(str(first)) not in named:
+            raise ConfigError(f"{error}; the curve knows nothing of it: make it again")
+
+    pools = [*map(_without_tokens, pool.read(first, left_out))]
     title = config.title or result["title"] or "Best-of-N scaling curves"
     write_report(result, pools, path, title=title, limit=config.embed)

@@ -47,7 +47,7 @@ def sample_file(
     """
     if path.suffix == ".gz":
         raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
-    prompts, repeated = _distinct(
+    prompts, repeated = distinct_prompts(
         read_prompts(
             config.prompts,
             prompt_column=config.prompt_column,
@@ -63,10 +63,10 @@ def sample_file(
     if config.m < 1:
         raise ConfigError(f"m must be at least 1, not {config.m}")
     settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
-    keep = _is_drawn if config.retry_errors else None
+    keep = is_drawn if config.retry_errors else None
     result, errors = Drawn(repeated), Counter[str | None]()
     with open_journal(path, settings, keep=keep) as journal:
-        missing = _missing(prompts, path, result) if journal.lines else prompts
+        missing = missing_prompts(prompts, path, result) if journal.lines else prompts
         if missing:
             (engine,) = engines.get(config)
             generator = EngineGenerator(engine, sampling, config.seed, config.keep_tokens)
@@ -88,11 +88,12 @@ def _failed(row: Pool) -> bool:
     return any(candidate.error for candidate in row.candidates)
 
 
-def _is_drawn(line: bytes) -> bool:
+def is_drawn(line: bytes) -> bool:
+    """Whether no candidate of a row failed."""
     return not _failed(pool.loads(line))
 
 
-def _missing(prompts: Sequence[Prompt], path: Path, result: Drawn) -> list[Prompt]:
+def missing_prompts(prompts: Sequence[Prompt], path: Path, result: Drawn) -> list[Prompt]:
     """The prompts that a pool file has no pool for.
 
     Raises:
@@ -110,7 +111,7 @@ def _missing(prompts: Sequence[Prompt], path: Path, result: Drawn) -> list[Promp
     return list(missing.values())
 
 
-def _distinct(prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
+def distinct_prompts(prompts: Sequence[Prompt]) -> tuple[list[Prompt], int]:
     """The prompts without repetitions, and how many there were."""
     first: dict[str, Prompt] = {}
     for prompt in prompts:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bestofn import pool
-from bestofn.config import EngineConfig, RewardConfig, ScoreConfig, checked
+from bestofn.config import EngineConfig, RewardConfig, RewardsConfig, ScoreConfig, checked
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.experiments.engines import Engines, Progress, silent
@@ -139,25 +139,35 @@ class _Group:
 
 def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
     """The rewards by the model that scores them, those without one last."""
-    shared: EngineConfig = drawn_by
-    if config.reward_engine is not None:
-        shared = EngineConfig(engine=config.reward_engine, engine_args=config.reward_engine_args)
     groups: list[_Group] = []
     for reward in sorted(config.rewards, key=lambda reward: not needs_engine(reward.reward)):
-        model = None
-        if needs_engine(reward.reward):
-            own = shared if reward.engine is None else reward
-            model = EngineConfig(
-                engine=own.engine or shared.engine,
-                engine_args=own.engine_args,
-                engine_options=reward.engine_options or own.engine_options,
-            )
+        model = scoring_model(reward, config, drawn_by)
         same = next((group for group in groups if group.model == model), None)
         if same is None:
             groups.append(_Group(model, [reward]))
         else:
             same.rewards.append(reward)
     return groups
+
+
+def scoring_model(
+    reward: RewardConfig, config: RewardsConfig, drawn_by: EngineConfig
+) -> EngineConfig | None:
+    """The model that a reward scores with: its own, the one of all rewards, or the one that drew.
+
+    None where no model scores.
+    """
+    if not needs_engine(reward.reward):
+        return None
+    shared = drawn_by
+    if config.reward_engine is not None:
+        shared = EngineConfig(engine=config.reward_engine, engine_args=config.reward_engine_args)
+    own = shared if reward.engine is None else reward
+    return EngineConfig(
+        engine=own.engine or shared.engine,
+        engine_args=own.engine_args,
+        engine_options=reward.engine_options or own.engine_options,
+    )
 
 
 def _left(groups: list[_Group], path: Path) -> list[_Group]:

@@ -32,10 +32,21 @@ def _setting(curve: ScalingCurve) -> str:
     sizes = " to ".join(dict.fromkeys(str(size) for size in (curve.sizes[0], curve.sizes[-1])))
     seeds = f", drawn {len(curve.pools)} times" if len(curve.pools) > 1 else ""
     chance = shown(_last(curve.interval(curve.chance)))
-    return (
+    text = (
         f"{curve.prompts} prompts with {sizes} candidates each{seeds}. A random candidate has "
         f"{curve.gold} {chance}."
     )
+    if curve.ns[-1] == curve.sizes[0] < curve.sizes[-1]:
+        text += (
+            f" Curves end at the smallest pool's N={curve.ns[-1]}; a larger N (--ns) leaves "
+            "smaller pools out and names them."
+        )
+    if curve.kl_bound is None:
+        text += (
+            " The candidates are no independent draws of one model: curves say how a proxy chooses "
+            "among these, and nothing of drawing more."
+        )
+    return text
 
 
 def _too_few() -> str:
@@ -56,6 +67,9 @@ def _rise(proxy: ProxyCurve, curve: ScalingCurve) -> str:
         text += f"; its curve falls: choosing by it is worse than at random, by {signed(gain)}"
     else:
         text += f"; its curve does not rise measurably ({signed(gain)} over one random candidate)"
+    if proxy.noise is not None:
+        new = _last(proxy.noise)
+        text += f"; new pools for the same prompts would give {new.low:.3f} to {new.high:.3f}"
     peak, after = proxy.after_peak
     if peak not in (1, last) and float(after.high[0]) < 0:
         change = signed(_last(after))

@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import Literal
 
 from bestofn import loop
-from bestofn.engines.base import Completion, Engine, SamplingParams
+from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import candidate_seed, system_message, user_message
 from bestofn.rewards.copying import find_quotes, without_spans
-from bestofn.rewards.parsing import Parsed, parse_field, parse_plain
+from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.similarity import Similarity, resolve
 from bestofn.rewards.templates import InverseTemplate, Target, load_template
 from bestofn.rewards.weighted import Composable
@@ -206,7 +206,7 @@ class FLIPReward(_InverseReward):
         answers = await loop.gather(
             *(self.engine.generate(prefix, self.params, seed) for seed in seeds)
         )
-        parsed = [self._parse(answer) for answer in answers]
+        parsed = [parse_completion(answer, self.template.field) for answer in answers]
         inferred = [p.text for p in parsed if p.text is not None]
         score = Score(inferred=inferred, usage=sum((a.usage for a in answers), Usage()))
         if not inferred:
@@ -219,14 +219,6 @@ class FLIPReward(_InverseReward):
         except Exception as error:  # the user's own function may do anything
             score.reason = f"similarity: {type(error).__name__}: {error}"
         return score
-
-    def _parse(self, answer: Completion) -> Parsed:
-        truncated = answer.finish_reason == "length"
-        if not answer.text and answer.reasoning is not None:
-            return Parsed(reason="unclosed_thinking" if truncated else "empty")
-        if self.template.field is None:
-            return parse_plain(answer.text, truncated=truncated)
-        return parse_field(answer.text, self.template.field, truncated=truncated)
 
 
 class FLIPLikelihood(_InverseReward):

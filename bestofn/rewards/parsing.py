@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from bestofn.engines.base import Completion
 from bestofn.thinking import is_unclosed, split_thinking
 
 REPAIR_LIMIT = 8_000  # characters; the repair of hostile input takes quadratic time
@@ -50,6 +51,22 @@ class Parsed:
             raise ValueError("a Parsed holds either a text or a reason")
 
 
+def parse_completion(answer: Completion, field: str | None, *, numbers: bool = False) -> Parsed:
+    """What a model's answer says: the whole of it, or one field of a JSON object.
+
+    Args:
+        answer: What the model wrote.
+        field: The key; None where the whole answer counts.
+        numbers: As for `parse_field`.
+    """
+    truncated = answer.finish_reason == "length"
+    if not answer.text and answer.reasoning is not None:
+        return Parsed(reason="unclosed_thinking" if truncated else "empty")
+    if field is None:
+        return parse_plain(answer.text, truncated=truncated)
+    return parse_field(answer.text, field, truncated=truncated, numbers=numbers)
+
+
 def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
     """The whole answer as the instruction, without a label and one pair of surrounding quotes.
 
@@ -70,8 +87,10 @@ def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
     return _as_text(_unquote(unlabelled))
 
 
-def parse_field(output: str, field: str, *, truncated: bool = False) -> Parsed:
-    """A text field of the JSON object that the model was asked for.
+def parse_field(
+    output: str, field: str, *, truncated: bool = False, numbers: bool = False
+) -> Parsed:
+    """A field of the JSON object that the model was asked for.
 
     The JSON may be fenced, pretty-printed, nested one level, surrounded by text, malformed within
     what `json_repair` mends, or cut behind the field. Of several objects with the field the last
@@ -81,18 +100,19 @@ def parse_field(output: str, field: str, *, truncated: bool = False) -> Parsed:
         output: What the model wrote.
         field: The key; case, spaces, underscores, hyphens and asterisks do not count.
         truncated: Whether the output was cut at the token limit.
+        numbers: Whether a number is as good as a text; it is given as its text.
     """
     answer = output.strip()
     if _is_json(answer):
         # Tags and braces that are left stand in its strings: no reasoning, no further object.
-        return _strict(answer, field)[0] or Parsed(reason="missing_field")
+        return _strict(answer, field, numbers)[0] or Parsed(reason="missing_field")
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
     answer = split_thinking(output)[1].strip()
     if not answer:
         return Parsed(reason="empty")
-    strict, end = _strict(answer, field)
-    found = _repaired(answer[end:], field, truncated) or strict
+    strict, end = _strict(answer, field, numbers)
+    found = _repaired(answer[end:], field, truncated, numbers) or strict
     if found is not None:
         return found
     if truncated:
@@ -113,13 +133,13 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _strict(text: str, field: str) -> tuple[Parsed | None, int]:
+def _strict(text: str, field: str, numbers: bool) -> tuple[Parsed | None, int]:
     """The field of the last well-formed object that has it, and where that object ends."""
     found, end = None, 0
     for data, position in _objects(text):
         values = _lookup(data, field)
         if values:
-            found, end = _as_value(values[-1]), position
+            found, end = _as_value(values[-1], numbers), position
     return found, end
 
 
@@ -135,7 +155,7 @@ def _objects(text: str) -> Iterator[tuple[Any, int]]:
             yield data, position
 
 
-def _repaired(text: str, field: str, truncated: bool) -> Parsed | None:
+def _repaired(text: str, field: str, truncated: bool, numbers: bool) -> Parsed | None:
     """The field of malformed JSON; None where it does not occur in any."""
     start = OBJECT.search(text)
     if start is None or not _mention(field).search(text, start.start()):
@@ -151,7 +171,7 @@ def _repaired(text: str, field: str, truncated: bool) -> Parsed | None:
     value = values[-1]
     if MARK in json.dumps(value, ensure_ascii=False) or _breaks_off(malformed, field, str(value)):
         return Parsed(reason="truncated")
-    return _as_value(value)
+    return _as_value(value, numbers)
 
 
 def _breaks_off(malformed: str, field: str, value: str) -> bool:
@@ -199,9 +219,11 @@ def _normal(key: str) -> str:
     return re.sub(f"{BREAK}+", "", key).casefold()
 
 
-def _as_value(value: Any) -> Parsed:
+def _as_value(value: Any, numbers: bool) -> Parsed:
     if isinstance(value, list) and len(value) == 1:
         (value,) = value
+    if numbers and isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)
     if not isinstance(value, str):
         return Parsed(reason="wrong_type")
     return _as_text(value)

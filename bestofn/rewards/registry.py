@@ -14,6 +14,10 @@ from bestofn.rewards.base import RewardModel
 _REWARDS = {
     "flip": ("bestofn.rewards.flip", "FLIPReward"),
     "flip-likelihood": ("bestofn.rewards.flip", "FLIPLikelihood"),
+    "pointwise": ("bestofn.rewards.judges", "PointwiseJudge"),
+    "pairwise": ("bestofn.rewards.judges", "PairwiseJudge"),
+    "listwise": ("bestofn.rewards.judges", "ListwiseJudge"),
+    "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
     "gold": ("bestofn.rewards.gold", "Gold"),
     "random": ("bestofn.rewards.baselines", "RandomChoice"),
     "first": ("bestofn.rewards.baselines", "First"),
@@ -35,7 +39,16 @@ def needs_engine(reward: str) -> bool:
     Raises:
         ConfigError: there is no such reward.
     """
-    return "engine" in inspect.signature(_class_of(reward)).parameters
+    return takes(reward, "engine")
+
+
+def takes(reward: str, argument: str) -> bool:
+    """Whether the reward's class has an argument of that name.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    return argument in inspect.signature(_class_of(reward)).parameters
 
 
 def is_pointwise(reward: str) -> bool:
@@ -58,7 +71,8 @@ def load_reward(
     """The reward of that name.
 
     Args:
-        reward: "flip", "flip-likelihood", "gold", or a baseline such as "longest".
+        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "scalar",
+            "gold", or a baseline such as "longest".
         engine: The model that scores, where one does.
         verifier: What "gold" asks; see `load_verifier`.
         name: Names the scores, by default as the reward is called.

@@ -9,7 +9,7 @@ from math import isfinite, nan
 from bestofn import loop
 from bestofn.errors import ConfigError
 from bestofn.rewards.base import RewardModel
-from bestofn.types import Candidate, Prompt, Score, Usage
+from bestofn.types import Candidate, Prompt, Score
 
 
 async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: RewardModel) -> None:
@@ -81,8 +81,14 @@ class DistinctScoring:
         for candidate in candidates:
             key = self._key(candidate)
             (score,) = await self._tasks[key]
-            usage = Usage() if key in self._paid else replace(score.usage)
-            own = replace(score, inferred=[*score.inferred], flags=[*score.flags], usage=usage)
+            bill = Score() if key in self._paid else score
+            own = replace(
+                score,
+                inferred=[*score.inferred],
+                flags=[*score.flags],
+                counts={**bill.counts},
+                usage=replace(bill.usage),
+            )
             self._paid.add(key)
             candidate.scores[self.reward.name] = checked(own)
         return candidates

@@ -23,7 +23,9 @@ from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bestofn.rewards.templates import load_template
+from bestofn.rewards.templates.judging import Kind, load_judge_template
 from bestofn.tiny import world
+from bestofn.types import Prompt
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
 CHAT_TEMPLATE = (
@@ -31,6 +33,11 @@ CHAT_TEMPLATE = (
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 INVERSE = load_template("direct")
+KINDS: tuple[Kind, ...] = ("pointwise", "pairwise", "listwise")
+JUDGES = {
+    kind: load_judge_template(Path(__file__).parent / "judges" / f"{kind}.yaml", kind)
+    for kind in KINDS
+}
 # Words with their space, digits in twos, and the separators that stand before a number.
 PIECES = r"[,;:]? (?=\d)| [+\-=x] (?=\d)| ?[A-Za-z]+|\d{1,2}| ?[^A-Za-z\d\s]|\s"
 
@@ -43,6 +50,7 @@ class Phase(BaseModel):
     until: float
     forward: float
     neighbours: float
+    judging: float = 0.0
 
 
 class Recipe(BaseModel):
@@ -51,6 +59,7 @@ class Recipe(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     seed: int
+    start: Path | None = None
     width: int
     layers: int
     feed_forward: int
@@ -77,15 +86,50 @@ class Example(NamedTuple):
 
 
 def draw_example(rng: Random, phase: Phase) -> Example:
+    if phase.judging and rng.random() < phase.judging:
+        return judge_example(rng)
     task = world.draw(rng, "train")
     if rng.random() >= phase.forward:
-        messages = INVERSE.fill(world.answer(task, rng)).messages
-        prompt = "".join(f"<|{message.role}|>{message.content}<|end|>" for message in messages)
-        return Example(f"{prompt}<|assistant|>", f"{task.instruction}<|end|>")
+        return asked(INVERSE.fill(world.answer(task, rng)), task.instruction)
     prompt = f"<|user|>{task.instruction}<|end|><|assistant|>"
     if rng.random() < phase.neighbours:
         task = world.Task(task.family, world.neighbour(task, rng), "")
     return Example(prompt, f"{world.answer(task, rng)}<|end|>")
+
+
+def asked(question: Prompt, answer: str) -> Example:
+    turns = "".join(f"<|{message.role}|>{message.content}<|end|>" for message in question.messages)
+    return Example(f"{turns}<|assistant|>", f"{answer}<|end|>")
+
+
+def judge_example(rng: Random) -> Example:
+    """A right answer to be told from wrong ones, in one of the three ways of asking a judge."""
+    task = world.draw(rng, "train")
+    right, kind = world.answer(task, rng), rng.choice([*JUDGES])
+    template = JUDGES[kind]
+    if kind == "pointwise":
+        grade, response = (10, right) if rng.random() < 0.5 else (1, wrong_answer(task, rng))
+        question = template.fill(prompt=task.instruction, response=response)
+        return asked(question, json.dumps({template.field: grade}))
+    shown = [right, *(wrong_answer(task, rng) for _ in range(1 if kind == "pairwise" else 3))]
+    rng.shuffle(shown)
+    place = shown.index(right)
+    if kind == "pairwise":
+        question = template.fill(prompt=task.instruction, response1=shown[0], response2=shown[1])
+        return asked(question, json.dumps({template.field: "AB"[place]}))
+    question = template.fill(prompt=task.instruction, response_list=template.listed(shown))
+    return asked(question, json.dumps({template.field: place + template.first_number}))
+
+
+def wrong_answer(task: world.Task, rng: Random) -> str:
+    """A right answer to a neighbouring task, or to another one of the same family."""
+    family = world.FAMILIES[task.family]
+    while True:
+        near = rng.random() < 0.5
+        slots = world.neighbour(task, rng) if near else world.draw(rng, "train", task.family).slots
+        answer = family.answer(slots, rng)
+        if not family.verify(task.slots, answer):
+            return answer
 
 
 def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:
@@ -160,6 +204,8 @@ def collate(rows: list[tuple[list[int], list[int]]], pad: int) -> Batch:
 
 def build_model(recipe: Recipe, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
     torch.manual_seed(recipe.seed)
+    if recipe.start is not None:
+        return LlamaForCausalLM.from_pretrained(recipe.start, dtype=torch.float32)
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -237,7 +283,7 @@ def train(recipe: Recipe, tokenizer: PreTrainedTokenizerFast, out: Path) -> None
             model.save_pretrained(out)
             report = {
                 "parameters": model.num_parameters(),
-                "recipe": recipe.model_dump(),
+                "recipe": recipe.model_dump(mode="json"),
                 "log": log,
             }
             (out / "training.json").write_text(json.dumps(report, indent=1) + "\n")
@@ -250,7 +296,10 @@ def main() -> None:
     args = parser.parse_args()
     recipe = Recipe.model_validate(yaml.safe_load(args.recipe.read_text()))
     args.out.mkdir(parents=True, exist_ok=True)
-    tokenizer = build_tokenizer(recipe)
+    if recipe.start is None:
+        tokenizer = build_tokenizer(recipe)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(recipe.start)
     tokenizer.save_pretrained(args.out)
     (args.out / "bestofn.json").write_text(json.dumps({"template": "direct"}) + "\n")
     train(recipe, tokenizer, args.out)

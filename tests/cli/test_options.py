@@ -12,9 +12,11 @@ from bestofn.cli import app
 from bestofn.cli.app import Debug
 from bestofn.cli.options import named, options
 from bestofn.config import (
+    AuditConfig,
     CurveConfig,
     EngineConfig,
     ReportConfig,
+    RewardBenchConfig,
     SampleConfig,
     ScoreConfig,
     Section,
@@ -40,7 +42,13 @@ def fields(*kinds: type[Section], without: Iterable[str] = ()) -> set[str]:
         ("score", fields(EngineConfig, ScoreConfig)),
         ("curve", fields(CurveConfig, EngineConfig, ScoreConfig, without=["again"]) | {"title"}),
         ("report", fields(ReportConfig)),
-        ("run", fields(SampleConfig, ScoreConfig, CurveConfig, ReportConfig)),
+        (
+            "run",
+            fields(SampleConfig, ScoreConfig, CurveConfig, ReportConfig)
+            | fields(RewardBenchConfig, without=["models"]),
+        ),
+        ("rewardbench", fields(RewardBenchConfig, without=["models"])),
+        ("audit", fields(AuditConfig)),
     ],
 )
 def test_each_field_is_an_option_and_nothing_else_is(command: str, wanted: set[str]) -> None:
@@ -48,10 +56,14 @@ def test_each_field_is_an_option_and_nothing_else_is(command: str, wanted: set[s
     assert parameters(command).keys() - own == wanted
 
 
-@pytest.mark.parametrize("kind", [SampleConfig, ScoreConfig, CurveConfig, ReportConfig])
+@pytest.mark.parametrize(
+    "kind", [SampleConfig, ScoreConfig, CurveConfig, ReportConfig, RewardBenchConfig]
+)
 def test_help_is_the_text_of_the_field_and_its_default(kind: type[Section]) -> None:
     shown = parameters("run")
     for name, field in kind.model_fields.items():
+        if name == "models":  # mappings, for recipes alone
+            continue
         empty = field.is_required() or field.default in (None, "", [], {})
         default = "" if empty else f" Default: {field.default}."
         assert shown[name].help == " ".join(str(field.description).split()) + default

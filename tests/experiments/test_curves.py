@@ -224,6 +224,13 @@ def test_a_score_that_only_some_pools_have_is_named() -> None:
         curve_of(pools)
 
 
+def test_a_candidate_that_lacks_a_score_is_told_with_those_that_it_has() -> None:
+    pool = made("a", {"flip": [1.0, 2.0], "gold": [1.0, 0.0]})
+    del pool.candidates[1].scores["flip"]
+    with pytest.raises(ConfigError, match=r"candidate 1 of .* has no score 'flip', only gold;"):
+        curve_of([pool], proxies=["flip"])
+
+
 # --- seeds ----------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ from making import made
 from bestofn.estimators import Interval
 from bestofn.experiments.curves import ScalingCurve
 from bestofn.experiments.lengths import LengthAnalysis
+from bestofn.experiments.results import table
 from bestofn.experiments.words import intervals_hold, length_answers, shown, signed, summary
 from bestofn.types import Pool
 
@@ -37,6 +38,36 @@ def sentence(curve: ScalingCurve, start: str) -> str:
 
 def noise(i: int, gold: Any) -> Any:
     return np.random.default_rng(i).random(8)
+
+
+def test_pools_of_several_seeds_say_what_new_ones_would_give() -> None:
+    curve = curve_of([pools_of(flip=noise), pools_of(flip=lambda i, gold: gold)], proxies=["flip"])
+    new = curve.curves[0].noise
+    assert new is not None
+    told = f"new pools for the same prompts would give {new.low[-1]:.3f} to {new.high[-1]:.3f}"
+    assert told in sentence(curve, "flip:")
+    assert "new pools" not in sentence(curve_of(pools_of(flip=noise), proxies=["flip"]), "flip:")
+    rows = table(curve)
+    assert [row["noise_high"] for row in rows] == new.high.tolist()
+
+
+# --- the pools ------------------------------------------------------------------------------------
+
+
+def test_pools_of_several_sizes_say_where_the_curves_end() -> None:
+    pools = pools_of(flip=noise)
+    del pools[0].candidates[3:]
+    text = summary(curve_of(pools))[0]
+    assert text.startswith("20 prompts with 3 to 8 candidates each.")
+    assert "Curves end at the smallest pool's N=3; a larger N (--ns) leaves smaller" in text
+    assert "Curves end" not in summary(curve_of(pools, ns=[1, 8]))[0]
+    assert "Curves end" not in summary(curve_of(pools_of(flip=noise)))[0]
+
+
+def test_candidates_of_several_models_say_nothing_of_drawing_more() -> None:
+    pools = pools_of(flip=noise)
+    assert "nothing of drawing more" in summary(curve_of(pools, iid=False))[0]
+    assert "nothing of drawing more" not in summary(curve_of(pools))[0]
 
 
 # --- one proxy ------------------------------------------------------------------------------------

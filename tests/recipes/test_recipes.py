@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bestofn import pool
 from bestofn.cli import app
-from bestofn.config import load_recipe
+from bestofn.config import RewardBenchRecipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 HOLES = {"num_words": None, "relation": None, "num_bullets": None}
@@ -45,6 +45,22 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         for n in range(1, 7)
     ],
 }
+BENCH_ROWS: list[dict[str, Any]] = [
+    {
+        "id": f"ref:{n}" if subset == "Ties" else str(n),
+        "prompt": f"Name {n} fruits.",
+        "chosen": ["apple, pear"],
+        "rejected": ["hammer, saw", "drill", "dog"],
+        "num_correct": 1,
+        "num_incorrect": 3,
+        "total_completions": 4,
+        "models": ["a", "b", "c", "d"],
+        "subset": subset,
+        "additional_metadata": {"category": None, "method": "human"},
+    }
+    for subset in ("Factuality", "Focus", "Math", "Precise IF", "Safety", "Ties")
+    for n in range(1, 4)
+]
 
 
 def lines(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -60,11 +76,13 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
     math = lines(tmp_path / "math" / "test.jsonl", ROWS["math500_bo16"])
     ifeval = lines(tmp_path / "ifeval" / "train.jsonl", ROWS["ifeval_bo16"])
+    bench = lines(tmp_path / "bench" / "test.jsonl", BENCH_ROWS)
     alpaca = tmp_path / "alpaca_eval.json"
     alpaca.write_text(json.dumps(ROWS["alpaca_eval_bo16"]), "utf-8")
     places = {
         "HuggingFaceH4/MATH-500": math.parent,
         "google/IFEval": ifeval.parent,
+        "allenai/reward-bench-2": bench.parent,
         "hf://datasets/tatsu-lab/alpaca_eval/alpaca_eval.json": alpaca,
     }
     load = datasets.load_dataset
@@ -97,3 +115,22 @@ def test_a_recipe_for_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     assert curve["prompts"] == 4
     assert scores - {"gold"} <= set(curve["proxies"])
     assert recipe.report.title in (tmp_path / "out" / "report.html").read_text("utf-8")
+
+
+@pytest.mark.usefixtures("hub")
+def test_the_recipe_of_rewardbench(tmp_path: Path) -> None:
+    path = RECIPES / "rewardbench2.yaml"
+    recipe = load_recipe(path)
+    assert isinstance(recipe, RewardBenchRecipe)
+    assert len(recipe.rewardbench.models) == 13
+    small = ["--engine", "tiny", "--limit-per-subset", 1, "--seeds", 2]
+    arguments = ["run", path, *small, "-o", tmp_path / "out", "--json"]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert {*found["subsets"]} == {"Focus", "Factuality", "Precise IF", "Math"}
+    assert (found["items"], found["seeds"]) == (4, 2)
+    assert [*found["rewards"]] == [reward.label for reward in recipe.rewardbench.rewards]
+    for seed in (0, 1):
+        rows = list(pool.read(tmp_path / "out" / f"items-{seed}.jsonl"))
+        assert all({*found["rewards"], "gold"} == {*c.scores} for r in rows for c in r.candidates)

@@ -1,8 +1,12 @@
 """The copy guard: what is a quote and what is left without it."""
 
+import re
+import unicodedata
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bestofn.rewards.copying import find_quotes, without_spans
 
@@ -58,3 +62,41 @@ def test_few_honest_real_responses_are_flagged(alpaca_rows: list[dict[str, Any]]
     ]
     assert len(flags) == 4799
     assert sum(flags) / len(flags) < 0.05
+
+
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        "Whаt аrе thе mаin cаusеs оf sоil dеgrаdаtiоn?",  # Cyrillic vowels
+        "Ｗｈａｔ ａｒｅ ｔｈｅ ｍａｉｎ ｃａｕｓｅｓ ｏｆ ｓｏｉｌ ｄｅｇｒａｄａｔｉｏｎ？",
+        "\u200b".join(PROMPT),
+        "W\u0336hat are the m\u00e1in causes of soil d\u00ade\u00adgradation?",
+        "𝐖𝐡𝐚𝐭 𝐚𝐫𝐞 𝐭𝐡𝐞 𝐦𝐚𝐢𝐧 𝐜𝐚𝐮𝐬𝐞𝐬 𝐨𝐟 𝐬𝐨𝐢𝐥 𝐝𝐞𝐠𝐫𝐚𝐝𝐚𝐭𝐢𝐨𝐧?",
+    ],
+)
+def test_a_disguised_quote_is_found_and_taken_out_whole(disguised: str) -> None:
+    (span,) = find_quotes(PROMPT, disguised)
+    assert not re.search(r"\w", without_spans(disguised, [span]))
+    response = f"You asked: «{disguised}» Erosion – mostly."
+    assert without_spans(response, find_quotes(PROMPT, response)) == "You asked: Erosion – mostly."
+
+
+def test_accents_do_not_hide_a_quote_of_an_instruction_that_has_them() -> None:
+    prompt = "Où se trouve le café près d'ici?"
+    decomposed = unicodedata.normalize("NFD", prompt)
+    assert find_quotes(prompt, decomposed) == [(0, len(decomposed) - 1)]
+
+
+@given(before=st.text(max_size=20), after=st.text(max_size=20))
+def test_whatever_stands_around_a_quote_it_is_found_where_it_is(before: str, after: str) -> None:
+    response = f"{before} “{PROMPT}” {after}"
+    spans = find_quotes(PROMPT, response)
+    assert any(PROMPT[:-1] in response[start:end] for start, end in spans)
+    assert all(0 <= start < end <= len(response) for start, end in spans)
+
+
+@given(st.text(), st.text())
+def test_any_texts_can_be_compared(instruction: str, response: str) -> None:
+    spans = find_quotes(instruction, response)
+    assert all(0 <= start < end <= len(response) for start, end in spans)
+    assert spans == sorted(spans)

@@ -267,3 +267,28 @@ def test_plain_answer(output: str, expected: str) -> None:
 )
 def test_plain_failure(output: str, truncated: bool, reason: str) -> None:
     assert parse_plain(output, truncated=truncated) == Parsed(reason=reason)
+
+
+@pytest.mark.parametrize(
+    ("output", "text"),
+    [
+        ('{"score": 7}', "7"),
+        ('{"score": 7.5}', "7.5"),
+        ('{"score": [7]}', "7"),
+        ("{'score': 7,}", "7"),
+        ('{"score": "seven"}', "seven"),
+    ],
+)
+def test_a_number_may_stand_for_its_text(output: str, text: str) -> None:
+    assert parse_field(output, "score", numbers=True) == Parsed(text)
+
+
+@pytest.mark.parametrize("value", ["true", "null", "{}", "[1, 2]"])
+def test_other_values_are_no_text(value: str) -> None:
+    found = parse_field(f'{{"score": {value}}}', "score", numbers=True)
+    assert found == Parsed(reason="wrong_type")
+
+
+def test_a_number_that_was_cut_is_none() -> None:
+    found = parse_field('{"score": 1', "score", numbers=True, truncated=True)
+    assert found.text is None

@@ -8,19 +8,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, room_behind
-from bestofn.engines.model_files import (
-    default_template,
-    first_sentence,
-    load_tokenizer,
-    locate,
-)
+from bestofn.engines.model_files import default_template, load_tokenizer, locate
 from bestofn.engines.transformers import attention
 from bestofn.engines.transformers.kv import PrefixCache
+from bestofn.engines.transformers.loading import context_of, pick_device, pick_dtype, told
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
 from bestofn.engines.transformers.runner import Runner, Stats
 from bestofn.engines.transformers.scheduler import Scheduler
@@ -28,7 +23,6 @@ from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.types import Prompt
 
 GIB = 1 << 30
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
 
 
@@ -70,12 +64,12 @@ class TransformersEngine:
             if value < 1:
                 raise ConfigError(f"{option} must be at least 1, not {value}")
         model = locate(model)
-        loaded = _load(model, _device(device), dtype, model_options)
+        loaded = _load(model, pick_device(device), dtype, model_options)
         self._chat = ChatFormat(load_tokenizer(model))
         self.folder = model
         self.default_template = default_template(model)
         self._ends = _end_ids(loaded, self._chat)
-        self.context = _context(loaded)
+        self.context = context_of(loaded)
         kv_tokens = _kv_tokens(loaded, kv_cache_gib)
         self._scheduler = Scheduler(
             Runner(loaded),
@@ -174,45 +168,16 @@ class _Lifetime:
     """Shared by all views of one engine; gone when the last of them is."""
 
 
-def _device(device: str) -> torch.device:
-    if device == "auto":
-        if torch.cuda.is_available():
-            device = "cuda"
-        elif torch.backends.mps.is_available():
-            device = "mps"
-        else:
-            device = "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise EngineError(
-            f"device {device!r} does not work ({reason}); `bestofn doctor` lists those that do"
-        ) from error
-
-
 def _load(
     model: str, device: torch.device, dtype: str, options: Mapping[str, Any]
 ) -> PreTrainedModel:
-    if dtype == "auto" and device.type == "cpu":
-        dtype = "float32"
-    try:
-        loaded = AutoModelForCausalLM.from_pretrained(model, dtype=dtype, **options)
+    with told(model, device):
+        loaded = AutoModelForCausalLM.from_pretrained(
+            model, dtype=pick_dtype(dtype, device), **options
+        )
         _check_architecture(model, loaded)
         loaded.set_attn_implementation(attention.NAME)
         return loaded.to(device).eval()
-    except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"model {model!r} does not fit into the memory of {device}; "
-            "load a smaller or a quantized one"
-        ) from error
-    except (*UNLOADABLE, TypeError, RuntimeError) as error:
-        if isinstance(error, EngineError):
-            raise
-        raise EngineError(
-            f"cannot load model {model!r}: {first_sentence(error)}; "
-            "give a model folder or the name of a repository"
-        ) from error
 
 
 def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
@@ -235,10 +200,6 @@ def _end_ids(loaded: PreTrainedModel, chat: ChatFormat) -> frozenset[int]:
     listed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
     eos = chat.tokenizer.eos_token_id
     return frozenset([*listed, *chat.closing_ids, *([] if eos is None else [eos])])
-
-
-def _context(loaded: PreTrainedModel) -> int:
-    return int(getattr(loaded.config.get_text_config(), "max_position_embeddings", 1 << 30))
 
 
 def _kv_tokens(loaded: PreTrainedModel, gib: float | None) -> int:

@@ -1,6 +1,5 @@
 """The public face of the vLLM engine: requests in, candidates and guarded scores out."""
 
-import asyncio
 import copy
 import difflib
 import inspect
@@ -16,7 +15,7 @@ from typing import Any, Self
 from vllm import AsyncEngineArgs
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
-from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+from vllm.v1.engine.exceptions import EngineDeadError
 
 from bestofn import loop
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
@@ -79,7 +78,7 @@ class VLLMEngine:
     def __init__(self, model: str, *, name: str | None = None, **engine_args: Any) -> None:
         self.name = name or f"vllm:{model}"
         self.folder = locate(model)
-        args = _engine_args(self.folder, engine_args)
+        args = checked_args(self.folder, engine_args)
         self._chat = ChatFormat(
             load_tokenizer(
                 args.tokenizer or self.folder,
@@ -239,38 +238,14 @@ class VLLMEngine:
         return output
 
     async def _submit(self, ids: tuple[int, ...], params: Any) -> Any:
-        llm = self._process.llm
-        if llm is None:
-            raise EngineError("the vLLM engine is closed; load it again")
         if self._lora is not None and self._lora.lora_path not in self._loaded:
-            await self._load_adapter(llm, self._lora)
+            await self._load_adapter(self._process.opened(), self._lora)
         request_id = str(next(self._request_ids))
-        prompt = tokens_input(list(ids))
-        stream = llm.generate(prompt, params, request_id, lora_request=self._lora)
-        try:
-            outputs = [output async for output in stream]
-        except asyncio.CancelledError:
-            # vLLM does so itself, except for a request that it has not taken in quite yet.
-            await llm.abort(request_id)
-            raise
-        except (EngineDeadError, EngineGenerateError) as error:
-            if llm.errored or isinstance(error, EngineDeadError):
-                raise EngineError(self._obituary()) from error
-            cause = first_sentence(error.__cause__ or error)
-            raise EngineError(f"vLLM failed on a request: {cause}") from error
-        except versions.REFUSALS as error:
-            raise ConfigError(f"vLLM refuses a request: {first_sentence(error)}") from error
-        if not outputs:
-            raise EngineError(self._obituary())
-        return outputs[-1]  # the parameters ask for the final one only
-
-    def _obituary(self) -> str:
-        if self._process.llm is None:
-            return "the vLLM engine was closed while requests ran"
-        cause = self._process.cause_of_death()
-        return (
-            f"the vLLM engine has died{': ' if cause else ''}{cause}; load it again, with less "
-            "memory at stake (max_num_seqs, max_model_len, gpu_memory_utilization) if it ran out"
+        return await self._process.last_output(
+            request_id,
+            lambda llm: llm.generate(
+                tokens_input(list(ids)), params, request_id, lora_request=self._lora
+            ),
         )
 
     def with_options(
@@ -324,7 +299,7 @@ class VLLMEngine:
         try:
             await llm.add_lora(adapter)
         except EngineDeadError as error:
-            raise EngineError(self._obituary()) from error
+            raise EngineError(self._process.obituary()) from error
         except Exception as error:  # vLLM passes on whatever the loading raised as this
             raise ConfigError(
                 f"vLLM cannot load the adapter {adapter.lora_path!r}: {first_sentence(error)}"
@@ -345,7 +320,12 @@ class _Lifetime:
     """Shared by all views of one engine; gone when the last of them is."""
 
 
-def _engine_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
+def checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
+    """vLLM's arguments: those that were given, and those that a user would have to know of.
+
+    Raises:
+        ConfigError: vLLM has no such argument, or refuses its value.
+    """
     known = set(inspect.signature(AsyncEngineArgs).parameters)
     unknown = sorted(set(given) - known)
     if unknown:

@@ -1,5 +1,6 @@
-"""Starting vLLM's engine process, reading its last words, and making sure that it ends."""
+"""vLLM's engine process: its start, its requests, its last words, and that it ends."""
 
+import asyncio
 import multiprocessing
 import os
 import re
@@ -9,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
@@ -18,12 +19,13 @@ from typing import Any
 from vllm import AsyncEngineArgs
 from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
-from vllm.v1.engine.exceptions import EngineDeadError
+from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from bestofn import loop
 from bestofn.engines.model_files import first_sentence
 from bestofn.engines.vllm.environment import QUIET
-from bestofn.errors import EngineError
+from bestofn.engines.vllm.versions import REFUSALS
+from bestofn.errors import ConfigError, EngineError
 
 STARTING = threading.Lock()
 GRACE = 6.0  # seconds that the engine process gets to end by itself
@@ -77,6 +79,53 @@ class EngineProcess:
             if found and not found[2].startswith(ECHOES):
                 return f"{found[1]}: {found[2].strip()}".rstrip(".")
         return ""
+
+    async def last_output(
+        self, request_id: str, start: Callable[[AsyncLLM], AsyncGenerator[Any, None]]
+    ) -> Any:
+        """The last output of the request that `start` makes.
+
+        Raises:
+            ConfigError: vLLM does not take the request.
+            EngineError: it failed, or the engine did.
+        """
+        llm = self.opened()
+        try:
+            outputs = [output async for output in start(llm)]
+        except asyncio.CancelledError:
+            # vLLM does so itself, except for a request that it has not taken in quite yet.
+            await llm.abort(request_id)
+            raise
+        except (EngineDeadError, EngineGenerateError) as error:
+            if llm.errored or isinstance(error, EngineDeadError):
+                raise EngineError(self.obituary()) from error
+            cause = first_sentence(error.__cause__ or error)
+            raise EngineError(f"vLLM failed on a request: {cause}") from error
+        except REFUSALS as error:
+            raise ConfigError(f"vLLM refuses a request: {first_sentence(error)}") from error
+        if not outputs:
+            raise EngineError(self.obituary())
+        return outputs[-1]
+
+    def opened(self) -> AsyncLLM:
+        """The engine.
+
+        Raises:
+            EngineError: it is closed.
+        """
+        if self.llm is None:
+            raise EngineError("the vLLM engine is closed; load it again")
+        return self.llm
+
+    def obituary(self) -> str:
+        """What to say of requests that the engine will not answer any more."""
+        if self.llm is None:
+            return "the vLLM engine was closed while requests ran"
+        cause = self.cause_of_death()
+        return (
+            f"the vLLM engine has died{': ' if cause else ''}{cause}; load it again, with less "
+            "memory at stake (max_num_seqs, max_model_len, gpu_memory_utilization) if it ran out"
+        )
 
     def _diagnosis(self, model: str, error: Exception) -> str:
         # pydantic puts the reason on a line of its own.

@@ -250,7 +250,7 @@ function tables({ ns, proxies, gold, differences, lengths, kl_bound: kl }) {
   const rows = Object.entries(proxies).flatMap(([name, p]) => ns.map((n, i) => [name, n, spread(p.gold, i), spread(p.gain, i, true), p.proxy ? number(p.proxy.mean[i]) : "–", percent(p.failures[i]), percent(p.ties[i]), number(at(p.generated_tokens, i)), number(p.scored_tokens[i]), number(at(p.seconds, i)), number(at(kl, i)), number(at(p.monte_carlo_error, i), 4)]));
   const found = [table(`Every proxy and N (tokens and seconds for a prompt)`, ["proxy", "N", gold, "over one candidate", "proxy's value", "all failed", "ties", "tokens drawn", "tokens scored", "seconds", "KL bound", "simulation error"], rows)];
   const end = ns.length - 1;
-  if (differences.length) found.push(table(`Differences at N=${ns[end]}, paired by prompt`, ["a", "b", `${gold}: a minus b`, "a higher", "equal", "b higher"], differences.map((d) => [d.a, d.b, spread(d.gold, end, true), ...[d.win, d.tie, d.lose].map((s) => percent(s.mean[end]))])));
+  if (differences.length) found.push(table(`Differences at N=${ns[end]}, paired by prompt`, ["a", "b", `${gold}: a minus b`, "a higher", "equal", "b higher"], differences.map((d) => [d.a, d.b, spread(d.gold, end, true), ...[d.win, d.tie, d.lose].map((s) => `${percent(s.mean[end])} [${percent(s.low[end])}, ${percent(s.high[end])}]`)])));
   if (lengths) {
     found.push(table("Length and rewards", ["score", "rank correlation with length", "length selected", "right order: longer half minus shorter half", "over choosing by length"], Object.entries(lengths.spearman).map(([name, s]) => [name, spread(s), lengths.selected_length[name] ? number(lengths.selected_length[name].mean[end]) : "–", lengths.longer?.[name] ? spread(lengths.longer[name], undefined, true) : "–", lengths.beyond_length?.[name] ? spread(lengths.beyond_length[name], undefined, true) : "–"])));
     const cuts = Object.entries(lengths.rewards).flatMap(([name, c]) => lengths.limits.map((limit, i) => [name, limit, percent(at(lengths.cut_share, i)), number(c.full.mean[i][end]), spread(c.difference, i, true), c.cut ? number(c.cut.mean[i][end]) : "–", number(c.computed_tokens[i]), number(c.separate_tokens[i])]));
@@ -303,7 +303,7 @@ function browse({ scores, columns, prompts, binary: isBinary }) {
     if (columns.some((name) => get(`column:${name}`).value && get(`column:${name}`).value !== p.columns[name])) return false;
     if (on("failed") && !failed(p)) return false;
     if (on("missed") && !missed(p, by())) return false;
-    return !on("differ") || gap(p) !== 0;
+    return !on("differ") || selected(p, by()) !== selected(p, other());
   }
 
   function filter() {

@@ -48,16 +48,16 @@ def write_report(
         "sample": sample,
         "browser": browsable(chosen, names, result["gold"]),
     }
-    script = _part("page.js")
+    script = part("page.js")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(_part("page.html.jinja")).render(
+    page = environment.from_string(part("page.html.jinja")).render(
         title=title,
         summary=result["summary"],
         sample=sample,
-        style=Markup(_part("page.css")),
+        style=Markup(part("page.css")),
         script=Markup(script),
-        script_hash=_hash(script),
-        style_hash=_hash(_part("page.css")),
+        script_hash=hash_of(script),
+        style_hash=hash_of(part("page.css")),
         data=_compressed(data),
     )
     write_atomically(path, page)
@@ -67,11 +67,12 @@ def _is_scored(name: str, pools: Sequence[Pool]) -> bool:
     return any(name in candidate.scores for pool in pools for candidate in pool.candidates)
 
 
-def _part(name: str) -> str:
+def part(name: str) -> str:
+    """A file of the page."""
     return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
-def _hash(content: str) -> str:
+def hash_of(content: str) -> str:
     """What the page's policy knows its own script and style by."""
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 

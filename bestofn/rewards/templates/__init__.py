@@ -5,8 +5,9 @@ header, the response, the constant cue. The instruction to be inferred is no arg
 anything here, so it cannot reach the prefix.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -18,6 +19,7 @@ BUILT_IN = Path(__file__).parent
 PAPER_FILES = ("FLIP_SYSTEM.prompt", "FLIP_USER.prompt")
 PAPER_FIELD = "INFERRED INSTRUCTION"
 
+T = TypeVar("T", bound=BaseModel)
 Target = Literal["user", "system"]
 TARGET_NAMES: dict[Target, str] = {"user": "instruction", "system": "system prompt"}
 
@@ -50,16 +52,7 @@ class InverseTemplate(BaseModel):
     @property
     def json_schema(self) -> dict[str, Any] | None:
         """What the answer is to be, None where it is plain text."""
-        if self.field is None:
-            return None
-        # In the order in which they are written: the reasoning comes first.
-        keys = dict.fromkeys(["REASONING" if self.field.isupper() else "reasoning", self.field])
-        return {
-            "type": "object",
-            "properties": {key: {"type": "string"} for key in keys},
-            "required": list(keys),
-            "additionalProperties": False,
-        }
+        return None if self.field is None else answer_schema(self.field, {"type": "string"})
 
     def fill(self, response: str, context: str = "", target: Target = "user") -> Prompt:
         """The backward prompt for one response.
@@ -81,36 +74,83 @@ class InverseTemplate(BaseModel):
         return Prompt((system, user))
 
 
+def answer_schema(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a JSON object with a reasoning and, after it, a field with the result."""
+    properties = {"REASONING" if field.isupper() else "reasoning": {"type": "string"}}
+    properties |= {field: dict(value)}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
 def load_template(name: str | Path) -> InverseTemplate:
     """A built-in template by name, a YAML file of the same form, or a folder of the paper's files.
 
     Raises:
         ConfigError: there is no such template, or it is not well formed.
     """
-    built_in = {file.stem: file for file in BUILT_IN.glob("*.yaml")}
-    path = built_in.get(str(name), Path(name))
-    if path.is_dir():
-        return _load_paper_files(path)
-    if not path.is_file():
+    path = find_template(name, BUILT_IN, PAPER_FILES)
+    if path.is_file():
+        return read_template(InverseTemplate, path)
+    system, user = read_paper_files(path, PAPER_FILES)
+    fields = {"system": system, "user": user, "output": "json", "field": PAPER_FIELD}
+    return checked_template(InverseTemplate, fields, path)
+
+
+def find_template(name: str | Path, built_in: Path, paper_files: Sequence[str]) -> Path:
+    """The file of a built-in template, else the file or folder of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    known = {file.stem: file for file in built_in.glob("*.yaml")}
+    path = known.get(str(name), Path(name))
+    if not path.exists():
         raise ConfigError(
-            f"no template {str(name)!r}: name one of {', '.join(sorted(built_in))}, a YAML file, "
-            f"or a folder with {' and '.join(PAPER_FILES)}"
+            f"no template {str(name)!r}: name one of {', '.join(sorted(known))}, a YAML file, "
+            f"or a folder with {' and '.join(paper_files)}"
         )
+    return path
+
+
+def read_template(kind: type[T], path: Path) -> T:
+    """The template in a YAML file.
+
+    Raises:
+        ConfigError: it is not well formed.
+    """
     try:
-        return InverseTemplate.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (ValidationError, yaml.YAMLError) as error:
+        fields = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"template {path} is not well formed: {error}") from error
+    return checked_template(kind, fields, path)
+
+
+def checked_template(kind: type[T], fields: Any, path: Path) -> T:
+    """A template of these fields.
+
+    Raises:
+        ConfigError: it is not well formed.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
         raise ConfigError(f"template {path} is not well formed: {error}") from error
 
 
-def _load_paper_files(folder: Path) -> InverseTemplate:
+def read_paper_files(folder: Path, names: Sequence[str]) -> tuple[str, str]:
+    """The system and the user text in a folder of the paper's files.
+
+    Raises:
+        ConfigError: one of them is not there.
+    """
     try:
-        system, user = ((folder / name).read_text("utf-8") for name in PAPER_FILES)
-    except FileNotFoundError as error:
+        system, user = ((folder / name).read_text("utf-8") for name in names)
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"template folder {folder} has no {Path(error.filename).name}; "
-            f"it needs {' and '.join(PAPER_FILES)}"
+            f"template folder {folder} cannot be used ({error}); it needs {' and '.join(names)}"
         ) from None
-    try:
-        return InverseTemplate(system=system, user=user, output="json", field=PAPER_FIELD)
-    except ValidationError as error:
-        raise ConfigError(f"template folder {folder} is not well formed: {error}") from error
+    return system, user

@@ -1,0 +1,91 @@
+"""The command that measures best-of-4 accuracy: rewardbench."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
+from bestofn.cli.experiments import Folder
+from bestofn.cli.options import options
+from bestofn.config import RewardBenchConfig, RewardBenchRecipe, checked
+
+
+@app.command()
+@options(RewardBenchConfig, without=["models"])
+def rewardbench(output: Folder, as_json: Json = False, **given: Any) -> None:
+    """Measure how often a reward finds the right one of four responses; a rerun goes on.
+
+    Without --data on RewardBench 2.
+    """
+    config = checked(RewardBenchConfig, given, "the options")
+    run(RewardBenchRecipe(output=str(output), rewardbench=config), as_json)
+
+
+def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
+    """Runs an evaluation and shows what came of it."""
+    from bestofn.experiments.engines import Engines
+    from bestofn.experiments.rewardbench.run import run_rewardbench
+
+    announce(recipe.rewardbench.scorers[0])
+    with Engines() as engines:
+        result = run_rewardbench(recipe, engines, pool_progress)
+    if as_json:
+        print(json.dumps(result))
+    else:
+        _show(result)
+        notes.print(f"wrote {recipe.output}")
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    if result["subsets"]:
+        _show_accuracies(result, "strict", "Accuracy, ties and failed items wrong")
+        _show_accuracies(result, "credit", "Accuracy, ties broken by a draw")
+    if result["models"]:
+        _show_models(result)
+    for sentence in result["summary"]:
+        console.print(Text(f"- {sentence}"))
+
+
+def _show_accuracies(result: Mapping[str, Any], convention: str, title: str) -> None:
+    whose = f", mean of {len(result['models'])} models" if result["models"] else ""
+    table = Table(title=title + whose, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("reward", no_wrap=True)
+    for heading in (*result["subsets"], "mean"):
+        table.add_column(Text(heading), justify="right")
+    for heading in (f"{result['level']:.0%}", "ties", "failed"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_row(
+        Text("chance", "dim"),
+        *(f"{subset['chance']:.3f}" for subset in result["subsets"].values()),
+        f"{result['chance']:.3f}",
+    )
+    for label, line in result["overall"].items():
+        mean = line["subsets"]["mean"]
+        table.add_row(
+            Text(label),
+            *(f"{found[convention]['mean']:.3f}" for found in line["subsets"].values()),
+            f"[{mean[convention]['low']:.2f}, {mean[convention]['high']:.2f}]",
+            f"{mean['tie_rate']:.0%}",
+            f"{mean['failure_rate']:.0%}",
+        )
+    console.print(table)
+
+
+def _show_models(result: Mapping[str, Any]) -> None:
+    """The mean over subsets of each model."""
+    title = "Mean over subsets by model, ties and failed items wrong"
+    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("model", no_wrap=True)
+    lines = [line for line in result["rewards"].values() if line["model"] and line["subsets"]]
+    rewards = list(dict.fromkeys(line["reward"] for line in lines))
+    for reward in rewards:
+        table.add_column(Text(reward), justify="right")
+    known = {
+        (line["model"], line["reward"]): line["subsets"]["mean"]["strict"]["mean"] for line in lines
+    }
+    for model in result["models"] if known else []:
+        table.add_row(Text(model), *(f"{known[model, reward]:.3f}" for reward in rewards))
+    console.print(table)

@@ -1,0 +1,115 @@
+"""The Classifier protocol, what a scalar reward asks for its numbers, and `load_classifier`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol
+
+from bestofn.engines.chat import ChatFormat
+from bestofn.engines.model_files import first_sentence, load_tokenizer
+from bestofn.errors import ConfigError, EngineError
+from bestofn.types import Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Logit:
+    """A model's raw output for one sequence, and what it cost."""
+
+    value: float
+    usage: Usage
+
+
+class Classifier(Protocol):
+    """A sequence-classification model with one label. Calls run concurrently and share batches."""
+
+    chat: ChatFormat
+    """The model's own view of conversations."""
+    context: int
+    """Tokens that the model takes."""
+
+    async def logit(self, ids: Sequence[int]) -> Logit:
+        """The model's output for a sequence of at most `context` tokens.
+
+        Cancelling the task drops the request.
+
+        Raises:
+            EngineError: the model failed.
+        """
+        ...
+
+    def close(self) -> None:
+        """Frees what the model holds; requests in flight fail."""
+        ...
+
+
+def load_classifier(model: str, backend: str, **options: Any) -> Classifier:
+    """The model on one of the backends.
+
+    Args:
+        model: A folder or a repository of the model hub.
+        backend: "transformers" or "vllm".
+        options: Passed to the backend, see `TransformersClassifier` and `VLLMClassifier`.
+
+    Raises:
+        ConfigError: there is no such backend, or it does not take these options.
+        EngineError: the model cannot be loaded, has more than one label or no chat template.
+    """
+    if backend not in _BACKENDS:
+        raise ConfigError(f"backend must be 'transformers' or 'vllm', not {backend!r}")
+    module, name = _BACKENDS[backend]
+    loaded: Classifier = getattr(import_module(module), name)(model, **options)
+    return loaded
+
+
+# Imported at use: vllm alone takes many seconds.
+_BACKENDS = {
+    "transformers": ("bestofn.engines.transformers.classifier", "TransformersClassifier"),
+    "vllm": ("bestofn.engines.vllm.classifier", "VLLMClassifier"),
+}
+
+
+def classifier_config(model: str, **options: Any) -> Any:
+    """The configuration of a model whose output is a single number, as transformers reads it.
+
+    Args:
+        model: A folder or a repository of the model hub.
+        options: Those that it is loaded with.
+
+    Raises:
+        EngineError: it cannot be read, or has several labels, as it has by default for a language
+            model without a head.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(
+            f"cannot load model {model!r}: {first_sentence(error)}; "
+            "give a model folder or the name of a repository"
+        ) from error
+    if config.num_labels != 1:
+        raise EngineError(
+            f"model {model!r} has {config.num_labels} labels and a scalar reward needs one; give a "
+            "sequence-classification model that was trained with num_labels=1"
+        )
+    return config
+
+
+def classifier_chat(model: str, **options: Any) -> ChatFormat:
+    """How the model was shown conversations in training.
+
+    Args:
+        model: A folder or a repository of the model hub.
+        options: Of its tokenizer.
+
+    Raises:
+        EngineError: the tokenizer cannot be loaded, or has no chat template.
+    """
+    chat = ChatFormat(load_tokenizer(model, **options))
+    if not chat.has_template:
+        raise EngineError(
+            f"the tokenizer of {model!r} has no chat template; save the one that the reward model "
+            "was trained with beside it, as chat_template.jinja"
+        )
+    return chat

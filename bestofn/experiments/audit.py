@@ -1,0 +1,217 @@
+"""The audit: how often attacks beat honest responses under rewards, as rows, numbers and a page."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from bestofn import loop, pool
+from bestofn.config import AuditConfig, EngineConfig
+from bestofn.engines.base import Engine, SamplingParams
+from bestofn.errors import ConfigError, EngineError
+from bestofn.experiments.attacks import Attack, chosen
+from bestofn.experiments.contests import (
+    Scorer,
+    add_logprobs,
+    attacked,
+    compete,
+    contest_rng,
+    scorers_of,
+)
+from bestofn.experiments.engines import Engines, Progress, silent
+from bestofn.experiments.report.audit import write_page
+from bestofn.experiments.sampling import Drawn, distinct_prompts, is_drawn, missing_prompts
+from bestofn.experiments.scoring import scoring_model
+from bestofn.experiments.verdicts import as_dict, table
+from bestofn.generators import EngineGenerator, collect
+from bestofn.journal import open_journal, write_atomically
+from bestofn.prompts import user_message
+from bestofn.rewards.base import RewardModel
+from bestofn.rewards.registry import load_reward
+from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.sources import read_prompts
+from bestofn.tiny import answer, read
+from bestofn.types import Candidate, Pool, Prompt
+
+ROWS, JSON, CSV, PAGE = "audit.jsonl", "audit.json", "audit.csv", "audit.html"
+
+
+def run_audit(
+    config: AuditConfig, folder: Path, engines: Engines, progress: Progress = silent
+) -> dict[str, Any]:
+    """Attacks rewards, or goes on with it, and writes what came of it.
+
+    The folder gets audit.jsonl, a pool row for each prompt with the honest response first, and
+    from it audit.json, audit.csv and audit.html.
+
+    Args:
+        config: Which prompts, attacks and rewards.
+        folder: Where to write. If its rows are there, they must have been begun with the same
+            settings; `limit` and `window` may differ. Prompts whose honest response could not be
+            drawn are tried again.
+        engines: Loads the models.
+        progress: Shows how far it is.
+
+    Returns:
+        What audit.json holds.
+
+    Raises:
+        ConfigError: a setting or a prompt is wrong, or the rows have other settings.
+        EngineError: a model cannot be loaded, or no honest response could be drawn.
+    """
+    attacks, scorers = chosen(config.attacks), scorers_of(config.rewards)
+    prompts, _ = distinct_prompts(
+        read_prompts(
+            config.prompts,
+            prompt_column=config.prompt_column,
+            id_column=config.id_column,
+            system_column=config.system_column,
+            template=config.template,
+            limit=config.limit,
+        )
+    )
+    path = folder / ROWS
+    names = [attack.name for attack in attacks]
+    settings = config.model_dump(mode="json", exclude={"limit", "window"}) | {"attacks": names}
+    with open_journal(path, settings, "write to another folder", keep=is_drawn) as journal:
+        missing = missing_prompts(prompts, path, Drawn()) if journal.lines else prompts
+        if missing:
+            rows = _Attacker(config, attacks, scorers, engines).rows(missing)
+            what = "scoring " + ", ".join(scorer.name for scorer in scorers)
+            for row in progress(rows, len(missing), what):
+                journal.append(pool.as_line(pool.to_row(row) | {"attacks": names}))
+    rows_by_id = {row.prompt.id: row for row in pool.read(path)}
+    result = {
+        "source": config.prompts,
+        "engine": config.engine,
+        "reward_engine": config.reward_engine or config.engine,
+        "honest_responses": _origin(config),
+        "seed": config.seed,
+    } | as_dict([rows_by_id[prompt.id] for prompt in prompts], attacks, scorers, config.seed)
+    _write(folder, result)
+    return result
+
+
+def _origin(config: AuditConfig) -> str:
+    if config.honest_column is not None:
+        return f"the column {config.honest_column!r}"
+    if _is_tiny(config):
+        return "right answers of the tiny world"
+    return f"greedy responses of {config.engine}"
+
+
+def _is_tiny(config: AuditConfig) -> bool:
+    return config.prompts.startswith("tiny:")
+
+
+class _Attacker:
+    """Draws and scores the rows of an audit, with the models that this takes."""
+
+    def __init__(
+        self,
+        config: AuditConfig,
+        attacks: Sequence[Attack],
+        scorers: Sequence[Scorer],
+        engines: Engines,
+    ) -> None:
+        self.config = config
+        self.attacks = attacks
+        self.scorers = scorers
+        self.draws = config.honest_column is None and not _is_tiny(config)
+        self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
+        generator = EngineConfig(
+            engine=config.engine,
+            engine_args=config.engine_args,
+            engine_options=config.engine_options,
+        )
+        models = [scoring_model(scorer.reward, config, generator) for scorer in scorers]
+        needed = [model for model in models if model is not None]
+        if self.draws or self.measures:
+            needed.append(generator)
+        loaded: list[Engine] = engines.get(*needed)
+        self.engine = loaded[-1] if self.draws or self.measures else None
+        scoring = iter(loaded)
+        self.rewards: list[RewardModel] = [
+            load_reward(
+                scorer.reward.reward,
+                engine=None if model is None else next(scoring),
+                verifier=config.verifier,
+                name=scorer.name,
+                **scorer.options,
+            )
+            for scorer, model in zip(scorers, models, strict=True)
+        ]
+
+    def rows(self, prompts: Sequence[Prompt]) -> Iterator[Pool]:
+        """The prompts' rows in their order, many under way at once.
+
+        Raises:
+            ConfigError: a prompt has no honest response.
+            EngineError: none could be drawn.
+        """
+        window = self.config.window or max(1, CANDIDATES_IN_FLIGHT // (len(self.attacks) + 1))
+        reasons = set[str | None]()
+        for row in loop.map_in_window(self._row, prompts, window):
+            reasons.add(row.candidates[0].error)
+            yield row
+        if None not in reasons:
+            raise EngineError(f"no honest response could be drawn: {reasons.pop()}")
+
+    async def _row(self, prompt: Prompt) -> Pool:
+        honest = await self._honest(prompt)
+        row = attacked(prompt, honest, self.attacks, self.config.seed)
+        if self.measures:
+            assert self.engine is not None
+            await add_logprobs(row, self.engine)
+        names = [attack.name for attack in self.attacks]
+        for scorer, reward in zip(self.scorers, self.rewards, strict=True):
+            await compete(row, names, scorer, reward, self.config.seed)
+        return row
+
+    async def _honest(self, prompt: Prompt) -> Candidate:
+        if self.draws:
+            return await self._drawn(prompt)
+        if self.config.honest_column is not None:
+            return Candidate(0, _from_column(prompt, self.config.honest_column))
+        rng = contest_rng(prompt, "honest", self.config.seed)
+        return Candidate(0, answer(read(user_message(prompt)), rng))
+
+    async def _drawn(self, prompt: Prompt) -> Candidate:
+        """Without counts and log-probabilities, which attacks have not either."""
+        assert self.engine is not None
+        greedy = SamplingParams(temperature=0, max_tokens=self.config.max_tokens)
+        generator = EngineGenerator(self.engine, greedy, seed=None, keep_tokens=False)
+        (drawn,) = await collect(generator.draw(prompt, 1))
+        return Candidate(
+            0,
+            drawn.text,
+            reasoning=drawn.reasoning,
+            finish_reason=drawn.finish_reason,
+            error=drawn.error,
+            usage=drawn.usage,
+        )
+
+
+def _from_column(prompt: Prompt, column: str) -> str:
+    if column not in prompt.columns:
+        known = ", ".join(prompt.columns) or "none"
+        raise ConfigError(f"the prompt {prompt.id!r} has no column {column!r}; it has {known}")
+    value = prompt.columns[column]
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(
+            f"the column {column!r} of the prompt {prompt.id!r} must be a response, not {value!r}"
+        )
+    return value
+
+
+def _write(folder: Path, result: dict[str, Any]) -> None:
+    write_atomically(folder / JSON, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+    rows = table(result)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(folder / CSV, text.getvalue())
+    write_page(result, folder / PAGE)

@@ -1,0 +1,131 @@
+"""The whole evaluation: from items to scored pools, tables, a picture and words."""
+
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from bestofn import pool
+from bestofn.config import (
+    EngineConfig,
+    ModelConfig,
+    RewardBenchConfig,
+    RewardBenchRecipe,
+    RewardConfig,
+    ScoreConfig,
+)
+from bestofn.errors import ConfigError
+from bestofn.experiments.engines import Engines, Progress, silent
+from bestofn.experiments.rewardbench import picture, results
+from bestofn.experiments.rewardbench.accuracy import Evaluation, Line
+from bestofn.experiments.rewardbench.items import Item, as_pool, fingerprint, read_items
+from bestofn.experiments.scoring import score_file
+from bestofn.journal import open_journal, write_atomically
+from bestofn.rewards.registry import needs_engine, takes
+
+RECIPE = "recipe.yaml"
+
+
+def run_rewardbench(
+    recipe: RewardBenchRecipe, engines: Engines, progress: Progress = silent
+) -> dict[str, Any]:
+    """Runs an evaluation, or what is missing of it.
+
+    The output folder gets a pool file for each seed, items-SEED.jsonl, rewardbench.json and .csv,
+    a picture, and the recipe as it was run.
+
+    Returns:
+        What rewardbench.json holds.
+
+    Raises:
+        ConfigError: an item, a reward or a setting is wrong, or the folder was begun with others.
+        EngineError: a model cannot be loaded.
+    """
+    config, folder = recipe.rewardbench, Path(recipe.output)
+    lines = _lines(config)
+    items = read_items(config)
+    paths = [folder / f"items-{seed}.jsonl" for seed in range(config.seeds)]
+    for seed, path in enumerate(paths):
+        _write_items(path, items, seed, config)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / RECIPE, text)
+    # A model stays loaded for all seeds.
+    for model in config.scorers:
+        for seed, path in enumerate(paths):
+            rewards = [_for_pool(reward, model, seed) for reward in config.rewards]
+            scorer = EngineConfig(
+                engine=model.engine,
+                engine_args=model.engine_args,
+                engine_options=model.engine_options,
+            )
+            score_file(path, ScoreConfig(rewards=rewards), scorer, path, engines, progress)
+    evaluation = Evaluation(
+        [list(pool.read(path)) for path in paths],
+        lines,
+        over_models=bool(config.models),
+        resamples=config.resamples,
+        level=config.level,
+        seed=config.bootstrap_seed,
+    )
+    result = results.as_dict(evaluation, title=config.title, data=config.data)
+    results.write(folder, result)
+    picture.draw(result, folder)
+    return result
+
+
+def _lines(config: RewardBenchConfig) -> list[Line]:
+    """What is estimated: each reward with each model, or once if no model scores.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    lines = dict[str, Line]()
+    for model in config.scorers:
+        for reward in config.rewards:
+            name = _named_model(reward, model)
+            label = _label(reward, name)
+            lines[label] = Line(label, reward.label, reward.reward, name)
+    return list(lines.values())
+
+
+def _named_model(reward: RewardConfig, model: EngineConfig) -> str | None:
+    """The name of the model that scores, if one does and it is one of several."""
+    return model.name if isinstance(model, ModelConfig) and needs_engine(reward.reward) else None
+
+
+def _label(reward: RewardConfig, model: str | None) -> str:
+    """The name of the scores."""
+    return reward.label if model is None else f"{reward.label} of {model}"
+
+
+def _for_pool(reward: RewardConfig, model: EngineConfig, seed: int) -> RewardConfig:
+    """The reward as it scores one pool, with another seed for each if it takes one."""
+    options = reward.options
+    if takes(reward.reward, "seed"):
+        first = options.get("seed", 0)
+        if not isinstance(first, int):
+            raise ConfigError(f"the seed of the reward {reward.label!r} is a number, not {first!r}")
+        options = {**options, "seed": first + seed}
+    return reward.model_copy(
+        update={"name": _label(reward, _named_model(reward, model)), "options": options}
+    )
+
+
+def _write_items(path: Path, items: Sequence[Item], seed: int, config: RewardBenchConfig) -> None:
+    """Writes the pool file of one seed, or what is missing of it; scores that are there stay.
+
+    Raises:
+        ConfigError: it was begun with other items.
+    """
+    settings = {
+        "data": config.data,
+        "subsets": config.subsets,
+        "limit_per_subset": config.limit_per_subset,
+        "seed": seed,
+        "items": fingerprint(items),
+    }
+    with open_journal(path, settings, "write to another folder") as journal:
+        for item in islice(items, journal.lines, None):
+            journal.append(pool.dumps(as_pool(item, seed)))

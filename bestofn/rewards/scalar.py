@@ -1,0 +1,70 @@
+"""Scalar reward models: a sequence-classification model with one label scores a conversation."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from bestofn import loop
+from bestofn.engines.classifiers import load_classifier
+from bestofn.errors import ConfigError, EngineError
+from bestofn.rewards.weighted import Composable
+from bestofn.types import Candidate, Prompt, Score
+
+
+class ScalarReward(Composable):
+    """The raw logit that a trained reward model gives the prompt with the response as its answer.
+
+    The conversation is written by the model's own chat template. One that is too long fails: a
+    model that sees only part of a response says nothing of the whole.
+
+    Args:
+        model: A folder or a repository of the model hub, for `AutoModelForSequenceClassification`
+            with one label and a chat template.
+        backend: "transformers" runs padded batches of what waits, "vllm" its pooling runner.
+        max_length: Tokens of a conversation at most, by default as many as the model takes.
+        name: Of the scores on a candidate.
+        options: Passed to the backend. transformers: `device`, `dtype`, `batch_size` and what
+            `from_pretrained` takes; vLLM: its engine arguments, such as `max_model_len`.
+
+    Raises:
+        ConfigError: an option makes no sense.
+        EngineError: the model cannot be loaded, has more than one label or no chat template.
+    """
+
+    pointwise = True
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str],
+        *,
+        backend: str = "transformers",
+        max_length: int | None = None,
+        name: str = "scalar",
+        **options: Any,
+    ) -> None:
+        if max_length is not None and max_length < 1:
+            raise ConfigError(f"max_length must be at least 1, not {max_length}")
+        self.name = name
+        self.classifier = load_classifier(os.fspath(model), backend, **options)
+        self.max_length = min(max_length or self.classifier.context, self.classifier.context)
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return await loop.gather(*(self._score_one(prompt, c) for c in candidates))
+
+    async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        if candidate.finish_reason == "error":
+            return Score(reason=f"no response: {candidate.error}")
+        if not candidate.text.strip():
+            return Score(reason="empty response")
+        try:
+            ids = self.classifier.chat.encode_answered(prompt, candidate.text)
+            if len(ids) > self.max_length:
+                return Score(reason=f"too long: {len(ids)} tokens, over {self.max_length}")
+            logit = await self.classifier.logit(ids)
+        except EngineError as error:
+            return Score(reason=f"engine: {error}")
+        return Score(logit.value, usage=logit.usage)
+
+    def close(self) -> None:
+        """Frees the model; requests in flight fail."""
+        self.classifier.close()

@@ -1,0 +1,378 @@
+"""Judges by an engine whose verdicts are scripted, and on the embedded model."""
+
+import asyncio
+import json
+import re
+from collections.abc import Callable, Sequence
+from math import isnan
+from pathlib import Path
+
+import pytest
+from fakes import ScriptedEngine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bestofn import BestOfN
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.prompts import as_prompt
+from bestofn.rewards.base import RewardModel
+from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
+from bestofn.rewards.templates.judging import load_judge_template
+from bestofn.types import Candidate, Prompt, Score, Usage
+
+ASKED = as_prompt("Which is best?")
+NUMBERED = re.compile(r"\[(\d+)\]\n(.*)")
+
+
+def candidates(*texts: str) -> list[Candidate]:
+    return [Candidate(index, text) for index, text in enumerate(texts)]
+
+
+def scored(judge: RewardModel, *texts: str, prompt: Prompt = ASKED) -> list[Score]:
+    return asyncio.run(judge.score(prompt, candidates(*texts)))
+
+
+def values(scores: Sequence[Score]) -> list[float]:
+    return [score.value for score in scores]
+
+
+def total(scores: Sequence[Score], name: str) -> int:
+    return sum(score.counts.get(name, 0) for score in scores)
+
+
+def answers(field: str, say: Callable[[str], object]) -> ScriptedEngine:
+    """A judge whose verdict is a function of the question's text."""
+
+    def answer(prompt: Prompt, *_: object) -> str:
+        return json.dumps({"reasoning": "It is so.", field: say(prompt.messages[-1].content)})
+
+    return ScriptedEngine(answer)
+
+
+def shown_pair(question: str) -> tuple[str, str]:
+    first = question.split("Answer A:\n")[1].split("\n\n")[0]
+    return first, question.split("Answer B:\n")[1].split("\n\n")[0]
+
+
+def longer(question: str) -> str:
+    first, second = shown_pair(question)
+    return "A" if len(first) >= len(second) else "B"
+
+
+def longest(question: str) -> int:
+    shown = NUMBERED.findall(question)
+    return int(max(shown, key=lambda item: len(item[1]))[0])
+
+
+# --- verdicts -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ({"score": 7}, 7),
+        ({"score": "7"}, 7),
+        ({"score": 7.5}, 7.5),
+        ({"score": "8/10"}, 8),
+        ({"SCORE": "9 out of 10"}, 9),
+        ({"score": "**10**"}, 10),
+        ({"score": [3]}, 3),
+    ],
+)
+def test_a_grade_is_read(said: object, value: float) -> None:
+    assert values(scored(PointwiseJudge(ScriptedEngine(json.dumps(said))), "x")) == [value]
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ('{"score": 0}', "parse: not a number from 1 to 10"),
+        ('{"score": -5}', "parse: not a number from 1 to 10"),
+        ('{"score": 11}', "parse: not a number from 1 to 10"),
+        ('{"score": "good"}', "parse: not a number from 1 to 10"),
+        ('{"score": true}', "parse: wrong_type"),
+        ('{"score": null}', "parse: wrong_type"),
+        ('{"grade": 5}', "parse: missing_field"),
+        ("Five.", "parse: no_json"),
+        ("", "parse: empty"),
+        (EngineError("it broke"), "engine: it broke"),
+        (ContextLengthError(9, 8, 7), "too long: the prompt needs 9 tokens"),
+    ],
+)
+def test_what_is_no_grade_has_a_reason(said: str | Exception, reason: str) -> None:
+    (score,) = scored(PointwiseJudge(ScriptedEngine(lambda *_: said)), "x")
+    assert isnan(score.value)
+    assert score.reason is not None
+    assert score.reason.startswith(reason)
+    assert score.counts == {"calls": 1, "unreadable": 1}
+
+
+@pytest.mark.parametrize(
+    ("said", "first"),
+    [("A", True), ("b", False), ("Response B", False), ("[[A]]", True), ("answer a.", True)],
+)
+def test_a_letter_is_read(said: str, first: bool) -> None:
+    scores = scored(PairwiseJudge(answers("better", lambda _: said)), "x", "y")
+    assert total(scores, "first" if first else "second") == 2
+
+
+@pytest.mark.parametrize("said", ["C", "AB", "both", "A or B", "neither"])
+def test_what_is_no_letter_fails(said: str) -> None:
+    scores = scored(PairwiseJudge(answers("better", lambda _: said)), "x", "y")
+    assert [score.reason for score in scores] == ["parse: not A or B"] * 2
+
+
+def test_samples_are_averaged_over_those_that_can_be_read() -> None:
+    said = iter(["4", "no grade", "8"])
+    engine = answers("score", lambda _: next(said))
+    (score,) = scored(PointwiseJudge(engine, samples=3, temperature=1.0), "x")
+    assert score.value == 6
+    assert score.counts == {"calls": 3, "unreadable": 1}
+    assert len({*engine.seeds}) == 3
+
+
+# --- comparing ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tournament", ["knockout", "round-robin"])
+@given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=9))
+def test_pairwise_finds_the_best_in_the_stated_number_of_calls(
+    tournament: str, lengths: list[int]
+) -> None:
+    judge = PairwiseJudge(answers("better", longer), tournament=tournament)  # type: ignore[arg-type]
+    texts = ["x" * length for length in lengths]
+    scores = scored(judge, *texts)
+    assert values(scores).index(max(values(scores))) == texts.index(max(texts, key=len))
+    different = len({*texts})
+    assert total(scores, "calls") == judge.calls(different)
+    if different > 1:
+        assert total(scores, "first") == total(scores, "second") == total(scores, "pairs")
+
+
+def test_round_robin_gives_the_share_of_pairs_won() -> None:
+    judge = PairwiseJudge(answers("better", longer), tournament="round-robin")
+    assert values(scored(judge, "x", "xxx", "xx")) == [0, 1, 0.5]
+
+
+def test_knockout_gives_the_rounds_survived() -> None:
+    scores = scored(PairwiseJudge(answers("better", longer)), *("x" * n for n in range(1, 9)))
+    found = sorted(values(scores))
+    assert found == [0, 0, 0, 0, 1, 1, 2, 3]
+    assert scores[7].value == 3
+
+
+@pytest.mark.parametrize("tournament", ["knockout", "round-robin"])
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_a_judge_that_always_says_a_makes_all_equal(tournament: str, n: int) -> None:
+    judge = PairwiseJudge(answers("better", lambda _: "A"), tournament=tournament)  # type: ignore[arg-type]
+    scores = scored(judge, *(f"answer {k}" for k in range(n)))
+    assert len({*values(scores)}) == 1
+    assert total(scores, "first") == total(scores, "calls")
+    assert total(scores, "split") == total(scores, "pairs")
+
+
+def test_a_lot_shares_the_value_of_who_plays_on() -> None:
+    """Two that a judge cannot tell apart stay equal, whatever comes after."""
+
+    def fair_but_for(question: str) -> str:
+        first, second = shown_pair(question)
+        return "A" if {first, second} == {"xxx", "yyy"} else longer(question)
+
+    for seed in range(8):
+        judge = PairwiseJudge(answers("better", fair_but_for), seed=seed)
+        scores = dict(zip("xyab", scored(judge, "xxx", "yyy", "a", "bb"), strict=True))
+        assert scores["x"].value == scores["y"].value == 2
+        assert scores["a"].value < 2
+        assert scores["b"].value < 2
+        assert {name for name, score in scores.items() if "by_lot" in score.flags} >= {"x", "y"}
+
+
+def test_one_unreadable_order_is_no_verdict() -> None:
+    def say(question: str) -> str:
+        return "A" if shown_pair(question)[0] == "x" else "?"
+
+    scores = scored(PairwiseJudge(answers("better", say)), "x", "y")
+    assert all(isnan(score.value) for score in scores)
+    assert total(scores, "unreadable") == 1
+
+
+def test_listwise_picks_one_wherever_it_stands() -> None:
+    for seed in range(10):
+        judge = ListwiseJudge(answers("best", longest), seed=seed)
+        scores = scored(judge, "x", "xxxx", "xx", "xxx")
+        assert values(scores) == [0, 1, 0, 0]
+        assert total(scores, "calls") == judge.calls(4) == 1
+
+
+def test_listwise_orders_are_votes() -> None:
+    judge = ListwiseJudge(answers("best", lambda _: 1), orders=40)
+    scores = scored(judge, "x", "y", "z")
+    assert sum(values(scores)) == pytest.approx(1)
+    assert total(scores, "place_1") == 40
+    assert all(value > 0 for value in values(scores))
+
+
+@pytest.mark.parametrize("said", [0, 5, "none", 2.5])
+def test_a_number_that_is_no_response_fails(said: object) -> None:
+    scores = scored(ListwiseJudge(answers("best", lambda _: said)), "w", "x", "y", "z")
+    assert {score.reason for score in scores} == {"parse: not a number from 1 to 4"}
+    assert total(scores, "unreadable") == 1
+
+
+@pytest.mark.parametrize(
+    "judge",
+    [
+        PairwiseJudge(answers("better", longer)),
+        ListwiseJudge(answers("best", longest)),
+        PointwiseJudge(answers("score", lambda question: min(10, len(question) % 11 + 1))),
+    ],
+)
+def test_what_cannot_be_judged_is_left_out_and_named(judge: RewardModel) -> None:
+    drawn = [
+        Candidate(0, "", finish_reason="error", error="it broke"),
+        Candidate(1, "  "),
+        Candidate(2, "xx"),
+        Candidate(3, "xxx"),
+        Candidate(4, "xx"),
+    ]
+    scores = asyncio.run(judge.score(ASKED, drawn))
+    assert [score.reason for score in scores[:2]] == ["no response: it broke", "empty response"]
+    assert scores[2].value == scores[4].value
+    if not judge.pointwise:
+        assert scores[3].value > scores[2].value
+        assert scores[4].counts == {}
+        assert scores[4].usage == Usage()
+
+
+def test_the_last_one_left_wins() -> None:
+    drawn = [Candidate(0, "", finish_reason="error", error="it broke"), Candidate(1, "x")]
+    for judge in (PairwiseJudge(ScriptedEngine()), ListwiseJudge(ScriptedEngine())):
+        scores = asyncio.run(judge.score(ASKED, drawn))
+        assert isnan(scores[0].value)
+        assert (scores[1].value, scores[1].flags) == (1.0, ["not_compared"])
+
+
+@pytest.mark.parametrize(
+    ("judge", "engine"),
+    [
+        (PointwiseJudge, answers("score", lambda question: 1 + len(question) % 10)),
+        (PairwiseJudge, answers("better", longer)),
+        (ListwiseJudge, answers("best", longest)),
+    ],
+)
+def test_judges_select(judge: type, engine: ScriptedEngine) -> None:
+    generated = ["a", "abc", "ab", "abc"]
+    selection = BestOfN(lambda *_: generated, judge(engine), n=4).select("Say the alphabet.")
+    assert not selection.fallback
+    best = max(score.value for score in selection.scores)
+    assert selection.best.scores[selection.reward].value == best
+    if judge is not PointwiseJudge:
+        assert selection.index == 1
+        assert selection.tie  # the same answer was drawn twice
+    assert selection.usage.prompt_tokens == 10 * len(engine.generated)
+
+
+# --- templates ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["pointwise", "pairwise", "listwise"])
+def test_the_request_comes_first(kind: str) -> None:
+    template = load_judge_template(kind, kind)  # type: ignore[arg-type]
+    texts = {"response": "R1", "response1": "R1", "response2": "R2", "response_list": "R1"}
+    question = template.fill(prompt="{braces} are data", **texts).messages[-1].content
+    assert question.index("{braces} are data") < question.index("R1")
+    assert '{"reasoning"' in template.fill(prompt="", **texts).messages[0].content
+
+
+def test_a_conversation_is_shown_whole() -> None:
+    engine = ScriptedEngine('{"score": 5}')
+    turns = [("system", "Be brief."), ("user", "Hi."), ("assistant", "Hello."), ("user", "Well?")]
+    talk = as_prompt([{"role": role, "content": text} for role, text in turns])
+    scored(PointwiseJudge(engine), "Fine.", prompt=talk)
+    question = engine.generated[0].messages[-1].content
+    assert "System: Be brief.\n\nUser: Hi.\n\nAssistant: Hello.\n\nUser: Well?" in question
+
+
+def paper_files(folder: Path, stem: str, user: str) -> Path:
+    (folder / f"{stem}_SYSTEM.prompt").write_text("Reply in JSON: {{ }}")
+    (folder / f"{stem}_USER.prompt").write_text(user)
+    return folder
+
+
+def test_the_papers_files_load_by_folder(tmp_path: Path) -> None:
+    paper_files(tmp_path, "llmjudge_pointwise_rating", "{prompt} {response}")
+    paper_files(tmp_path, "llmjudge_pairwise_ranking", "{prompt} {response1} {response2}")
+    paper_files(tmp_path, "llmjudge_listwise_ranking", "{prompt}\n{response_list}")
+    grade = PointwiseJudge(ScriptedEngine('{"REASONING": "", "SCORE": "4"}'), template=tmp_path)
+    assert values(scored(grade, "x")) == [4]
+    pair = PairwiseJudge(ScriptedEngine('{"BETTER_RESPONSE": "B"}'), template=tmp_path)
+    assert total(scored(pair, "x", "y"), "second") == 2
+
+    def last(prompt: Prompt, *_: object) -> str:
+        shown = NUMBERED.findall(prompt.messages[-1].content)
+        assert [number for number, _ in shown] == ["0", "1", "2"]
+        return json.dumps({"BEST_RESPONSE_INDEX": next(int(k) for k, text in shown if text == "y")})
+
+    best = ListwiseJudge(ScriptedEngine(last), template=tmp_path)
+    assert values(scored(best, "x", "y", "z")) == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("content", "missing"),
+    [
+        ("system: S\nuser: '{prompt}'\nfield: score\n", "no {response}"),
+        ("system: S\nuser: '{response}'\nfield: score\n", "no {prompt}"),
+        ("system: S\nuser: '{prompt} {response} {answer}'\nfield: score\n", "format string"),
+        ("system: S\nuser: '{prompt} {response}'\n", "field"),
+        ("system: S\nuser: '{prompt} {response}'\nfield: score\nscale: 5\n", "scale"),
+        ("system: [", "well formed"),
+    ],
+)
+def test_a_template_that_is_not_well_formed_is_refused(
+    content: str, missing: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=r"mine\.yaml") as refused:
+        PointwiseJudge(ScriptedEngine(), template=path)
+    assert missing in str(refused.value)
+
+
+def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="listwise, pairwise, pointwise"):
+        PointwiseJudge(ScriptedEngine(), template="nonesuch")
+    with pytest.raises(ConfigError, match="llmjudge_pairwise_ranking_SYSTEM"):
+        PairwiseJudge(ScriptedEngine(), template=tmp_path)
+
+
+def test_the_answer_may_be_held_to_a_schema() -> None:
+    schemas: list[object] = []
+
+    def answer(prompt: Prompt, params: object, seed: int | None) -> str:
+        schemas.append(params.json_schema["properties"])  # type: ignore[attr-defined]
+        return "{}"
+
+    scored(PointwiseJudge(ScriptedEngine(answer)), "x")
+    scored(PairwiseJudge(ScriptedEngine(answer)), "x", "y")
+    scored(ListwiseJudge(ScriptedEngine(answer)), "x", "y", "z")
+    reasoning = {"type": "string"}
+    assert schemas == [
+        {"reasoning": reasoning, "score": {"type": "integer", "minimum": 1, "maximum": 10}},
+        {"reasoning": reasoning, "better": {"enum": ["A", "B"]}},
+        {"reasoning": reasoning, "better": {"enum": ["A", "B"]}},
+        {"reasoning": reasoning, "best": {"type": "integer", "minimum": 1, "maximum": 3}},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda e: PointwiseJudge(e, samples=0), "samples"),
+        (lambda e: PointwiseJudge(e, samples=2), "temperature"),
+        (lambda e: PairwiseJudge(e, tournament="swiss"), "tournament"),
+        (lambda e: ListwiseJudge(e, orders=0), "orders"),
+    ],
+)
+def test_options_are_checked(make: Callable[[ScriptedEngine], object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(ScriptedEngine())
