@@ -423,6 +423,20 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AnyRe
         ConfigError: the file cannot be read, or a key or value in it is wrong; the message names
             the file and the key, and for an unknown key the nearest known one.
     """
+    content = read_mapping(path)
+    kind = RewardBenchRecipe if "rewardbench" in content else Recipe
+    fields, where = _overridden(kind, content, overrides or {}), f"the recipe {path}"
+    if kind is RewardBenchRecipe:
+        return checked(RewardBenchRecipe, fields, where)
+    return checked(Recipe, fields, where)
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a recipe's YAML file holds.
+
+    Raises:
+        ConfigError: the file cannot be read, or is no mapping in YAML.
+    """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -436,11 +450,7 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AnyRe
         raise ConfigError(f"the recipe {path} is empty")
     if not isinstance(content, dict):
         raise ConfigError(f"the recipe {path} must be a mapping, not {type(content).__name__}")
-    kind = RewardBenchRecipe if "rewardbench" in content else Recipe
-    fields, where = _overridden(kind, content, overrides or {}), f"the recipe {path}"
-    if kind is RewardBenchRecipe:
-        return checked(RewardBenchRecipe, fields, where)
-    return checked(Recipe, fields, where)
+    return content
 
 
 def _overridden(

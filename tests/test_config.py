@@ -26,7 +26,11 @@ from bestofn.config import (
 from bestofn.errors import ConfigError
 from bestofn.rewards.registry import is_known, load_reward, needs_engine
 
-RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+RECIPES = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "recipes").glob("*.yaml")
+    if not path.name.startswith("grpo_")  # their schema is in recipes/grpo_flip.py
+)
 SECTIONS = [
     EngineConfig, DrawConfig, SampleConfig, RewardConfig, ScoreConfig, CurveConfig, ReportConfig,
     Recipe, BootstrapConfig, ModelConfig, RewardBenchConfig, RewardBenchRecipe,

@@ -15,7 +15,7 @@ FLOORS = [
     {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
     {"rewards", "generators", "config"},
     {"sampler"},
-    {"batch", "experiments", "doctor"},
+    {"batch", "experiments", "integrations", "doctor"},
     {"cli"},
 ]
 

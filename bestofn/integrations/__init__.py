@@ -1,0 +1,1 @@
+"""bestofn inside other people's programs."""

@@ -1,0 +1,136 @@
+"""A reward as TRL's trainers want one: a function from prompts and completions to numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+from math import isnan
+from typing import Any
+
+from bestofn import loop
+from bestofn.errors import ConfigError
+from bestofn.prompts import as_prompt, plain
+from bestofn.rewards.base import RewardModel
+from bestofn.rewards.scoring import add_scores
+from bestofn.thinking import ends_in_opening, split_thinking
+from bestofn.types import Candidate, Pool, Prompt, Score
+
+Turns = str | Sequence[Mapping[str, Any]]
+"""A text or chat messages, as rows of TRL's data sets hold prompts and completions."""
+RewardFunction = Callable[..., list[float | None]]
+
+NOT_COLUMNS = ("completion_ids", "environments")
+"""Lists that the trainer passes beside the data set's columns."""
+REASONING = ("reasoning_content", "thinking", "reasoning")
+"""Where chat templates put what stood in thinking tags."""
+
+
+def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunction:
+    """A reward as one of the `reward_funcs` of TRL's `GRPOTrainer`; any reward, not FLIP alone.
+
+    The function returned is called `(prompts, completions, **columns)`, by the trainer or by hand,
+    from anywhere but the loop that runs engines. It returns a score for each completion, None
+    where scoring failed; TRL leaves those out of the group's mean and learns nothing from them.
+
+    Prompts and completions are texts or lists of chat messages, as in TRL's plain and
+    conversational data sets. System prompt and earlier turns are context; the other columns of the
+    data set come along as `Prompt.columns`, which verifiers read. Equal prompts that follow each
+    other are a group: of equal responses in it one is scored, and a setwise reward is given all of
+    it. Groups are scored concurrently.
+
+    Where the trainer passes `log_metric` and `log_extra`, it is told, under the reward's name:
+    `failure_rate`, the share of completions without a score; `tie_rate`, the share of pairs within
+    groups that have the same score; `tokens`, how many the scoring model computed for a
+    completion; and for the table of completions `reason` (why there is no score) and `inferred`
+    (the instructions read back). The mean reward TRL logs itself.
+
+    Args:
+        reward: Scores completions; its name is the function's.
+        opened: Whether the chat template ends a prompt inside the reasoning and TRL does not split
+            it off, so that a completion that never closes it has no answer. Prompts that are texts
+            show it themselves.
+
+    Example:
+        >>> reward_func = flip_reward_func(FLIPReward(load_engine("vllm:Qwen/Qwen3-4B")))
+        >>> GRPOTrainer(model, reward_funcs=reward_func, train_dataset=prompts).train()
+    """
+
+    def reward_func(
+        prompts: Sequence[Turns],
+        completions: Sequence[Turns],
+        *,
+        log_metric: Callable[[str, float], None] | None = None,
+        log_extra: Callable[[str, list[Any]], None] | None = None,
+        **columns: Any,
+    ) -> list[float | None]:
+        groups = _groups(prompts, completions, columns, opened)
+        loop.run(_score(groups, reward))
+        scores = [[candidate.scores[reward.name] for candidate in g.candidates] for g in groups]
+        flat = [score for group in scores for score in group]
+        if log_metric is not None and flat:
+            for name, value in _metrics(scores).items():
+                log_metric(f"{reward.name}/{name}", value)
+        if log_extra is not None:
+            log_extra(f"{reward.name}/reason", [score.reason or "" for score in flat])
+            log_extra(f"{reward.name}/inferred", ["\n".join(score.inferred) for score in flat])
+        return [None if isnan(score.value) else score.value for score in flat]
+
+    reward_func.__name__ = reward.name
+    return reward_func
+
+
+async def _score(groups: Sequence[Pool], reward: RewardModel) -> None:
+    await loop.gather(*(add_scores(group.prompt, group.candidates, reward) for group in groups))
+
+
+def _groups(
+    prompts: Sequence[Turns],
+    completions: Sequence[Turns],
+    columns: Mapping[str, Any],
+    opened: bool,
+) -> list[Pool]:
+    """The completions of equal prompts that follow each other, as candidates of one prompt.
+
+    Raises:
+        ConfigError: the numbers differ, or a prompt or a completion has another form.
+    """
+    if len(prompts) != len(completions):
+        raise ConfigError(f"{len(prompts)} prompts but {len(completions)} completions")
+    groups: list[Pool] = []
+    for row, (asked, completion) in enumerate(zip(prompts, completions, strict=True)):
+        prompt = _prompt(asked, columns, row)
+        # Columns count: the same question may come with another reference answer.
+        if not groups or (prompt, prompt.columns) != (groups[-1].prompt, groups[-1].prompt.columns):
+            groups.append(Pool(prompt, []))
+        group = groups[-1].candidates
+        group.append(_candidate(len(group), asked, completion, opened))
+    return groups
+
+
+def _prompt(prompt: Turns, columns: Mapping[str, Any], row: int) -> Prompt:
+    lists = {n: v for n, v in columns.items() if isinstance(v, list) and n not in NOT_COLUMNS}
+    return as_prompt(prompt, columns={name: plain(values[row]) for name, values in lists.items()})
+
+
+def _candidate(index: int, prompt: Turns, completion: Turns, opened: bool) -> Candidate:
+    """One completion, its reasoning split off. Of several messages the last is the response."""
+    if isinstance(completion, str):
+        opened = opened or (isinstance(prompt, str) and ends_in_opening(prompt))
+        reasoning, text = split_thinking(completion, opened=opened)
+        return Candidate(index, text, reasoning=reasoning)
+    message = completion[-1] if completion else None
+    content = message.get("content") or "" if isinstance(message, Mapping) else None
+    if message is None or not isinstance(content, str):
+        raise ConfigError(f"a completion is a text or chat messages with text, not {completion!r}")
+    apart = next((message[name] for name in REASONING if message.get(name)), None)
+    # What the chat template has split has no tags left.
+    reasoning, text = split_thinking(content, opened=opened and not apart)
+    return Candidate(index, text, reasoning=apart or reasoning)
+
+
+def _metrics(groups: Sequence[Sequence[Score]]) -> dict[str, float]:
+    scores = [score for group in groups for score in group]
+    pairs = [a.value == b.value for group in groups for a, b in combinations(group, 2)]
+    return {
+        "failure_rate": sum(isnan(score.value) for score in scores) / len(scores),
+        "tie_rate": sum(pairs) / len(pairs) if pairs else 0.0,
+        "tokens": sum(score.usage.computed_tokens for score in scores) / len(scores),
+    }

@@ -1,0 +1,244 @@
+"""The reward function in every form of TRL's data, called as its trainer calls it."""
+
+import asyncio
+from math import nan
+from typing import Any
+
+import pytest
+from fakes import Recorded, ScriptedEngine
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bestofn import FLIPLikelihood, FLIPReward
+from bestofn.errors import ConfigError, EngineError
+from bestofn.integrations.trl import flip_reward_func
+from bestofn.rewards.baselines import Majority
+from bestofn.rewards.gold import Gold
+from bestofn.types import Candidate, Prompt, Score
+from bestofn.verifiers import load_verifier
+
+
+class Watched(Recorded):
+    """Remembers the prompts and candidates as well."""
+
+    def __init__(self, values: dict[str, float] | None = None, pointwise: bool = True) -> None:
+        super().__init__(values, pointwise)
+        self.seen: list[tuple[Prompt, Candidate]] = []
+
+    async def score(self, prompt: Prompt, candidates: Any) -> list[Score]:
+        self.seen += [(prompt, candidate) for candidate in candidates]
+        return await super().score(prompt, candidates)
+
+
+def said(text: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"role": "assistant", "content": text, **more}]
+
+
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+
+def test_texts_and_conversations_are_scored_alike() -> None:
+    func = flip_reward_func(Recorded({"a": 0.25, "b": 0.5, "c": 1.0}))
+    texts = func(["x", "x", "y"], ["a", "b", "c"])
+    chats = func([asked("x"), asked("x"), asked("y")], [said("a"), said("b"), said("c")])
+    assert texts == chats == [0.25, 0.5, 1.0]
+
+
+def test_earlier_turns_and_the_system_prompt_are_context() -> None:
+    engine = ScriptedEngine("Add 2.")
+    earlier = [
+        {"role": "system", "content": "Be terse."},
+        {"role": "user", "content": "Hello."},
+        {"role": "assistant", "content": "Yes?"},
+    ]
+    func = flip_reward_func(FLIPReward(engine))
+    assert func([[*earlier, *asked("Add 2.")]], [said("4")]) == [1.0]
+    (backward,) = engine.generated
+    text = "\n".join(message.content for message in backward.messages)
+    assert all(part in text for part in ("Be terse.", "Hello.", "Yes?"))
+    assert "Add 2." not in text
+
+
+def test_columns_come_along_and_what_the_trainer_adds_does_not() -> None:
+    reward = Watched()
+    flip_reward_func(reward)(
+        prompts=["x", "x"],
+        completions=["a", "b"],
+        completion_ids=[[1], [2]],
+        trainer_state=object(),
+        environments=[object(), object()],
+        answer=["7", "7"],
+        weights=[[1.0, nan], [1.0, nan]],
+    )
+    assert [dict(prompt.columns) for prompt, _ in reward.seen] == [
+        {"answer": "7", "weights": [1.0, None]}
+    ] * 2
+
+
+def test_a_verifier_reads_the_columns_of_its_row() -> None:
+    func = flip_reward_func(Gold(load_verifier("exact:answer")))
+    # The same question twice, one after the other, with different reference answers.
+    assert func(["x"] * 4, ["7", "8", "7", "8"], answer=["7", "7", "8", "8"]) == [1, 0, 0, 1]
+
+
+def test_the_last_of_several_messages_is_the_response() -> None:
+    reward = Watched({"done": 1.0})
+    turns = [*said("", tool_calls=[{}]), {"role": "tool", "content": "4"}, *said("done")]
+    assert flip_reward_func(reward)([asked("x")], [turns]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("completion", "reasoning", "text"),
+    [
+        ("<think>hm</think>\n\nan answer", "hm", "an answer"),
+        ("hm</think>an answer", "hm", "an answer"),
+        ("<think>hm", "hm", ""),
+        (said("<think>hm</think>an answer"), "hm", "an answer"),
+        (said("an answer", reasoning_content="hm"), "hm", "an answer"),
+        (said("an answer", thinking="hm"), "hm", "an answer"),
+        (said(None, reasoning_content="hm"), "hm", ""),  # type: ignore[arg-type]
+        ("an answer", None, "an answer"),
+    ],
+)
+def test_reasoning_is_split_off(completion: Any, reasoning: str | None, text: str) -> None:
+    reward = Watched()
+    flip_reward_func(reward)(["x"], [completion])
+    assert (reward.seen[0][1].reasoning, reward.seen[0][1].text) == (reasoning, text)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "opened"), [("x<think>\n", False), ("x", True), (asked("x"), True)]
+)
+def test_reasoning_that_the_template_opened_and_nothing_closed_is_no_response(
+    prompt: Any, opened: bool
+) -> None:
+    func = flip_reward_func(FLIPReward(ScriptedEngine("x")), opened=opened)
+    completions = ["still thinking", "hm</think>an answer"]
+    if not isinstance(prompt, str):
+        completions = [said(text) for text in completions]  # type: ignore[misc]
+    scores = func([prompt, prompt], completions)
+    assert scores[0] is None
+    assert scores[1] is not None
+
+
+def test_what_the_template_has_split_is_not_split_again() -> None:
+    reward = Watched()
+    message = said("an answer", reasoning_content="hm")
+    flip_reward_func(reward, opened=True)([asked("x")], [message])
+    assert reward.seen[0][1].text == "an answer"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "completions", "message"),
+    [
+        (["x"], [], "1 prompts but 0 completions"),
+        ([asked("x") + said("y")], ["a"], "last message of a prompt must be a user message"),
+        (["x"], [[]], "a completion is a text or chat messages"),
+        (["x"], [["a"]], "a completion is a text or chat messages"),
+        (["x"], [said([{"type": "text"}])], "a completion is a text or chat messages"),  # type: ignore[arg-type]
+        ([" "], ["a"], "the prompt is empty"),
+    ],
+)
+def test_other_forms_are_refused(prompts: Any, completions: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        flip_reward_func(Recorded())(prompts, completions)
+
+
+# --- groups ---------------------------------------------------------------------------------------
+
+
+def test_equal_responses_of_a_group_are_scored_once() -> None:
+    engine = ScriptedEngine("x")
+    func = flip_reward_func(FLIPReward(engine))
+    assert func(["x", "x", "x", "y", "y"], ["a", "b", "a", "a", "a"]) == [1, 1, 1, 0, 0]
+    assert len(engine.generated) == 3
+
+
+def test_a_setwise_reward_is_given_the_whole_group() -> None:
+    reward = Recorded({"a": 1.0}, pointwise=False)
+    assert flip_reward_func(reward)(["x", "x", "y", "y"], ["a", "b", "c", "a"]) == [1, 0, 0, 1]
+    assert reward.asked == [["a", "b"], ["c", "a"]]
+    majority = flip_reward_func(Majority())
+    shares = majority(["x"] * 3 + ["y"] * 3, ["a", "b", "b", "c", "c", "b"])
+    assert [s == max(shares) for s in shares] == [False, True, True, True, True, False]  # type: ignore[type-var]
+
+
+def test_all_completions_are_under_way_together() -> None:
+    engine = ScriptedEngine("x", delay=lambda _: 0.05)
+    flip_reward_func(FLIPReward(engine))([f"p{i // 4}" for i in range(16)], [*"abcdefghijklmnop"])
+    assert engine.most_running == 16
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("abcd")), max_size=12),
+    st.booleans(),
+)
+def test_each_completion_gets_its_own_score(rows: list[tuple[str, str]], pointwise: bool) -> None:
+    class Both:
+        name = "both"
+
+        async def score(self, prompt: Prompt, candidates: Any) -> list[Score]:
+            text = prompt.messages[-1].content
+            return [Score(float(ord(text) * 1000 + ord(c.text))) for c in candidates]
+
+    reward: Any = Both()
+    reward.pointwise = pointwise
+    scores = flip_reward_func(reward)([x for x, _ in rows], [a for _, a in rows])
+    assert scores == [ord(x) * 1000 + ord(a) for x, a in rows]
+
+
+# --- what the trainer is told ---------------------------------------------------------------------
+
+
+def test_a_failed_score_is_none_and_counted() -> None:
+    engine = ScriptedEngine(lambda p, *_: EngineError("gone") if "bad" in str(p) else "x")
+    metrics: dict[str, float] = {}
+    extra: dict[str, list[str]] = {}
+    func = flip_reward_func(FLIPReward(engine, name="mine"))
+    scores = func(
+        ["x"] * 4,
+        ["bad", "fine", "", "fine"],
+        log_metric=metrics.__setitem__,
+        log_extra=extra.__setitem__,
+    )
+    assert scores == [None, 1.0, None, 1.0]
+    # Of the six pairs one has two equal scores; failed scores equal nothing.
+    assert metrics["mine/failure_rate"] == 0.5
+    assert metrics["mine/tie_rate"] == pytest.approx(1 / 6)
+    # Ten of the prompt and two decoded, for one of the two equal responses.
+    assert metrics["mine/tokens"] == pytest.approx(12 / 4)
+    assert extra["mine/reason"] == ["engine: gone", "", "empty response", ""]
+    assert extra["mine/inferred"] == ["", "x", "", "x"]
+
+
+def test_ties_are_counted_within_groups_only() -> None:
+    metrics: dict[str, float] = {}
+    func = flip_reward_func(Recorded({"a": 1.0, "b": 2.0}))
+    func(["x", "x", "y", "y"], ["a", "b", "a", "b"], log_metric=metrics.__setitem__)
+    assert metrics["recorded/tie_rate"] == 0
+    func(["x", "y"], ["a", "b"], log_metric=metrics.__setitem__)
+    assert metrics["recorded/tie_rate"] == 0
+
+
+def test_an_empty_batch_logs_nothing() -> None:
+    metrics: dict[str, float] = {}
+    assert flip_reward_func(Recorded())([], [], log_metric=metrics.__setitem__) == []
+    assert not metrics
+
+
+def test_it_is_called_as_its_reward() -> None:
+    engine = ScriptedEngine()
+    mix = FLIPReward(engine) + 0.5 * FLIPLikelihood(engine)
+    assert flip_reward_func(FLIPReward(engine)).__name__ == "flip"
+    assert flip_reward_func(mix).__name__ == "flip + 0.5 * flip-likelihood"
+
+
+def test_it_works_inside_a_running_loop() -> None:
+    async def caller() -> list[float | None]:
+        return flip_reward_func(Recorded({"a": 1.0}))(["x"], ["a"])
+
+    assert asyncio.run(caller()) == [1.0]
