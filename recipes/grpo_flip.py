@@ -30,7 +30,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
 from bestofn import SamplingParams, load_engine, tiny
-from bestofn.config import RewardConfig, Section, checked, read_mapping
+from bestofn.config import RewardConfig, Section, checked
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.model_files import load_tokenizer, locate
 from bestofn.errors import BestOfNError, ConfigError
@@ -41,6 +41,7 @@ from bestofn.experiments.words import FEW, shown, signed
 from bestofn.generators import EngineGenerator
 from bestofn.integrations.trl import flip_reward_func
 from bestofn.prompts import as_prompt, plain
+from bestofn.recipe import read_mapping
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.gold import Gold
 from bestofn.rewards.registry import load_reward, needs_engine

@@ -24,13 +24,14 @@ from random import Random
 from typing import Any
 
 from bestofn import pool
-from bestofn.config import RewardBenchConfig, RewardBenchRecipe, checked
+from bestofn.config import RewardBenchConfig, checked
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.experiments.engines import Engines
 from bestofn.experiments.rewardbench.run import run_rewardbench
 from bestofn.journal import write_atomically
 from bestofn.prompts import candidate_seed
+from bestofn.recipe import RewardBenchRecipe
 from bestofn.types import Pool
 
 WRONG = 3  # beside a right one

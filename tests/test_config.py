@@ -12,18 +12,16 @@ from bestofn.config import (
     DrawConfig,
     EngineConfig,
     ModelConfig,
-    Recipe,
     ReportConfig,
     RewardBenchConfig,
-    RewardBenchRecipe,
     RewardConfig,
     SampleConfig,
     ScoreConfig,
     Section,
     checked,
-    load_recipe,
 )
 from bestofn.errors import ConfigError
+from bestofn.recipe import Recipe, RewardBenchRecipe, load_recipe
 from bestofn.rewards.registry import is_known, load_reward, needs_engine
 
 RECIPES = sorted(

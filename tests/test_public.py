@@ -14,7 +14,7 @@ FLOORS = [
     {"prompts", "loop"},
     {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
     {"rewards", "generators", "config"},
-    {"sampler"},
+    {"sampler", "recipe"},
     {"batch", "experiments", "integrations", "doctor"},
     {"cli"},
 ]

@@ -15,12 +15,11 @@ from bestofn.config import (
     EngineConfig,
     ReportConfig,
     RewardBenchConfig,
-    RewardBenchRecipe,
     SampleConfig,
     ScoreConfig,
     checked,
-    load_recipe,
 )
+from bestofn.recipe import RewardBenchRecipe, load_recipe
 
 PoolFile = Annotated[Path, typer.Argument(help="A pool file, as `bestofn sample` writes it.")]
 DRAWN_BY = {"engine": "Default: the model that drew the pool."}

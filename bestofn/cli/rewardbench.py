@@ -9,7 +9,8 @@ from rich.text import Text
 
 from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
-from bestofn.config import RewardBenchConfig, RewardBenchRecipe, checked
+from bestofn.config import RewardBenchConfig, checked
+from bestofn.recipe import RewardBenchRecipe
 
 
 @app.command()

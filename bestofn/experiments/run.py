@@ -10,14 +10,7 @@ from typing import Any
 import yaml
 
 from bestofn import pool
-from bestofn.config import (
-    CurveConfig,
-    EngineConfig,
-    Recipe,
-    ReportConfig,
-    RewardConfig,
-    ScoreConfig,
-)
+from bestofn.config import CurveConfig, EngineConfig, ReportConfig, RewardConfig, ScoreConfig
 from bestofn.errors import ConfigError
 from bestofn.experiments import plots, results
 from bestofn.experiments.curves import BASELINES, ScalingCurve
@@ -29,6 +22,7 @@ from bestofn.experiments.report import write_report
 from bestofn.experiments.sampling import sample_file
 from bestofn.experiments.scoring import fingerprint, score_file
 from bestofn.journal import write_atomically
+from bestofn.recipe import Recipe
 from bestofn.rewards.registry import is_known, load_reward, needs_engine
 from bestofn.types import Pool
 from bestofn.verifiers.base import load_verifier

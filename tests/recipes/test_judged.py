@@ -8,10 +8,10 @@ import pytest
 from fakes import ScriptedEngine
 
 from bestofn import loop
-from bestofn.config import load_recipe
 from bestofn.engines.base import TokenScores
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
+from bestofn.recipe import load_recipe
 from bestofn.rewards.gold import Gold
 from bestofn.types import Candidate, Prompt, Usage
 from bestofn.verifiers import load_verifier

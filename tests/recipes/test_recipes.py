@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from bestofn import pool
 from bestofn.cli import app
-from bestofn.config import RewardBenchRecipe, load_recipe
+from bestofn.recipe import RewardBenchRecipe, load_recipe
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 HOLES = {"num_words": None, "relation": None, "num_bullets": None}

@@ -8,14 +8,7 @@ from typing import Any
 import yaml
 
 from bestofn import pool
-from bestofn.config import (
-    EngineConfig,
-    ModelConfig,
-    RewardBenchConfig,
-    RewardBenchRecipe,
-    RewardConfig,
-    ScoreConfig,
-)
+from bestofn.config import EngineConfig, ModelConfig, RewardBenchConfig, RewardConfig, ScoreConfig
 from bestofn.errors import ConfigError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.rewardbench import picture, results
@@ -23,6 +16,7 @@ from bestofn.experiments.rewardbench.accuracy import Evaluation, Line
 from bestofn.experiments.rewardbench.items import Item, as_pool, fingerprint, read_items
 from bestofn.experiments.scoring import score_file
 from bestofn.journal import open_journal, write_atomically
+from bestofn.recipe import RewardBenchRecipe
 from bestofn.rewards.registry import needs_engine, takes
 
 RECIPE = "recipe.yaml"
