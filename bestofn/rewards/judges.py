@@ -239,13 +239,22 @@ class _SetwiseJudge(_Judge):
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         responses = list(dict.fromkeys(c.text for c in candidates if _unusable(c) is None))
-        Random(candidate_seed(self.seed, prompt, 0)).shuffle(responses)
+        self._rng(prompt, "order").shuffle(responses)
         if len(responses) > 1:
             scores = await self._compare(prompt, responses)
         else:
             scores = {text: Score(1.0, flags=["not_compared"]) for text in responses}
         given = set[str]()
         return [self._share(candidate, scores, given) for candidate in candidates]
+
+    def _rng(self, prompt: Prompt, purpose: str) -> Random:
+        """Random numbers of its own for each purpose.
+
+        Whoever put the candidates into their order may have used the same seed and prompt; the
+        same shuffle twice would not be a shuffle.
+        """
+        own = replace(prompt, id=f"judge {purpose}\x1f{prompt.id}")
+        return Random(candidate_seed(self.seed, own, 0))
 
     def _share(self, candidate: Candidate, scores: Mapping[str, Score], given: set[str]) -> Score:
         if reason := _unusable(candidate):
@@ -319,7 +328,7 @@ class PairwiseJudge(_SetwiseJudge):
     async def _knockout(
         self, prompt: Prompt, responses: list[str], tallies: Mapping[str, _Tally]
     ) -> dict[str, Score]:
-        rng = Random(candidate_seed(self.seed, prompt, 1))
+        rng = self._rng(prompt, "lots")
         survived = dict.fromkeys(responses, 0)
         by_lot = dict[str, str]()  # from who is out to who plays on
         left = responses
@@ -412,7 +421,7 @@ class ListwiseJudge(_SetwiseJudge):
         return self.orders if n > 1 else 0
 
     async def _compare(self, prompt: Prompt, responses: list[str]) -> dict[str, Score]:
-        rng = Random(candidate_seed(self.seed, prompt, 1))
+        rng = self._rng(prompt, "lists")
         shown = [rng.sample(responses, len(responses)) for _ in range(self.orders)]
         form = _numbered(self.template.first_number, len(responses))
         verdicts = await loop.gather(
