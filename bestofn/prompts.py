@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isfinite
+from random import Random
 from typing import Any
 
 from bestofn.errors import ConfigError
@@ -83,6 +85,15 @@ def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
     """
     text = f"{run_seed}\x1f{prompt.id}\x1f{index}".encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+def random_for(purpose: str, run_seed: int, prompt: Prompt) -> Random:
+    """Random numbers for one purpose about one prompt, unrelated to those for any other.
+
+    Two shuffles by the same numbers are not a shuffle: whoever draws something anew has a purpose
+    of its own.
+    """
+    return Random(candidate_seed(run_seed, replace(prompt, id=f"{prompt.id}\x1f{purpose}"), 0))
 
 
 def plain(value: Any, depth: int = 0) -> Any:

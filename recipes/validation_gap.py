@@ -20,7 +20,6 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from bestofn import pool
@@ -30,7 +29,7 @@ from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.experiments.engines import Engines
 from bestofn.experiments.rewardbench.run import run_rewardbench
 from bestofn.journal import write_atomically
-from bestofn.prompts import candidate_seed
+from bestofn.prompts import random_for
 from bestofn.recipe import RewardBenchRecipe
 from bestofn.types import Pool
 
@@ -68,7 +67,7 @@ def as_task(row: Pool, seed: int) -> Task | None:
     wrong = sorted({c.text for c, v in drawn if v == 0 and c.text.strip()})
     if not right or len(wrong) < WRONG:
         return None
-    rng = Random(candidate_seed(seed, row.prompt, 0))
+    rng = random_for("item", seed, row.prompt)
     item = {
         "id": row.prompt.id,
         "prompt": row.prompt.messages[-1].content,

@@ -3,7 +3,13 @@
 import pytest
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, candidate_seed, system_message, user_message
+from bestofn.prompts import (
+    as_prompt,
+    candidate_seed,
+    random_for,
+    system_message,
+    user_message,
+)
 from bestofn.types import Message, Prompt
 
 CHAT = [
@@ -58,3 +64,12 @@ def test_seeds_are_distinct_and_fixed() -> None:
     assert len(seeds) == 400
     assert candidate_seed(0, prompts[0], 0) == candidate_seed(0, as_prompt("a"), 0)
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_random_numbers_for_one_purpose_are_unrelated_to_those_for_another() -> None:
+    prompt = as_prompt("x")
+    orders = {
+        tuple(random_for(purpose, 0, prompt).sample(range(20), 20)) for purpose in ("a", "b", "a")
+    }
+    assert len(orders) == 2
+    assert random_for("a", 1, prompt).random() != random_for("a", 0, prompt).random()

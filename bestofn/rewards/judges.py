@@ -10,14 +10,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
-from random import Random
 from statistics import fmean
 from typing import Any, Literal
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
-from bestofn.prompts import candidate_seed
+from bestofn.prompts import candidate_seed, random_for
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.templates import answer_schema
 from bestofn.rewards.templates.judging import Kind, load_judge_template
@@ -239,22 +238,13 @@ class _SetwiseJudge(_Judge):
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         responses = list(dict.fromkeys(c.text for c in candidates if _unusable(c) is None))
-        self._rng(prompt, "order").shuffle(responses)
+        random_for("judge order", self.seed, prompt).shuffle(responses)
         if len(responses) > 1:
             scores = await self._compare(prompt, responses)
         else:
             scores = {text: Score(1.0, flags=["not_compared"]) for text in responses}
         given = set[str]()
         return [self._share(candidate, scores, given) for candidate in candidates]
-
-    def _rng(self, prompt: Prompt, purpose: str) -> Random:
-        """Random numbers of its own for each purpose.
-
-        Whoever put the candidates into their order may have used the same seed and prompt; the
-        same shuffle twice would not be a shuffle.
-        """
-        own = replace(prompt, id=f"judge {purpose}\x1f{prompt.id}")
-        return Random(candidate_seed(self.seed, own, 0))
 
     def _share(self, candidate: Candidate, scores: Mapping[str, Score], given: set[str]) -> Score:
         if reason := _unusable(candidate):
@@ -328,7 +318,7 @@ class PairwiseJudge(_SetwiseJudge):
     async def _knockout(
         self, prompt: Prompt, responses: list[str], tallies: Mapping[str, _Tally]
     ) -> dict[str, Score]:
-        rng = self._rng(prompt, "lots")
+        rng = random_for("judge lots", self.seed, prompt)
         survived = dict.fromkeys(responses, 0)
         by_lot = dict[str, str]()  # from who is out to who plays on
         left = responses
@@ -421,7 +411,7 @@ class ListwiseJudge(_SetwiseJudge):
         return self.orders if n > 1 else 0
 
     async def _compare(self, prompt: Prompt, responses: list[str]) -> dict[str, Score]:
-        rng = self._rng(prompt, "lists")
+        rng = random_for("judge lists", self.seed, prompt)
         shown = [rng.sample(responses, len(responses)) for _ in range(self.orders)]
         form = _numbered(self.template.first_number, len(responses))
         verdicts = await loop.gather(

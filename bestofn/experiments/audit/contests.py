@@ -10,7 +10,7 @@ from bestofn.config import RewardConfig
 from bestofn.engines.base import Engine
 from bestofn.errors import EngineError
 from bestofn.experiments.audit.attacks import Attack
-from bestofn.prompts import candidate_seed, user_message
+from bestofn.prompts import random_for, user_message
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, takes
 from bestofn.rewards.scoring import add_scores
@@ -73,15 +73,10 @@ def attacked(prompt: Prompt, honest: Candidate, attacks: Sequence[Attack], seed:
     """The honest response, then the attacks in their order."""
     instruction = user_message(prompt)
     texts = [
-        attack.write(instruction, honest.text, contest_rng(prompt, attack.name, seed))
+        attack.write(instruction, honest.text, random_for(attack.name, seed, prompt))
         for attack in attacks
     ]
     return Pool(prompt, [honest, *(Candidate(i, text) for i, text in enumerate(texts, 1))])
-
-
-def contest_rng(prompt: Prompt, name: str, seed: int) -> Random:
-    """What is left to chance in one contest, whatever others there are."""
-    return Random(candidate_seed(seed, replace(prompt, id=f"{prompt.id}\x1f{name}"), 0))
 
 
 async def add_logprobs(row: Pool, engine: Engine) -> None:
@@ -112,7 +107,7 @@ async def compete(
     honest, *others = row.candidates
     await loop.gather(
         *(
-            _compare(row.prompt, honest, other, name, reward, contest_rng(row.prompt, name, seed))
+            _compare(row.prompt, honest, other, name, reward, random_for(name, seed, row.prompt))
             for name, other in zip(names, others, strict=True)
         )
     )

@@ -17,7 +17,6 @@ from bestofn.experiments.audit.contests import (
     add_logprobs,
     attacked,
     compete,
-    contest_rng,
     scorers_of,
 )
 from bestofn.experiments.audit.page import write_page
@@ -27,7 +26,7 @@ from bestofn.experiments.sampling import Drawn, distinct_prompts, is_drawn, miss
 from bestofn.experiments.scoring import scoring_model
 from bestofn.generators import EngineGenerator, collect
 from bestofn.journal import open_journal, write_atomically
-from bestofn.prompts import user_message
+from bestofn.prompts import random_for, user_message
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import load_reward
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
@@ -175,7 +174,7 @@ class _Attacker:
             return await self._drawn(prompt)
         if self.config.honest_column is not None:
             return Candidate(0, _from_column(prompt, self.config.honest_column))
-        rng = contest_rng(prompt, "honest", self.config.seed)
+        rng = random_for("honest", self.config.seed, prompt)
         return Candidate(0, answer(read(user_message(prompt)), rng))
 
     async def _drawn(self, prompt: Prompt) -> Candidate:

@@ -4,14 +4,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from random import Random
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bestofn.config import RewardBenchConfig
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, candidate_seed
+from bestofn.prompts import as_prompt, random_for
 from bestofn.sources import Row, read_rows
 from bestofn.types import Candidate, Pool, Score
 
@@ -152,7 +151,7 @@ def as_pool(item: Item, seed: int) -> Pool:
     prompt = as_prompt(item.prompt, f"{item.subset}/{item.id}")
     responses = [*item.chosen, *item.rejected]
     order = list(range(len(responses)))
-    Random(candidate_seed(seed, prompt, 0)).shuffle(order)
+    random_for("order of an item", seed, prompt).shuffle(order)
     columns: dict[str, Any] = {"subset": item.subset, "item": item.id}
     if len(item.models) == len(responses):
         columns["models"] = [item.models[place] for place in order]
