@@ -11,6 +11,7 @@ from bestofn.engines.base import Engine
 from bestofn.experiments.rewardbench.items import Item, as_pool
 from bestofn.experiments.rewardbench.outcomes import FIELDS, outcomes
 from bestofn.rewards.base import RewardModel
+from bestofn.rewards.baselines import RandomChoice
 from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
 from bestofn.rewards.scoring import add_scores
 from bestofn.tiny.items import tiny_items
@@ -83,3 +84,8 @@ def test_the_first_in_the_bracket_has_no_advantage() -> None:
     engine = ScriptedEngine(lambda *_: json.dumps({"better": next(said)}))
     found = accuracies(lambda engine, seed: PairwiseJudge(engine, seed=seed), engine)
     assert found["strict"] == pytest.approx(0.25, abs=SIGMAS)
+
+
+def test_a_random_choice_is_at_chance() -> None:
+    found = accuracies(lambda engine, seed: RandomChoice(seed), ScriptedEngine())
+    assert found["credit"] == pytest.approx(0.25, abs=SIGMAS)
