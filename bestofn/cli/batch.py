@@ -116,7 +116,8 @@ def _show_status(output: Path, as_json: bool) -> None:
     summary = summary_of(output)
     running = is_locked(output)
     if not as_json:
-        console.print(Text(f"{output}: " + ("a run writes it" if running else "no run writes it")))
+        writing = "a run writes it" if running else "no run writes it"
+        console.print(Text(f"{output}: {writing}"), soft_wrap=True)
     _show(summary, as_json, running=running)
 
 
@@ -125,7 +126,7 @@ def _show(summary: "Summary", as_json: bool, **more: Any) -> None:
         print(json.dumps(asdict(summary) | more))
     else:
         for line in summary.lines():
-            console.print(Text(line))
+            console.print(Text(line), soft_wrap=True)
 
 
 @app.command()

@@ -46,8 +46,8 @@ def test_rows_and_a_summary(output: Path) -> None:
 def test_status_tells_what_is_there_and_writes_nothing(output: Path) -> None:
     done("select", "tiny:2", "-o", output, *SMALL)
     before = {path: path.read_bytes() for path in output.parent.iterdir()}
-    told = " ".join(done("select", "-o", output, "--status").stdout.split())
-    assert "no run writes it 2 rows finished" in told
+    told = done("select", "-o", output, "--status").stdout
+    assert f"{output}: no run writes it\n2 rows finished\n" in told
     status = json.loads(done("select", "-o", output, "--status", "--json").stdout)
     assert (status["rows"], status["running"]) == (2, False)
     assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
