@@ -114,11 +114,12 @@ def locked(path: Path) -> Iterator[None]:
     """Keeps other runs from writing a file, whose folder is made.
 
     Raises:
-        ConfigError: another run writes it.
+        ConfigError: another run writes it, or it is no file.
         BestOfNError: its folder cannot be written.
     """
-    lock = FileLock(_lock_of(path))
     try:
+        _check_kind(path)
+        lock = FileLock(_lock_of(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         _lock_of(path).touch()  # tells of a folder that takes no files
         lock.acquire(timeout=0)
@@ -133,12 +134,28 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a run writes the file now."""
+    """Whether a run writes the file now.
+
+    Raises:
+        BestOfNError: that cannot be told.
+    """
+    lock = _lock_of(path)
     try:
-        with FileLock(_lock_of(path), timeout=0):
-            return False
+        if lock.exists():
+            with FileLock(lock, timeout=0):
+                return False
     except Timeout:
         return True
+    except OSError as error:
+        raise cannot_write(lock, error) from error
+    return False
+
+
+def _check_kind(path: Path) -> None:
+    if path.is_dir():
+        raise ConfigError(f"cannot write {path}: it is a folder; name a file")
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"cannot write {path}: it is no regular file; name one")
 
 
 def _lock_of(path: Path) -> Path:
@@ -149,6 +166,15 @@ def _lock_of(path: Path) -> Path:
 def manifest(path: Path) -> Path:
     """Where the settings stand that a file was begun with."""
     return _beside(path, ".manifest.json")
+
+
+def begun_with(path: Path) -> dict[str, Any]:
+    """The settings that a file was begun with.
+
+    Raises:
+        OSError, ValueError, TypeError: there is no manifest, or it holds something else.
+    """
+    return {**json.loads(manifest(path).read_text("utf-8"))}
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -165,18 +191,16 @@ def _opened(path: Path) -> FileIO:
 
 
 def _check_settings(path: Path, settings: Mapping[str, Any], otherwise: str) -> None:
-    if path.is_dir():
-        raise ConfigError(f"cannot write {path}: it is a folder; name a file")
     wanted = json.loads(json.dumps(settings))
-    place = manifest(path)
     if not path.exists() or not path.stat().st_size:
-        write_atomically(place, json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        write_atomically(manifest(path), json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
         return
     try:
-        begun = {**json.loads(place.read_text("utf-8"))}
+        begun = begun_with(path)
     except (OSError, ValueError, TypeError):
         raise ConfigError(
-            f"{path} exists, but {place.name} does not say how it was made; write to another file"
+            f"{path} exists, but {manifest(path).name} does not say how it was made; write to "
+            "another file"
         ) from None
     changed = [name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name)]
     if changed:

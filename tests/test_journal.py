@@ -6,6 +6,7 @@ import subprocess
 import sys
 from io import FileIO
 from pathlib import Path
+from socket import AF_UNIX, socket
 
 import pytest
 
@@ -221,6 +222,16 @@ def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(BestOfNError, match="cannot write"):
         write(tmp_path / "file" / "pool.jsonl", "one")
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot write \.: it is a folder"):
+        write(Path(), "one")
+    with socket(AF_UNIX) as place:
+        place.bind(str(tmp_path / "socket"))
+        with pytest.raises(ConfigError, match="it is no regular file"):
+            write(tmp_path / "socket", "one")
+    assert [file.name for file in tmp_path.iterdir()] == ["socket"]
 
 
 # --- files that are there whole or not at all -----------------------------------------------------

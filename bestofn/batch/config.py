@@ -160,8 +160,24 @@ class SelectConfig(PromptsConfig, DrawConfig):
             ConfigError: a setting makes no sense.
         """
         needs_engine(self.reward)  # which knows the rewards
+        for name, reason in self._idle():
+            if name in self.model_fields_set:
+                raise ConfigError(f"{name} does nothing {reason}; leave it out")
         self.sampling()
         self.stopping()
+
+    def _idle(self) -> Iterator[tuple[str, str]]:
+        """Fields that nobody looks at, and why."""
+        if self.adaptive is None:
+            for name in ("adaptive_prior", "adaptive_weight", "round_size"):
+                yield name, "without --adaptive"
+        if not needs_engine(self.reward):
+            for name in ("reward_engine", "reward_engine_args"):
+                yield name, f"with {self.reward!r}, as no model scores"
+        elif self.reward_engine is None:
+            yield "reward_engine_args", "without --reward-engine"
+        if self.reward != "gold":
+            yield "verifier", f"with {self.reward!r}, only with 'gold'"
 
     @contextmanager
     def loaded(self) -> Iterator[BestOfN]:

@@ -122,6 +122,8 @@ def _check_paths(source: Path, target: Path, format: Format, overwrite: bool) ->
         raise ConfigError(f"{target} exists; write to another place, or replace it (--overwrite)")
     if format != "hf" and target.is_dir():
         raise ConfigError(f"{target} is a folder; write to a file")
+    if format != "hf" and not target.is_file():
+        raise ConfigError(f"{target} is no regular file, so it is not replaced; write to one")
     if format == "hf" and not (target / DATASET_INFO).is_file():
         raise ConfigError(f"{target} is no folder of a dataset, so it is not replaced; remove it")
 

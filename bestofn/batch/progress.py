@@ -55,7 +55,15 @@ class Bar:
         elif self._lines and (now := time.monotonic()) - self._told > EVERY:
             self._told = now
             of = "" if self._total is None else f" of {self._total}"
-            print(f"{self._summary.rows}{of} rows, {self._state(now)}", file=sys.stderr, flush=True)
+            line = f"{self._summary.rows}{of} rows, {self._state(now)}{self._left(now)}"
+            print(line, file=sys.stderr, flush=True)
+
+    def _left(self, now: float) -> str:
+        rows = self._summary.rows
+        if self._total is None:
+            return ""
+        pace = (now - self._started) / max(rows - self._summary.earlier, 1)
+        return f", {tqdm.format_interval(max(self._total - rows, 0) * pace)} left"
 
     def _state(self, now: float) -> str:
         summary = self._summary

@@ -3,9 +3,11 @@
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from itertools import chain
+from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -16,7 +18,7 @@ from bestofn.batch.progress import Bar
 from bestofn.batch.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.generators import EngineGenerator
-from bestofn.journal import open_journal
+from bestofn.journal import begun_with, cannot_write, open_journal
 from bestofn.sampler import BestOfN
 from bestofn.sources import Source, SourceOptions, count_rows, iter_prompts
 from bestofn.types import Prompt, Selection
@@ -161,6 +163,7 @@ def run(
     """`select_dataset` with other work, such as that of a cluster."""
     if output.suffix in (".gz", ".zst"):
         raise ConfigError(f"rows are not written compressed; name another file than {output}")
+    _check_apart(source, output)
     keep = has_response if faults.retry_errors else None
     with open_journal(output, settings, "write to another file (--fresh)", keep) as journal:
         summary, ledger = Summary(), Ledger()
@@ -168,7 +171,8 @@ def run(
             ledger.answered(row)
             summary.add(row, n)
         summary.earlier = summary.rows
-        bad_row = Skipped(output, summary) if faults.on_bad_row == "skip" else None
+        skipped = Skipped(output, summary)
+        bad_row = skipped if faults.on_bad_row == "skip" else None
         accept = partial(_is_new, ledger, summary)
         prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
         with Bar(summary, _expected(source, options), shown=progress) as bar:
@@ -182,16 +186,34 @@ def run(
     return summary
 
 
-def summary_of(output: Path, n: int = 0) -> Summary:
-    """What stands in an output file, whose rows may have up to `n` candidates.
+def _check_apart(source: Source, output: Path) -> None:
+    """Refuses to write rows where they would be read as prompts."""
+    if not isinstance(source, str | PathLike):
+        return
+    if output.parent.resolve() == Path(source).resolve():
+        raise ConfigError(f"{output} is in the folder that is read; write to another folder")
+
+
+def summary_of(output: Path) -> Summary:
+    """What stands in an output file and in those beside it.
 
     Raises:
         ConfigError: it cannot be read.
     """
-    summary = Summary()
+    summary, n = Summary(), _most_candidates(output)
     for row in read_output(output):
         summary.add(row, n)
+    with suppress(OSError), skipped_of(output).open("rb") as lines:
+        summary.bad_rows = sum(1 for _ in lines)
     return summary
+
+
+def _most_candidates(output: Path) -> int:
+    """How many candidates a row may have, 0 where that is not known."""
+    try:
+        return int(begun_with(output).get("n", 0))
+    except (OSError, ValueError, TypeError):
+        return 0
 
 
 def _expected(source: Source, options: SourceOptions) -> int | None:
@@ -222,20 +244,31 @@ def _check_errors(summary: Summary, most: float) -> None:
         )
 
 
+def skipped_of(output: Path) -> Path:
+    """Where the rows of the source are named that could not be used."""
+    return output.with_name(output.name + ".skipped")
+
+
 class Skipped:
     """Names rows of the source that could not be used: the first on stderr, all in a file."""
 
     SHOWN = 20
 
     def __init__(self, output: Path, summary: Summary) -> None:
-        self.path = output.with_name(output.name + ".skipped")
-        self.path.unlink(missing_ok=True)
+        self.path = skipped_of(output)
         self._summary = summary
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
 
     def __call__(self, fault: ConfigError) -> None:
         self._summary.bad_rows += 1
-        with self.path.open("a", encoding="utf-8", errors="replace") as file:
-            file.write(f"{fault}\n")
+        try:
+            with self.path.open("a", encoding="utf-8", errors="replace") as file:
+                file.write(f"{fault}\n")
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
         if self._summary.bad_rows <= self.SHOWN:
             print(f"skipped: {fault}", file=sys.stderr)
         elif self._summary.bad_rows == self.SHOWN + 1:

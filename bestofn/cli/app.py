@@ -29,8 +29,8 @@ app = typer.Typer(
     help="Best-of-N sampling: draw N candidates, score each, return the best.",
 )
 # Only results go to stdout, so that --json can be piped.
-console = Console()
-notes = Console(stderr=True)
+console = Console(emoji=False)
+notes = Console(stderr=True, emoji=False)
 
 Folder = Annotated[Path, typer.Option("-o", "--output", help="The folder to write to.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]

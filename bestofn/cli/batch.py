@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from os.path import lexists
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -38,7 +39,9 @@ def select(
         Format | None,
         typer.Option(help="Export the rows in the end as well; see `bestofn export`."),
     ] = None,
-    keep: Annotated[Keep, typer.Option(help="What of them is exported.")] = "best",
+    keep: Annotated[
+        Keep | None, typer.Option(help="What of them is exported. Default: best.")
+    ] = None,
     as_json: Json = False,
     **given: Any,
 ) -> None:
@@ -52,11 +55,13 @@ def select(
     config = checked(SelectConfig, given | {"prompts": prompts}, "the options")
     cluster = checked(ClusterConfig, there, "the options")
     path = _unused(output) if fresh else output
-    target = None if format is None else _target(path, format, keep)
+    if keep is not None and format is None:
+        raise ConfigError("--keep says what is exported; name the format as well (--format)")
+    target = None if format is None else _target(path, format, keep or "best", prompts)
     summary = _select(config, cluster, path)
     notes.print(f"wrote {path}", style="dim")
     if format is not None and target is not None:
-        _export(path, target, format, keep)
+        _export(path, target, format, keep or "best")
     _show(summary, as_json)
 
 
@@ -71,7 +76,7 @@ def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summ
     return select_on_cluster(config, cluster, output)
 
 
-def _target(rows: Path, format: Format, keep: Keep) -> Path:
+def _target(rows: Path, format: Format, keep: Keep, prompts: str) -> Path:
     """Where the export goes, told to be impossible before anything is drawn."""
     from bestofn.batch.tables import require
 
@@ -79,6 +84,9 @@ def _target(rows: Path, format: Format, keep: Keep) -> Path:
     target = rows.with_name(f"{rows.stem}{kind}.{format}")
     if target == rows:
         raise ConfigError(f"{rows} is what the export would write; leave out --format")
+    # What stands there was exported from these rows, or is not ours.
+    if lexists(target) and (not rows.exists() or target.resolve() == Path(prompts).resolve()):
+        raise ConfigError(f"{target} exists, and the export would replace it; name another output")
     require(format)
     return target
 
@@ -108,7 +116,8 @@ def _show_status(output: Path, as_json: bool) -> None:
     summary = summary_of(output)
     running = is_locked(output)
     if not as_json:
-        console.print(Text(f"{output}: " + ("a run writes it" if running else "no run writes it")))
+        writing = "a run writes it" if running else "no run writes it"
+        console.print(Text(f"{output}: {writing}"), soft_wrap=True)
     _show(summary, as_json, running=running)
 
 
@@ -117,7 +126,7 @@ def _show(summary: "Summary", as_json: bool, **more: Any) -> None:
         print(json.dumps(asdict(summary) | more))
     else:
         for line in summary.lines():
-            console.print(Text(line))
+            console.print(Text(line), soft_wrap=True)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from math import inf, isnan, nan
 from pathlib import Path
@@ -203,12 +204,14 @@ def test_a_target_that_exists_is_replaced_only_on_demand(source: Path, format: F
 def test_only_a_dataset_is_replaced_by_a_dataset(source: Path, tmp_path: Path) -> None:
     folder, file = tmp_path / "precious", tmp_path / "file"
     folder.mkdir()
+    os.mkfifo(tmp_path / "pipe")
     for precious in (folder / "thesis.txt", file):
         precious.write_text("x")
     for target, kind, match in (
         (folder, "jsonl", "is a folder"),
         (folder, "hf", "is no folder of a dataset"),
         (file, "hf", "is no folder of a dataset"),
+        (tmp_path / "pipe", "jsonl", "is no regular file"),
     ):
         with pytest.raises(ConfigError, match=match):
             export(source, target, format=kind, overwrite=True)

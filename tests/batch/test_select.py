@@ -11,7 +11,7 @@ from faulty_rows import COLUMNS, JSON_FAULTS, ROWS, write_faulty
 
 from bestofn import pool
 from bestofn.batch import Faults, Summary, select_dataset
-from bestofn.batch.select import summary_of
+from bestofn.batch.select import Skipped, skipped_of, summary_of
 from bestofn.batch.summary import REASONS
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import BestOfNError, ConfigError, EngineError
@@ -62,7 +62,7 @@ def test_each_prompt_gets_a_row(output: Path) -> None:
     assert row["error"] is None
     assert row["usage"]["generated_tokens"] == 12
     assert (summary.rows, summary.candidates, summary.failures) == (10, 30, 0)
-    assert summary == summary_of(output, n=3)
+    assert summary == summary_of(output)
 
 
 def test_the_rows_are_pools(output: Path) -> None:
@@ -301,6 +301,7 @@ def test_rows_that_cannot_be_used_are_named(
     assert len(rows_of(output)) == 3
     summary = select(source, output, faults=Faults(on_bad_row="skip"))
     assert (summary.rows, summary.bad_rows) == (8, 2)
+    assert summary_of(output).bad_rows == 2
     named = output.with_name("out.jsonl.skipped").read_text().splitlines()
     assert [line.partition(": ")[0] for line in named] == [f"{source}, line {n}" for n in (4, 8)]
     assert capsys.readouterr().err.count("skipped: ") == 2
@@ -332,6 +333,24 @@ def test_only_the_first_of_many_bad_rows_are_shown(
     assert len(output.with_name("out.jsonl.skipped").read_text().splitlines()) == 50
 
 
+def test_a_list_of_bad_rows_that_cannot_be_written_is_a_sentence(output: Path) -> None:
+    skipped = Skipped(output, Summary())
+    skipped.path = Path("/dev/full")
+    with pytest.raises(BestOfNError, match="cannot write /dev/full: No space left on device"):
+        skipped(ConfigError("not JSON"))
+    skipped_of(output).mkdir(parents=True)
+    with pytest.raises(BestOfNError, match=r"cannot write .*out\.jsonl\.skipped: "):
+        select(PROMPTS, output)
+
+
+def test_rows_are_not_written_where_prompts_are_read(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_text('{"prompt": "fine"}\n')
+    with pytest.raises(ConfigError, match="is in the folder that is read"):
+        select(tmp_path, tmp_path / "out.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+    assert select(tmp_path, tmp_path / "runs" / "out.jsonl").rows == 1
+
+
 # --- shards ---------------------------------------------------------------------------------------
 
 
@@ -356,6 +375,7 @@ def test_without_a_terminal_a_line_now_and_then(
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("10 of 10 rows, ")
     assert "candidates/s, 0.0% failed, " in lines[-1]
+    assert lines[-1].endswith(" cached, 00:00 left")
 
 
 def test_a_summary_in_words() -> None:

@@ -46,8 +46,8 @@ def test_rows_and_a_summary(output: Path) -> None:
 def test_status_tells_what_is_there_and_writes_nothing(output: Path) -> None:
     done("select", "tiny:2", "-o", output, *SMALL)
     before = {path: path.read_bytes() for path in output.parent.iterdir()}
-    told = " ".join(done("select", "-o", output, "--status").stdout.split())
-    assert "no run writes it 2 rows finished" in told
+    told = done("select", "-o", output, "--status").stdout
+    assert f"{output}: no run writes it\n2 rows finished\n" in told
     status = json.loads(done("select", "-o", output, "--status", "--json").stdout)
     assert (status["rows"], status["running"]) == (2, False)
     assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
@@ -84,6 +84,28 @@ def test_a_rerun_with_a_higher_limit_and_an_export(output: Path) -> None:
     assert output.with_suffix(".csv").read_text().count("\n") >= 5
 
 
+def test_an_export_replaces_no_file_but_an_earlier_export(output: Path) -> None:
+    table = output.with_suffix(".csv")
+    table.write_text("prompt\nName 2 fruits.\n")
+    arguments = ["select", table, "-o", output, *SMALL]
+    for _ in range(2):
+        refused = bestofn(*arguments, "--format", "csv")
+        assert refused.exit_code == 2
+        assert "the export would replace it; name another output" in refused.stderr
+        assert table.read_text() == "prompt\nName 2 fruits.\n"
+        done(*arguments)
+    done("select", "tiny:2", "-o", output.with_name("b.jsonl"), *SMALL, "--format", "csv")
+    done("select", "tiny:2", "-o", output.with_name("b.jsonl"), *SMALL, "--format", "csv")
+
+
+def test_status_tells_what_adaptive_n_saves(output: Path) -> None:
+    summary = done("select", "tiny:4", "-o", output, *SMALL, "-n", 6, "--adaptive", 0.5)
+    status = done("select", "-o", output, "--status")
+    saved = [line for line in summary.stdout.splitlines() if " of 24 saved" in line]
+    assert len(saved) == 1
+    assert saved[0] in status.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -96,6 +118,12 @@ def test_a_rerun_with_a_higher_limit_and_an_export(output: Path) -> None:
         (["tiny:2", "--adaptive", 0, "--reward", "flip-likelihood"], "--adaptive-prior"),
         (["tiny:2", "--replicas", 2], "name it (--cluster local)"),
         (["tiny:2", "--format", "jsonl"], "leave out --format"),
+        (["tiny:2", "--keep", "all"], "name the format as well (--format)"),
+        (["tiny:2", "--round-size", 2], "round_size does nothing without --adaptive"),
+        (["tiny:2", "--verifier", "tiny"], "verifier does nothing with 'flip'"),
+        (["tiny:2", "--reward", "first", "--reward-engine", "tiny"], "as no model scores"),
+        (["tiny:2", "--reward-engine-arg", "a=1"], "does nothing without --reward-engine"),
+        (["a:x:b"], "there is no file a:x:b"),
     ],
 )
 def test_what_is_wrong_is_one_sentence_before_a_model_is_loaded(
