@@ -13,13 +13,16 @@ Each row of FILE has `id`, `prompt` and `candidates`, which have `model`, `text`
 """
 
 import argparse
-import gzip
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
+from bestofn import sources
+from bestofn.errors import ConfigError
 from bestofn.journal import write_atomically
 
 WRONG = 3
@@ -71,8 +74,33 @@ def item(row: Row, subset: str, chosen: Row, wrong: Sequence[Row], rng: Random) 
 
 
 def read_rows(path: Path) -> list[Row]:
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open() as lines:
-        return [json.loads(line) for line in lines]
+    """The rows of the file.
+
+    Raises:
+        ConfigError: it cannot be read, or a row is of another form.
+    """
+    rows = []
+    for row in sources.read_rows(path):
+        try:
+            found = _Recorded.model_validate(dict(row.values))
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(map(str, first["loc"]))
+            raise ConfigError(f"{row.where}: the field {field!r}: {first['msg']}") from None
+        rows.append(found.model_dump())
+    return rows
+
+
+class _Response(BaseModel):
+    model: str
+    text: str
+    preference: float
+
+
+class _Recorded(BaseModel):
+    id: str
+    prompt: str
+    candidates: list[_Response] = Field(min_length=1)
 
 
 def main() -> None:
@@ -83,7 +111,11 @@ def main() -> None:
     parser.add_argument("--most", type=float, default=0.1, help="preference of a wrong response")
     parser.add_argument("--seed", type=int, default=0, help="of which responses are taken")
     args = parser.parse_args()
-    rows, rng = read_rows(args.file), Random(args.seed)
+    try:
+        rows = read_rows(args.file)
+    except ConfigError as error:
+        parser.error(str(error))
+    rng = Random(args.seed)
     kinds = {
         "off-topic": [off_topic(row, rows, rng) for row in rows],
         "preference": [preference(row, args.least, args.most, rng) for row in rows],

@@ -6,11 +6,12 @@ giving one?
     python recipes/validation_gap.py pool.jsonl -o runs/gap --engine tiny \\
         --reward flip,flip-likelihood,pointwise,pairwise,listwise
 
-Of each prompt's candidates, which are the model's own, one right and three wrong ones make an
-item, drawn with a seed; prompts that have not so many different ones are left out and counted. On
-the prompts of the items the table has the accuracy of the model as generator (pass@1: the share
-of right ones among all candidates), and of each reward as validator (best-of-4, chance 0.25):
-judges ask the same model which answer is right, FLIP lets it infer the instruction.
+Prompts are single messages. Of each prompt's candidates, which are the model's own, one right and
+three wrong ones make an item, drawn with a seed; prompts that have not so many different ones are
+left out and counted. On the prompts of the items the table has the accuracy of the model as
+generator (pass@1: the share of right ones among all candidates), and of each reward as validator
+(best-of-4, chance 0.25): judges ask the same model which answer is right, FLIP lets it infer the
+instruction.
 
 The folder gets items.jsonl, what `bestofn rewardbench` writes, gap.json and gap.png.
 """
@@ -24,7 +25,7 @@ from typing import Any
 
 from bestofn import pool
 from bestofn.config import RewardBenchConfig, checked
-from bestofn.errors import ConfigError
+from bestofn.errors import BestOfNError, ConfigError
 from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.experiments.engines import Engines
 from bestofn.experiments.rewardbench.run import run_rewardbench
@@ -54,13 +55,18 @@ def as_task(row: Pool, seed: int) -> Task | None:
     """The task that a pool makes, None where it has too few right or wrong candidates.
 
     Raises:
-        ConfigError: a candidate has no gold score.
+        ConfigError: a candidate has no gold score, or the prompt has several messages.
     """
     verdicts = [c.scores["gold"].value if "gold" in c.scores else None for c in row.candidates]
     if None in verdicts:
         raise ConfigError(
             f"prompt {row.prompt.id!r} has candidates without gold; add it with "
             "`bestofn score POOL --reward gold --verifier ...`"
+        )
+    if len(row.prompt.messages) > 1:
+        raise ConfigError(
+            f"prompt {row.prompt.id!r} has a system prompt or earlier turns, which items of this "
+            "schema cannot hold"
         )
     drawn = list(zip(row.candidates, verdicts, strict=True))
     right = sorted({c.text for c, v in drawn if v == 1 and c.text.strip()})
@@ -153,7 +159,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         run(args.pool, args.output, args.engine, args.reward.split(","), args.seed)
-    except ConfigError as error:
+    except BestOfNError as error:
         parser.error(str(error))
 
 

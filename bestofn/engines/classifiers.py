@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Protocol
 
 from bestofn.engines.chat import ChatFormat
@@ -106,6 +107,9 @@ def classifier_chat(model: str, **options: Any) -> ChatFormat:
     Raises:
         EngineError: the tokenizer cannot be loaded, or has no chat template.
     """
+    folder = Path(model)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise EngineError(f"cannot load model {model!r}: the folder has no config.json")
     chat = ChatFormat(load_tokenizer(model, **options))
     if not chat.has_template:
         raise EngineError(

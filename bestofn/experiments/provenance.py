@@ -58,7 +58,8 @@ def check_made(path: Path, known: Made, wanted: Made) -> None:
         if changes:
             raise ConfigError(
                 f"the scores {name!r} in {path} were made otherwise ({', '.join(changes)}); give "
-                "the new ones another name, or replace the old ones with --again"
+                "the new ones another name or another file, or replace the old ones with "
+                "`bestofn score --again`"
             )
 
 

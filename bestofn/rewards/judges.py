@@ -341,7 +341,10 @@ class PairwiseJudge(_SetwiseJudge):
             stands_for = text
             while stands_for in by_lot:
                 stands_for = by_lot[stands_for]
-            scores[text] = tally.score(float(survived[stands_for]))
+            value = float(survived[stands_for])
+            scores[text] = tally.score(value)
+            if tallies[stands_for].outcomes and not tally.outcomes:
+                scores[text].value, scores[text].reason = value, None
             if text in by_lot or text in by_lot.values():
                 scores[text].flags.append("by_lot")
         return scores

@@ -49,6 +49,14 @@ def test_candidates_without_gold_are_refused() -> None:
         validation_gap.as_task(row, seed=0)
 
 
+def test_a_conversation_is_refused() -> None:
+    row = drawn("a", 1, 3)
+    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say a."}]
+    row.prompt = as_prompt(turns, "a")
+    with pytest.raises(ConfigError, match="'a' has a system prompt"):
+        validation_gap.as_task(row, seed=0)
+
+
 def test_the_table_has_both_sides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [drawn(f"p{k}", 1 + k % 3, 3 + k % 2) for k in range(12)] + [drawn("none", 0, 4)]
     path = tmp_path / "pool.jsonl"

@@ -187,6 +187,18 @@ def test_a_lot_shares_the_value_of_who_plays_on() -> None:
         assert {name for name, score in scores.items() if "by_lot" in score.flags} >= {"x", "y"}
 
 
+def test_an_unreadable_pair_makes_no_winner_either() -> None:
+    def cannot_tell(question: str) -> str:
+        first, second = shown_pair(question)
+        return "?" if {first, second} == {"xxx", "yyy"} else longer(question)
+
+    for seed in range(8):
+        judge = PairwiseJudge(answers("better", cannot_tell), seed=seed)
+        scores = scored(judge, "xxx", "yyy", "a", "bb")
+        assert values(scores[:2]) == [2, 2]
+        assert all(score.value < 2 for score in scores[2:])
+
+
 def test_one_unreadable_order_is_no_verdict() -> None:
     def say(question: str) -> str:
         return "A" if shown_pair(question)[0] == "x" else "?"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import permutations
+from math import isnan
 from statistics import fmean
 
 import numpy as np
@@ -15,7 +16,7 @@ from bestofn.estimators import (
     resampled_stratum_means,
     stratum_means,
 )
-from bestofn.experiments.rewardbench.items import TIES
+from bestofn.experiments.rewardbench.items import MEAN, TIES, scores_of
 from bestofn.experiments.rewardbench.outcomes import FIELDS, Cost, outcomes
 from bestofn.experiments.rewardbench.ties import ties_score
 from bestofn.types import Pool
@@ -25,8 +26,6 @@ Pools = Sequence[Sequence[Pool]]
 
 STRICT, CREDIT = "strict", "credit"
 CONVENTIONS = (STRICT, CREDIT)
-MEAN = "mean"
-"""Stands for the mean over subsets where the name of a subset is expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,14 @@ class Accuracy:
         line: The line.
         by_subset: Its estimates, the last one under "mean"; empty where there is only Ties.
         ties: The score of the subset Ties, None without its items.
+        ties_failures: The share of the scores of Ties that failed, 0 without its items.
         cost: What its scores cost.
     """
 
     line: Line
     by_subset: dict[str, Estimate]
     ties: Interval | None
+    ties_failures: float
     cost: Cost
 
 
@@ -193,7 +194,9 @@ class Evaluation:
             for rows in self._ties
             if rows
         ]
-        return _Scored(means, draws, _mean_ties(ties), Cost.of(self._pools, name))
+        scores = [score for rows in self._ties for pool in rows for score in scores_of(pool, name)]
+        failed = fmean(isnan(score.value) for score in scores) if scores else 0.0
+        return _Scored(means, draws, _mean_ties(ties), failed, Cost.of(self._pools, name))
 
     def _accuracy(self, line: Line, scored: "_Scored") -> Accuracy:
         by_subset = {}
@@ -208,7 +211,7 @@ class Evaluation:
                 chance=means["chance"],
             )
         ties = scored.ties and interval(*scored.ties, self.level)
-        return Accuracy(line, by_subset, ties, scored.cost)
+        return Accuracy(line, by_subset, ties, scored.ties_failures, scored.cost)
 
     def _interval(self, scored: "_Scored", place: int, convention: str) -> Interval:
         column = FIELDS.index(convention)
@@ -237,12 +240,14 @@ class _Scored:
         means: `[columns, FIELDS]`, by subset, their mean last.
         draws: `[resamples, columns, FIELDS]`, the same of resampled items.
         ties: The score of the subset Ties and `[resamples]` of it.
+        ties_failures: The share of its scores that failed.
         cost: What the scores cost.
     """
 
     means: Array
     draws: Array
     ties: tuple[float, Array] | None
+    ties_failures: float
     cost: Cost
 
 
@@ -252,6 +257,7 @@ def _mean(parts: Sequence[_Scored]) -> _Scored:
         np.mean([part.means for part in parts], axis=0),
         np.mean([part.draws for part in parts], axis=0),
         _mean_ties([part.ties for part in parts if part.ties is not None]),
+        fmean(part.ties_failures for part in parts),
         Cost.mean([part.cost for part in parts]),
     )
 

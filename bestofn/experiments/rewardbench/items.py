@@ -17,6 +17,8 @@ from bestofn.types import Candidate, Pool, Score
 GOLD = "gold"
 """The score that says which candidates are right: 1, or else 0."""
 TIES, SAFETY = "Ties", "Safety"
+MEAN = "mean"
+"""Stands for the mean over subsets where the name of a subset is expected."""
 ON_REQUEST = (TIES, SAFETY)
 
 
@@ -60,6 +62,11 @@ class _Schema(BaseModel):
             raise ValueError(
                 f"'num_correct' is {self.num_correct}, but 'chosen' has {len(self.chosen)}"
             )
+        if self.subset == MEAN:
+            raise ValueError(f"the subset {MEAN!r} would be taken for the mean over subsets")
+        kind, colon, _ = self.id.partition(":")
+        if self.subset == TIES and (kind not in ("ref", "tied") or not colon):
+            raise ValueError(f"an 'id' of {TIES} is 'ref:K' or 'tied:K', not {self.id!r}")
         return self
 
 

@@ -98,6 +98,10 @@ class Cost:
         counts = Counter[str]()
         for score in scores:
             counts.update(score.counts)
+        if any(name.startswith("place_") for name in counts):
+            # Places that were never picked are places too.
+            largest = max(len(pool.candidates) for pool in rows)
+            counts.update({f"place_{place}": 0 for place in range(1, largest + 1)})
         return cls(
             sum(score.usage.computed_tokens for score in scores) / len(rows),
             sum(pool.seconds.get(name, 0.0) for pool in rows) / len(rows),
@@ -107,8 +111,9 @@ class Cost:
     @classmethod
     def mean(cls, costs: Sequence["Cost"]) -> "Cost":
         """The mean over several models; counts are added up."""
+        counts = Counter[str]()
+        for cost in costs:
+            counts.update(cost.counts)
         return cls(
-            fmean(cost.tokens for cost in costs),
-            fmean(cost.seconds for cost in costs),
-            sum((cost.counts for cost in costs), Counter()),
+            fmean(cost.tokens for cost in costs), fmean(cost.seconds for cost in costs), counts
         )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bestofn.experiments.plots import STYLE, colours_of, new_figure, save
-from bestofn.experiments.rewardbench.accuracy import CONVENTIONS, CREDIT, MEAN, STRICT
+from bestofn.experiments.rewardbench.accuracy import CONVENTIONS, CREDIT, STRICT
+from bestofn.experiments.rewardbench.items import MEAN
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

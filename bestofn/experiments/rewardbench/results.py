@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from bestofn.experiments.results import as_json
-from bestofn.experiments.rewardbench.accuracy import CONVENTIONS, MEAN, Accuracy, Evaluation
-from bestofn.experiments.rewardbench.items import TIES
+from bestofn.experiments.rewardbench.accuracy import CONVENTIONS, Accuracy, Evaluation
+from bestofn.experiments.rewardbench.items import MEAN, TIES
 from bestofn.experiments.rewardbench.words import summary
 from bestofn.journal import write_atomically
 
@@ -52,6 +52,7 @@ def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
         "model": accuracy.line.model,
         "subsets": as_json(accuracy.by_subset),
         "ties": as_json(accuracy.ties),
+        "ties_failure_rate": accuracy.ties_failures,
         "tokens": cost.tokens,
         "seconds": cost.seconds,
         "counts": dict(cost.counts),
@@ -65,7 +66,8 @@ def shares(counts: Mapping[str, int]) -> dict[str, float]:
     Empty for rewards that show responses in no places, or never picked one.
     """
     names = ["first", "second"] if counts.keys() & {"first", "second"} else []
-    names += sorted(name for name in counts if name.startswith("place_"))
+    places = [name for name in counts if name.startswith("place_")]
+    names += sorted(places, key=lambda name: int(name.removeprefix("place_")))
     picks = sum(counts.get(name, 0) for name in names)
     return {name: counts.get(name, 0) / picks for name in names} if picks else {}
 
@@ -96,7 +98,8 @@ def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
         if line["ties"] is not None:
             ties = _named({"score": line["ties"]})
-            yield {**head, "subset": TIES, "items": result["ties_items"], **ties, **costs}
+            failed = {"failure_rate": line["ties_failure_rate"]}
+            yield {**head, "subset": TIES, "items": result["ties_items"], **ties, **failed, **costs}
 
 
 def _named(intervals: Mapping[str, Mapping[str, float]]) -> dict[str, float]:

@@ -43,8 +43,6 @@ def run_rewardbench(
     paths = [folder / f"items-{seed}.jsonl" for seed in range(config.seeds)]
     for seed, path in enumerate(paths):
         _write_items(path, items, seed, config)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    write_atomically(folder / RECIPE, text)
     # A model stays loaded for all seeds.
     for model in config.scorers:
         for seed, path in enumerate(paths):
@@ -55,6 +53,8 @@ def run_rewardbench(
                 engine_options=model.engine_options,
             )
             score_file(path, ScoreConfig(rewards=rewards), scorer, path, engines, progress)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    write_atomically(folder / RECIPE, text)
     evaluation = Evaluation(
         [list(pool.read(path)) for path in paths],
         lines,

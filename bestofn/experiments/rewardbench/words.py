@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from bestofn.estimators import Interval
 from bestofn.experiments.rewardbench.accuracy import (
     CREDIT,
-    MEAN,
     STRICT,
     Accuracy,
     Difference,
     Evaluation,
 )
+from bestofn.experiments.rewardbench.items import MEAN
 from bestofn.experiments.words import FEW, shown, signed
 
 OURS = ("flip", "flip-likelihood")
@@ -19,7 +19,8 @@ OURS = ("flip", "flip-likelihood")
 def summary(evaluation: Evaluation) -> list[str]:
     """The findings; of a subset with a few items only the setting."""
     setting = _setting(evaluation)
-    if evaluation.subsets and min(evaluation.subsets.values()) < FEW:
+    sizes = [*evaluation.subsets.values(), *filter(None, [evaluation.ties_items])]
+    if min(sizes) < FEW:
         return [
             setting,
             f"{FEW} items a subset are the least from which anything is concluded here; accuracies "
@@ -65,13 +66,23 @@ def _line(accuracy: Accuracy) -> Iterator[str]:
         )
         yield from _against_chance(accuracy)
     if accuracy.ties is not None:
-        yield f"{label} has the score {shown(accuracy.ties)} on Ties."
+        yield (
+            f"{label} has the score {shown(accuracy.ties)} on Ties, where "
+            f"{accuracy.ties_failures:.1%} of its scores failed."
+        )
     counts = accuracy.cost.counts
     if counts["first"] + counts["second"]:
         picks = counts["first"] + counts["second"]
         yield (
             f"{label} picks the response that it is shown first in {counts['first'] / picks:.1%} "
             f"of {picks:,} comparisons."
+        )
+    places = {name: n for name, n in counts.items() if name.startswith("place_")}
+    if picks := sum(places.values()):
+        favourite = max(places, key=lambda name: places[name])
+        yield (
+            f"{label} picks place {favourite.removeprefix('place_')} of its lists most often, in "
+            f"{places[favourite] / picks:.1%} of {picks:,}, where {1 / len(places):.1%} is even."
         )
 
 

@@ -84,10 +84,22 @@ def test_an_id_that_stands_twice_in_a_subset(tmp_path: Path) -> None:
         items_of(tmp_path, ROW, ROW | {"subset": "Math"}, ROW)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"subset": "mean"}, "line 1: the subset 'mean' would be taken for the mean"),
+        ({"subset": "Ties"}, "line 1: an 'id' of Ties is 'ref:K' or 'tied:K', not '7'"),
+    ],
+)
+def test_names_that_mean_something_else(changes: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        items_of(tmp_path, ROW | changes)
+
+
 # --- which items ----------------------------------------------------------------------------------
 
 ROWS = [
-    ROW | {"id": str(number), "subset": subset}
+    ROW | {"id": f"ref:{number}" if subset == "Ties" else str(number), "subset": subset}
     for number, subset in enumerate(["Math", "Ties", "Focus", "Math", "Safety", "Math"])
 ]
 
