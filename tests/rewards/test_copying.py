@@ -2,13 +2,14 @@
 
 import re
 import unicodedata
+from math import ceil
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestofn.rewards.copying import find_quotes, without_spans
+from bestofn.rewards.copying import MAX_RUN, MIN_RUN, SHARE, find_quotes, without_spans
 
 PROMPT = "What are the main causes of soil degradation?"
 
@@ -100,3 +101,16 @@ def test_any_texts_can_be_compared(instruction: str, response: str) -> None:
     spans = find_quotes(instruction, response)
     assert all(0 <= start < end <= len(response) for start, end in spans)
     assert spans == sorted(spans)
+
+
+WORDS = st.lists(st.sampled_from(["add", "two", "and", "three"]), max_size=30)
+
+
+@given(WORDS, WORDS)
+def test_there_is_a_quote_where_a_run_of_words_is_shared(asked: list[str], said: list[str]) -> None:
+    size = max(MIN_RUN, min(MAX_RUN, ceil(SHARE * len(asked))))
+    asked_runs, said_runs = (
+        {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
+        for words in (asked, said)
+    )
+    assert bool(find_quotes(" ".join(asked), " ".join(said))) == bool(asked_runs & said_runs)
