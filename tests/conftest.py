@@ -9,11 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from serving import serve
 
 from bestofn.engines.base import load_engine
 from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pools.jsonl.gz"
 

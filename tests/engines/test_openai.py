@@ -66,7 +66,7 @@ def score(engine: Engine, text: str = "hello", continuation: str = "yes", **opti
 def test_every_prompt_ends_with_its_candidates_or_a_reason() -> None:
     prompts = [f"prompt {number}" for number in range(500)]
     server = FaultyServer(seeded(0.3, KINDS))
-    with serving(server, max_retries=2, timeout=3) as engine:
+    with serving(server, max_retries=2, timeout=8) as engine:
         best = BestOfN(engine, Longest(), n=2, seed=1)
         selections = list(best.select_many(prompts, progress=False))
     assert [selection.prompt.messages[-1].content for selection in selections] == prompts
