@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError
-from bestofn.prompts import candidate_seed
+from bestofn.prompts import as_turns, candidate_seed
 from bestofn.types import Candidate, Prompt
 
 GenerateFunction = Callable[
@@ -132,7 +132,7 @@ async def collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
 def _plain(prompt: Prompt) -> Any:
     if len(prompt.messages) == 1:
         return prompt.messages[0].content
-    return [{"role": message.role, "content": message.content} for message in prompt.messages]
+    return as_turns(prompt.messages)
 
 
 def _as_candidate(index: int, response: str | Candidate) -> Candidate:

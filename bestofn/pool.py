@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, plain
+from bestofn.prompts import as_prompt, as_turns, plain
 from bestofn.types import Candidate, Pool, Score, Selection, Usage
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ def to_row(pool: Pool) -> dict[str, Any]:
     A Selection's row also says which candidate was chosen, and what it says.
     """
     prompt = pool.prompt
-    turns = [{"role": message.role, "content": message.content} for message in prompt.messages]
+    turns = as_turns(prompt.messages)
     row: dict[str, Any] = {
         "id": prompt.id,
         "prompt": turns[0]["content"] if len(turns) == 1 else turns,

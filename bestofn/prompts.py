@@ -46,6 +46,11 @@ def as_prompt(
     return Prompt(messages, id or known or _content_id(messages), columns or {})
 
 
+def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as chat templates, servers and data sets have them."""
+    return [{"role": turn.role, "content": turn.content, **turn.extra} for turn in messages]
+
+
 def content_id(prompt: Prompt) -> str:
     """The id that the prompt has by its content: 16 hexadecimal digits."""
     return _content_id(prompt.messages)

@@ -5,15 +5,24 @@ from dataclasses import dataclass, field
 from math import nan
 from typing import Any, Literal
 
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "error"]
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation.
 
-    role: Literal["system", "user", "assistant"]
+    Attributes:
+        role: Who speaks; "developer" is what newer APIs call the system.
+        content: The text; empty for an assistant turn that only calls tools.
+        extra: The turn's other fields as chat APIs have them, such as `tool_calls`,
+            `tool_call_id` and `name`. Chat templates and servers get them as they are.
+    """
+
+    role: Role
     content: str
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)

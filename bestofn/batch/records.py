@@ -4,10 +4,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from math import isnan
-from typing import Literal
+from typing import Any, Literal
 
 from bestofn.batch.tables import Columns, Kind, Record, common_kind, kind_of, plain
 from bestofn.errors import ConfigError
+from bestofn.prompts import as_turns
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Pool, Prompt, Selection, Usage
 
@@ -243,7 +244,7 @@ def _preference(pool: Pool, how: Plan) -> list[Record] | Reason:
         return "equal_text"
     pair = {
         "id": pool.prompt.id,
-        "prompt": _turns(pool.prompt),
+        "prompt": as_turns(pool.prompt.messages),
         "chosen": [_answer(best)],
         "rejected": [_answer(worst)],
         "score_chosen": high,
@@ -258,7 +259,12 @@ def _sft(pool: Pool, how: Plan) -> list[Record] | Reason:
         return "error"
     if selection.fallback:
         return "fallback"
-    return [{"id": pool.prompt.id, "messages": [*_turns(pool.prompt), _answer(selection.best)]}]
+    return [
+        {
+            "id": pool.prompt.id,
+            "messages": [*as_turns(pool.prompt.messages), _answer(selection.best)],
+        }
+    ]
 
 
 _MAKERS: dict[Keep, Callable[[Pool, Plan], list[Record] | Reason]] = {
@@ -303,13 +309,9 @@ def _costs(pool: Pool) -> Iterator[Usage]:
 def _shared(pool: Pool, how: Plan) -> Record:
     """What all records of a row have."""
     prompt = pool.prompt
-    content = _turns(prompt) if how.chat else prompt.messages[0].content
+    content = as_turns(prompt.messages) if how.chat else prompt.messages[0].content
     extras = {column: prompt.columns.get(name) for name, column in how.extras.items()}
     return {"id": prompt.id, "prompt": content, **extras}
-
-
-def _turns(prompt: Prompt) -> list[dict[str, str]]:
-    return [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
 
 
 def _answer(candidate: Candidate) -> dict[str, str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.prompts import as_turns
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Message, Prompt
 
@@ -118,9 +119,8 @@ class ChatFormat:
         return text
 
     def _apply(self, messages: tuple[Message, ...], prompt: bool = True) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
         text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=prompt, **self.template_kwargs
+            as_turns(messages), tokenize=False, add_generation_prompt=prompt, **self.template_kwargs
         )
         assert isinstance(text, str)
         return text

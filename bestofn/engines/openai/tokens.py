@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from bestofn.engines.openai.answers import Text, Tokens
 from bestofn.engines.openai.server import RefusedError, Server
 from bestofn.errors import EngineError
+from bestofn.prompts import as_turns
 from bestofn.thinking import ends_in_opening
 from bestofn.types import Message, Prompt
 
@@ -147,8 +148,8 @@ class RemoteTokenizer:
             raise CannotScoreError(self._server.url, f"/{path}") from error
 
 
-def turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [{"role": message.role, "content": clean(message.content)} for message in messages]
+def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    return [turn | {"content": clean(turn["content"])} for turn in as_turns(messages)]
 
 
 def clean(text: str) -> str:
