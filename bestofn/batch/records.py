@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from math import isnan
-from typing import Any, Literal
+from typing import Literal
 
 from bestofn.batch.tables import Columns, Kind, Record, common_kind, kind_of, plain
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_turns
 from bestofn.sampler import choose
-from bestofn.types import Candidate, Pool, Prompt, Selection, Usage
+from bestofn.types import Candidate, Pool, Selection, Usage
 
 Keep = Literal["best", "all", "preference", "sft"]
 Reason = Literal[
