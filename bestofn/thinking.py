@@ -1,56 +1,87 @@
-"""Thinking models: what stands in thinking tags is not the answer."""
+"""Thinking models: what comes first in thinking tags is not the answer."""
 
 import re
 
-TAG = re.compile(r"<(/?)(?:think|thinking|reasoning)>", re.IGNORECASE)
+NAMES = ("think", "thinking", "reasoning")
+ANY = f"(?:{'|'.join(NAMES)})"
+TAG = re.compile(f"</?{ANY}>", re.IGNORECASE)
+CLOSING = re.compile(f"</{ANY}>", re.IGNORECASE)
+BEGINNING = re.compile(rf"(?:\s*<{ANY}>)+", re.IGNORECASE)
+
+TEMPLATE = -1  # where the opening tag of a chat template is, in front of the output
 
 
 def split_thinking(text: str, *, opened: bool = False) -> tuple[str | None, str]:
-    """Reasoning and answer of a model's output, in one pass over its tags.
+    """Reasoning and answer of a model's output.
 
-    A closing tag that nothing opened (the chat template did) makes everything before it reasoning;
-    an opening tag that is never closed makes everything behind it reasoning.
+    Reasoning comes first: the chat template has opened it, or the output begins with an opening
+    tag. It ends at the tag that closes it, and another block may follow at once. Tags anywhere
+    else are text of an answer that writes about them.
 
     Args:
         text: The output.
         opened: Whether the prompt ended in an opening tag, so that the output starts inside.
 
     Returns:
-        The reasoning, blocks joined by an empty line, None where there is none; and the answer,
+        The reasoning, blocks joined by an empty line, None if there is none; and the answer,
         stripped if there was any reasoning, else the text as it is.
     """
-    reasoning, answer, _ = _split(text, opened)
+    reasoning, answer = _read(text, opened)
     if reasoning is None:
         return None, text
-    return "\n\n".join(filter(None, map(str.strip, reasoning))), "".join(answer).strip()
+    return "\n\n".join(filter(None, map(str.strip, reasoning))), (answer or "").strip()
 
 
 def is_unclosed(text: str, *, opened: bool = False) -> bool:
     """Whether the output ends inside its reasoning."""
-    return _split(text, opened)[2]
+    return _read(text, opened)[1] is None
 
 
 def ends_in_opening(prompt: str) -> bool:
     """Whether a prompt ends in an opening tag, so that the answer to it starts with reasoning."""
     tags = list(TAG.finditer(prompt.rstrip()))
-    return bool(tags) and tags[-1].end() == len(prompt.rstrip()) and not tags[-1][1]
+    return bool(tags) and tags[-1].end() == len(prompt.rstrip()) and not _closes(tags[-1])
 
 
-def _split(text: str, opened: bool) -> tuple[list[str] | None, list[str], bool]:
-    """Pieces of reasoning (None if there is no tag), pieces of answer, whether it ends inside."""
-    reasoning: list[str] = []
-    answer: list[str] = []
-    inside, start = opened, 0
+def is_half_a_tag(text: str) -> bool:
+    """Whether all there is of an output is the beginning of an opening tag."""
+    begun = text.strip().lower()
+    return any(f"<{name}>".startswith(begun) for name in NAMES)
+
+
+def _read(text: str, opened: bool) -> tuple[list[str] | None, str | None]:
+    """Pieces of reasoning, None if there is none; and the answer, None if it never begins."""
+    pairs = _pairs(text, opened)
+    pieces: list[str] = []
+    start, openings = 0, [TEMPLATE] if opened else []
+    while True:
+        if beginning := BEGINNING.match(text, start):
+            openings += [tag.start() for tag in TAG.finditer(text, start, beginning.end())]
+            start = beginning.end()
+        if not openings:
+            return pieces or None, text[start:]
+        paired = (pairs[opening] for opening in openings if opening in pairs)
+        end = next(paired, None) or CLOSING.search(text, start)
+        if end is None:
+            return [*pieces, *TAG.split(text[start:])], None
+        pieces += TAG.split(text[start : end.start()])
+        start, openings = end.end(), []
+
+
+def _pairs(text: str, opened: bool) -> dict[int, re.Match[str]]:
+    """The closing tag of each opening one, by its place, for those that pair up.
+
+    Reasoning that mentions an opening tag leaves its own without a partner.
+    """
+    pairs: dict[int, re.Match[str]] = {}
+    openings = [TEMPLATE] if opened else []
     for tag in TAG.finditer(text):
-        piece, start = text[start : tag.start()], tag.end()
-        if inside:
-            reasoning.append(piece)
-        elif tag[1]:
-            # Nothing opened this block: what looked like the answer so far was reasoning.
-            reasoning += [*answer, piece]
-            answer = []
-        else:
-            answer.append(piece)
-        inside = not tag[1]
-    (reasoning if inside else answer).append(text[start:])
-    return (reasoning if start or opened else None), answer, inside
+        if not _closes(tag):
+            openings.append(tag.start())
+        elif openings:
+            pairs[openings.pop()] = tag
+    return pairs
+
+
+def _closes(tag: re.Match[str]) -> bool:
+    return tag.group().startswith("</")

@@ -13,6 +13,7 @@ from bestofn.generators import Generator, collect
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.scoring import add_nested_scores, add_scores
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Pool, Prompt, Usage
 
 
@@ -150,6 +151,8 @@ async def _cut(prompt: Prompt, candidate: Candidate, limit: int, decoder: Engine
     assert candidate.token_ids is not None
     ids, logprobs = candidate.token_ids[:limit], (candidate.token_logprobs or [])[:limit]
     reasoning, text = await decoder.decode(prompt, ids)
+    if _is_inside(candidate.reasoning, reasoning, text):
+        reasoning, text = reasoning or "", ""
     # The last word may read otherwise once it is cut, and a stop string is no part of the text.
     whole, begun = candidate.text, text.rstrip("\ufffd").rstrip()
     if not (whole.startswith(begun) or begun.startswith(whole)):
@@ -167,3 +170,14 @@ async def _cut(prompt: Prompt, candidate: Candidate, limit: int, decoder: Engine
         sum_logprob=sum(logprobs) if logprobs else None,
         token_ids=ids,
     )
+
+
+def _is_inside(whole: str | None, reasoning: str | None, text: str) -> bool:
+    """Whether a cut that seems to have an answer ends inside the reasoning of the whole response.
+
+    Half an opening tag reads as an answer, and so does the rest of an outer block whose end the cut
+    takes away.
+    """
+    if whole is None or reasoning == whole or not text:
+        return False
+    return is_half_a_tag(text) or (reasoning is not None and whole.startswith(reasoning))
