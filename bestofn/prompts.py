@@ -1,6 +1,7 @@
 """What may stand for a prompt, and which of its messages a reward is about."""
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import isfinite
@@ -49,6 +50,38 @@ def as_prompt(
 def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages as chat templates, servers and data sets have them."""
     return [{"role": turn.role, "content": turn.content, **turn.extra} for turn in messages]
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as plain text, a paragraph for each turn."""
+    return "\n\n".join(map(_paragraph, messages))
+
+
+def _paragraph(message: Message) -> str:
+    if message.role == "tool":
+        return spoken(message)
+    role = "system" if message.role == "developer" else message.role
+    return f"{role.capitalize()}: {spoken(message)}"
+
+
+def spoken(message: Message) -> str:
+    """What a turn says, tool calls and results as text."""
+    if message.role == "tool":
+        return f"Tool result: {message.content}"
+    calls = message.extra.get("tool_calls")
+    if not calls:
+        return message.content
+    return "\n\n".join(filter(None, [message.content, *map(_call, calls)]))
+
+
+def _call(call: Any) -> str:
+    function = call.get("function", call) if isinstance(call, Mapping) else call
+    if not isinstance(function, Mapping):
+        return f"Tool call: {function}"
+    arguments = function.get("arguments", "")
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, default=str)
+    return f"Tool call: {function.get('name')}({arguments})"
 
 
 def content_id(prompt: Prompt) -> str:

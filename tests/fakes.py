@@ -6,7 +6,12 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any, Self
 
-from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.base import (
+    Completion,
+    SamplingParams,
+    TokenScores,
+    spelt_like_control_tokens,
+)
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 END = 1_000_000
@@ -89,6 +94,12 @@ class ScriptedEngine:
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return None, " ".join(self.words[token] for token in token_ids if token != END)
+
+    async def count_tokens(self, prompt: Prompt) -> int | None:
+        return None
+
+    def control_tokens(self, text: str) -> list[str]:
+        return spelt_like_control_tokens(text)
 
     async def _work(self, prompt: Prompt) -> None:
         self.running += 1

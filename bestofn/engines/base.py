@@ -1,5 +1,6 @@
 """The Engine protocol, what goes in and comes out of it, and `load_engine`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -141,7 +142,7 @@ class Engine(Protocol):
         `max_tokens` tokens are scored.
 
         Raises:
-            ContextLengthError: the two together do not fit.
+            ContextLengthError: the two together, and one token more, do not fit.
             EngineError: the engine failed, or cannot score.
         """
         ...
@@ -151,6 +152,22 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the engine cannot tell.
+        """
+        ...
+
+    async def count_tokens(self, prompt: Prompt) -> int | None:
+        """Tokens of the prompt as the model reads it, None if the engine cannot tell.
+
+        Raises:
+            EngineError: the engine failed.
+        """
+        ...
+
+    def control_tokens(self, text: str) -> list[str]:
+        """What in a text is spelt like one of the model's control tokens.
+
+        An engine that tokenises reads it as text all the same. One that does not know its model's
+        tokens goes by `spelt_like_control_tokens`.
         """
         ...
 
@@ -170,6 +187,18 @@ class Engine(Protocol):
     def close(self) -> None:
         """Frees what the engine holds; requests in flight fail."""
         ...
+
+
+# ChatML and its relatives, Llama 2 and 3, Mistral, Gemma, DeepSeek, and tags of reasoning and tools.
+CONTROL = re.compile(
+    r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|<[be]os>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
+    r"|</?(?:think|tool_call|tool_response)>"
+)
+
+
+def spelt_like_control_tokens(text: str) -> list[str]:
+    """What in a text is spelt like a control token of common models, each once."""
+    return list(dict.fromkeys(CONTROL.findall(text)))
 
 
 def load_engine(spec: str, **options: Any) -> Engine:

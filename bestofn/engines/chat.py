@@ -5,17 +5,15 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
+from bestofn.engines.literal import MARK, Literals, without_halves
+from bestofn.engines.template import ChatTemplate
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
-from bestofn.prompts import as_turns
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Message, Prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PROBE = "probe text"
 REASONING_FIRST = (
     "the chat template starts the answer with reasoning, so that an answer cannot be scored; "
     "switch it off, such as by with_options(chat_template_kwargs={'enable_thinking': False})"
@@ -25,9 +23,7 @@ REASONING_FIRST = (
 class ChatFormat:
     """One tokenizer's view of prompts, continuations and completions.
 
-    Two rules cover models that lack something. Without a chat template a conversation becomes
-    plain text: "User: ...", "Assistant: ..." in paragraphs, ending in "Assistant:". Without a
-    system role in the template the system text goes in front of the first user message.
+    What users and models wrote is tokenised as text, even where it spells a control token.
     """
 
     def __init__(
@@ -37,8 +33,9 @@ class ChatFormat:
     ) -> None:
         self.tokenizer = tokenizer
         self.template_kwargs = dict(template_kwargs or {})
-        self.has_template = bool(tokenizer.chat_template)
-        self.has_system_role = self._probe_system_role()
+        self.template = ChatTemplate(tokenizer, self.template_kwargs)
+        self.has_template = self.template.exists
+        self._literals = Literals(tokenizer)
         self.closing_ids = self._find_closing_ids()
         # One prompt is encoded once for all its candidates.
         self.encode = lru_cache(maxsize=512)(self._encode)
@@ -47,27 +44,19 @@ class ChatFormat:
         return ChatFormat(self.tokenizer, self.template_kwargs | dict(template_kwargs))
 
     def render(self, messages: tuple[Message, ...], prompt: bool = True) -> str:
-        """The conversation as the text that the model reads, up to where it is to answer.
+        """The conversation as the text that the model reads, see `ChatTemplate.render`."""
+        return self.template.render(messages, prompt)
 
-        Args:
-            messages: The turns.
-            prompt: Whether they end with a question; the text of an answered one ends with them.
-        """
-        if not self.has_template:
-            turns = [f"{message.role.capitalize()}: {message.content}" for message in messages]
-            return "\n\n".join([*turns, "Assistant:"])
-        if messages[0].role == "system" and not self.has_system_role:
-            messages = _merge_system(messages)
-        try:
-            return self._apply(messages, prompt)
-        except TemplateError as error:
-            raise EngineError(f"the model's chat template refuses the prompt: {error}") from error
+    def control_tokens(self, text: str) -> list[str]:
+        """The tokenizer's added tokens that a text spells, each once."""
+        return self._literals.find(text)
 
     def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], bool]:
         """Token ids of the prompt, and whether it ends inside an opened thinking tag."""
-        text = self.render(prompt.messages)
+        messages, literals = self._take_out(prompt.messages)
+        text = self.render(messages)
         # A template writes its own special tokens; plain text needs the tokenizer's.
-        ids = self._tokenise(text, special=not self.has_template)
+        ids = self._put_back(text, literals, special=not self.has_template)
         return tuple(ids), ends_in_opening(text)
 
     def encode_answered(self, prompt: Prompt, answer: str) -> list[int]:
@@ -76,9 +65,10 @@ class ChatFormat:
         Raises:
             EngineError: the template refuses it.
         """
-        text = self.render((*prompt.messages, Message("assistant", answer)), prompt=False)
+        messages, literals = self._take_out((*prompt.messages, Message("assistant", answer)))
+        text = self.render(messages, prompt=False)
         # The template writes its own special tokens, the first one included.
-        return self._tokenise(text, special=False)
+        return self._put_back(text, literals, special=False)
 
     def encode_scored(
         self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None
@@ -99,48 +89,55 @@ class ChatFormat:
         return prefix, ids, ids == whole
 
     def encode_continuation(self, text: str, close: bool) -> tuple[int, ...]:
-        return (*self._tokenise(text, special=False), *(self.closing_ids if close else ()))
+        return (*self._literals.encode(text), *(self.closing_ids if close else ()))
+
+    def _take_out(self, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], list[str]]:
+        """The messages with marks for what spells a control token, and what the marks are for."""
+        messages = tuple(map(self._with_reasoning_apart, messages))
+        return self._literals.take_out(messages)
+
+    def _with_reasoning_apart(self, message: Message) -> Message:
+        """An earlier answer's reasoning in a field of its own, for a template that looks for it."""
+        if message.role != "assistant" or not self.template.splits_reasoning:
+            return message
+        reasoning, answer = split_thinking(message.content)
+        if reasoning is None or not self.control_tokens(message.content):
+            return message
+        return Message("assistant", answer, {"reasoning_content": reasoning, **message.extra})
+
+    def _put_back(self, text: str, literals: list[str], special: bool) -> list[int]:
+        """Token ids of a rendered text, its literals as ordinary tokens in the places of marks."""
+        if not literals:
+            return self._tokenise(text, special)
+        first, *rest = MARK.split(text)
+        ids = self._tokenise(first, special)
+        for number, piece in zip(rest[::2], rest[1::2], strict=True):
+            ids += self._literals.encode(literals[int(number)])
+            ids += self._tokenise(piece, special=False) if piece else []
+        return ids
 
     def _tokenise(self, text: str, special: bool) -> list[int]:
-        # Half a surrogate pair, as cut emoji leave behind, is no text that a tokenizer takes.
-        text = text.encode("utf-8", "replace").decode("utf-8")
-        ids: list[int] = self.tokenizer(text, add_special_tokens=special, verbose=False)[
-            "input_ids"
-        ]
+        ids: list[int] = self.tokenizer(
+            without_halves(text), add_special_tokens=special, verbose=False
+        )["input_ids"]
         return ids
 
     def decode(self, ids: list[int], thinking_opened: bool) -> tuple[str | None, str]:
         """Reasoning (None if there is none) and answer."""
         return split_thinking(self.text(ids), opened=thinking_opened)
 
-    def text(self, ids: list[int]) -> str:
-        text = self.tokenizer.decode(ids, skip_special_tokens=True)
-        assert isinstance(text, str)
-        return text
-
-    def _apply(self, messages: tuple[Message, ...], prompt: bool = True) -> str:
-        text = self.tokenizer.apply_chat_template(
-            as_turns(messages), tokenize=False, add_generation_prompt=prompt, **self.template_kwargs
+    def text(self, ids: list[int], skip_special_tokens: bool = True) -> str:
+        """The text of tokens, to the last space."""
+        text = self.tokenizer.decode(
+            ids, skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
         )
         assert isinstance(text, str)
         return text
 
-    def _probe_system_role(self) -> bool:
-        """Whether the template keeps a system message; some raise, some drop it silently."""
-        if not self.has_template:
-            return True
-        try:
-            return PROBE in self._apply((Message("system", PROBE), Message("user", "x")))
-        except TemplateError:
-            return False
-
     def _find_closing_ids(self) -> tuple[int, ...]:
         """The token that the template sets after an answer, else the end of sequence."""
-        turn = (Message("user", "x"), Message("assistant", PROBE))
-        with suppress(TemplateError):  # a template may know no assistant turns
-            after = (
-                self._apply(turn, prompt=False).rpartition(PROBE)[2] if self.has_template else ""
-            )
+        with suppress(EngineError):  # a template may know no assistant turns
+            after = self.template.after_answer()
             ids = self._tokenise(after, special=False)
             if ids and ids[0] in self.tokenizer.all_special_ids:
                 return (ids[0],)
@@ -159,6 +156,15 @@ def room_behind(prompt: tuple[int, ...], context: int) -> int:
     return context - len(prompt)
 
 
-def _merge_system(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    system, first, *rest = (*messages, Message("user", "")) if len(messages) == 1 else messages
-    return (Message("user", f"{system.content}\n\n{first.content}".rstrip()), *rest)
+def require_room(prefix: tuple[int, ...], ids: tuple[int, ...], context: int) -> None:
+    """Checks that a continuation can be scored behind a prefix.
+
+    On every engine it takes one token more than the two together, since vLLM and its servers
+    generate one behind what they score.
+
+    Raises:
+        ContextLengthError: it cannot.
+    """
+    length = len(prefix) + len(ids) + 1
+    if length > context:
+        raise ContextLengthError(length, context, len(prefix))

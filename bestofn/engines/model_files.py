@@ -49,7 +49,7 @@ def load_tokenizer(model: str, **options: Any) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(model, **options)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # a damaged file can raise anything
         raise EngineError(
             f"cannot load the tokenizer of {model!r}: {first_sentence(error)}"
         ) from error

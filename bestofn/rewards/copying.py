@@ -11,10 +11,10 @@ from difflib import SequenceMatcher
 from functools import cache
 from math import ceil
 
+from bestofn.rewards.scripts import UNSPACED, UNSPACED_LETTERS
+
 # One character of a script that is written without spaces, or a run of other word characters.
-WORD = re.compile(
-    r"[\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]|[^\W_\u0e00-\u0e7f\u3040-\u30ff\u3400-\u9fff]+"
-)
+WORD = re.compile(rf"{UNSPACED}|[^\W_{UNSPACED_LETTERS}]+")
 
 MIN_RUN = 4  # words; shorter runs are shared by honest answers
 MAX_RUN = 20  # words; a run this long is a quote however long the instruction is

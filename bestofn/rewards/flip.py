@@ -14,7 +14,7 @@ from typing import Literal
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
-from bestofn.prompts import candidate_seed, system_message, user_message
+from bestofn.prompts import candidate_seed, system_message, transcript, user_message
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.similarity import Similarity, resolve
@@ -87,6 +87,8 @@ class _InverseReward(Composable):
     def prepare(self, prompt: Prompt, response: str) -> _Backward:
         """The part of the response that is inverted, with what was noticed about it."""
         backward = _Backward(response, _known_context(prompt, self.target))
+        if self.engine.control_tokens(response):
+            backward.flags.append("control_tokens")
         instruction = self.instruction(prompt)
         if self.copy_guard != "off" and instruction is not None:
             quotes = find_quotes(instruction, response)
@@ -107,16 +109,18 @@ class _InverseReward(Composable):
         spent = Usage()
         for _ in range(CUTS):
             prefix = self.prefix(backward)
-            limit = self.engine.context
-            try:
-                score = await self._invert(prefix, prompt, candidate, instruction)
-                tokens = score.usage.prompt_tokens // self.requests
-            except ContextLengthError as error:
-                limit, tokens = error.limit, error.prompt_tokens
-                score = Score(reason="too long: no room for an answer behind the response")
+            limit, score = self.engine.context, None
+            tokens = await self._count_if_long(prefix)
+            if tokens is None or limit is None or tokens <= limit - _reserve(limit):
+                try:
+                    score = await self._invert(prefix, prompt, candidate, instruction)
+                    tokens = score.usage.prompt_tokens // self.requests
+                except ContextLengthError as error:
+                    limit, tokens = error.limit, error.prompt_tokens
+                    score = Score(reason="too long: no room for an answer behind the response")
+                spent += score.usage
             room = tokens if limit is None else limit - _reserve(limit)
-            spent += score.usage
-            if tokens <= room:
+            if score is not None and tokens <= room:
                 score.usage = spent
                 return score
             # Characters per token differ along a text: aim a little below what the mean allows.
@@ -128,6 +132,15 @@ class _InverseReward(Composable):
             if "cut_to_context" not in backward.flags:
                 backward.flags.append("cut_to_context")
         return Score(reason="too long: the context leaves no room for the response", usage=spent)
+
+    async def _count_if_long(self, prefix: Prompt) -> int | None:
+        """Tokens of a prefix that may leave too little room; None if it does not, or who knows."""
+        limit = self.engine.context
+        size = sum(len(message.content.encode("utf-8", "replace")) for message in prefix.messages)
+        # A token is at least a byte. What little the chat template adds is seen in the usage.
+        if limit is None or size <= limit - _reserve(limit):
+            return None
+        return await self.engine.count_tokens(prefix)
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -143,7 +156,7 @@ def _reserve(limit: int) -> int:
 def _known_context(prompt: Prompt, target: Target) -> str:
     """All of the conversation but the message that is to be inferred."""
     known = prompt.messages[:-1] if target == "user" else prompt.messages[1:]
-    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in known)
+    return transcript(known)
 
 
 class FLIPReward(_InverseReward):
@@ -225,7 +238,7 @@ class FLIPLikelihood(_InverseReward):
     """Mean log-probability of the true instruction's tokens after the backward prefix, in nats.
 
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
-    instruction that takes more than a quarter of the model's context only the beginning is scored,
+    instruction that takes a quarter of the model's context or more only the beginning is scored,
     the same for all candidates, and flagged.
 
     Args:
@@ -269,8 +282,9 @@ class FLIPLikelihood(_InverseReward):
                 "set it to 0 or draw the candidates with an engine"
             )
         limit = self.engine.context
+        # One token less, which engines need behind what they score.
         scores = await self.engine.loglikelihood(
-            prefix, instruction, close=True, max_tokens=limit and _reserve(limit)
+            prefix, instruction, close=True, max_tokens=limit and max(1, _reserve(limit) - 1)
         )
         value = fmean(scores.token_logprobs)
         if self.forward_weight:

@@ -7,23 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 
 from bestofn.errors import ConfigError
+from bestofn.rewards.scripts import UNSPACED
 
 Similarity = Callable[[str, str], float]
 
 NON_ASCII = re.compile(r"[^\x00-\x7f]")
 ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 ARTICLE = re.compile(r"\b(?:a|an|the)\b")
-# Scripts that are written without spaces: a character, with its combining marks, is a word.
-UNSPACED = re.compile(
-    "(["
-    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46"  # Thai letters
-    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"  # kana
-    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
-    "]["
-    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # Thai vowel signs and tone marks
-    "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # kana voicing, variant selectors
-    "]*)"
-)
+UNSPACED_WORD = re.compile(f"({UNSPACED})")
 
 
 def words(text: str) -> list[str]:
@@ -37,7 +28,7 @@ def words(text: str) -> list[str]:
     text = text.lower().translate(ASCII_PUNCTUATION)
     # Before the split by character: an "a" amid Chinese is no article.
     text = ARTICLE.sub(" ", text)
-    return UNSPACED.sub(r" \1 ", text).split()
+    return UNSPACED_WORD.sub(r" \1 ", text).split()
 
 
 def _without_punctuation(match: re.Match[str]) -> str:

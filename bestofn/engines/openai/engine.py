@@ -10,7 +10,12 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from bestofn import loop
-from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.base import (
+    Completion,
+    SamplingParams,
+    TokenScores,
+    spelt_like_control_tokens,
+)
 from bestofn.engines.chat import REASONING_FIRST
 from bestofn.engines.openai.answers import (
     ChatAnswer,
@@ -305,6 +310,16 @@ class OpenAIEngine:
                 "was asked for, or of no finite value; this is a fault of the server"
             )
         return values
+
+    async def count_tokens(self, prompt: Prompt) -> int | None:
+        if not self._vllm:
+            return None
+        with suppress(CannotScoreError):
+            return len(await loop.on_background_loop(self._tokenizer.prompt(prompt)))
+        return None
+
+    def control_tokens(self, text: str) -> list[str]:
+        return spelt_like_control_tokens(text)
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         text = await self._tokenizer.decode(tuple(token_ids))

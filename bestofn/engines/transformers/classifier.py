@@ -13,12 +13,15 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from bestofn.engines.classifiers import Logit, classifier_chat, classifier_config
 from bestofn.engines.model_files import first_sentence, locate
-from bestofn.engines.transformers.loading import context_of, pick_device, pick_dtype, told
+from bestofn.engines.transformers.loading import (
+    context_of,
+    of_tokenizer,
+    pick_device,
+    pick_dtype,
+    told,
+)
 from bestofn.errors import ConfigError, EngineError
 from bestofn.types import Usage
-
-# Options of a model that its tokenizer needs as well.
-OF_BOTH = frozenset(("revision", "trust_remote_code", "token", "cache_dir"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -64,8 +67,7 @@ class TransformersClassifier:
         if batch_size < 1:
             raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
         folder = locate(model)
-        shared = {name: model_options[name] for name in OF_BOTH & set(model_options)}
-        self.chat = classifier_chat(folder, **shared)
+        self.chat = classifier_chat(folder, **of_tokenizer(model_options))
         self._model = _load(folder, pick_device(device), dtype, model_options)
         self.context = context_of(self._model)
         self.batch_size = batch_size

@@ -5,21 +5,28 @@ import inspect
 import secrets
 import weakref
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Self
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
-from bestofn.engines.chat import ChatFormat, room_behind
+from bestofn.engines.chat import ChatFormat, require_room, room_behind
 from bestofn.engines.model_files import default_template, load_tokenizer, locate
 from bestofn.engines.transformers import attention
 from bestofn.engines.transformers.kv import PrefixCache
-from bestofn.engines.transformers.loading import context_of, pick_device, pick_dtype, told
+from bestofn.engines.transformers.loading import (
+    context_of,
+    of_tokenizer,
+    pick_device,
+    pick_dtype,
+    told,
+)
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
 from bestofn.engines.transformers.runner import Runner, Stats
 from bestofn.engines.transformers.scheduler import Scheduler
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, EngineError
 from bestofn.types import Prompt
 
 GIB = 1 << 30
@@ -41,7 +48,8 @@ class TransformersEngine:
         wave_tokens: New prompt tokens of one forward pass.
         kv_cache_gib: Memory for keys and values, by default 2 GiB, on CUDA 60 % of what is free
             once the model is loaded. A quarter of it holds prefixes for later requests.
-        model_options: Passed to `AutoModelForCausalLM.from_pretrained`.
+        model_options: Passed to `AutoModelForCausalLM.from_pretrained`; those that say where the
+            model is from, such as `revision`, and `trust_remote_code` go to its tokenizer as well.
 
     Raises:
         EngineError: the model cannot be loaded or is of a kind that this engine does not run.
@@ -65,7 +73,7 @@ class TransformersEngine:
                 raise ConfigError(f"{option} must be at least 1, not {value}")
         model = locate(model)
         loaded = _load(model, pick_device(device), dtype, model_options)
-        self._chat = ChatFormat(load_tokenizer(model))
+        self._chat = ChatFormat(load_tokenizer(model, **of_tokenizer(model_options)))
         self.folder = model
         self.default_template = default_template(model)
         self._ends = _end_ids(loaded, self._chat)
@@ -106,7 +114,7 @@ class TransformersEngine:
             seed=secrets.randbits(64) if seed is None else seed % (1 << 64),
             limit=min(params.max_tokens, room),
             ends=self._ends,
-            decode=self._chat.tokenizer.decode,
+            decode=partial(self._chat.text, skip_special_tokens=False),
         )
         await self._run(request)
         reasoning, text = self._chat.decode(request.tokens, thinking)
@@ -128,8 +136,7 @@ class TransformersEngine:
         max_tokens: int | None = None,
     ) -> TokenScores:
         prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
-        if len(prefix) + len(ids) > self.context:
-            raise ContextLengthError(len(prefix) + len(ids), self.context, len(prefix))
+        require_room(prefix, ids, self.context)
         # The last token is never read, only predicted.
         request = ScoreRequest(
             (*prefix, *ids[:-1]),
@@ -147,6 +154,12 @@ class TransformersEngine:
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
+
+    async def count_tokens(self, prompt: Prompt) -> int | None:
+        return len(self._chat.encode(prompt)[0])
+
+    def control_tokens(self, text: str) -> list[str]:
+        return self._chat.control_tokens(text)
 
     def with_options(
         self, *, chat_template_kwargs: Mapping[str, Any] | None = None, **other: Any

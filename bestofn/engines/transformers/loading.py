@@ -1,6 +1,6 @@
 """What loading a model with transformers needs, whatever it is for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,10 @@ from transformers import PreTrainedModel
 from bestofn.engines.model_files import first_sentence
 from bestofn.errors import EngineError
 
+# Options of a model that its tokenizer needs as well.
+OF_BOTH = frozenset(
+    "revision trust_remote_code token cache_dir local_files_only force_download".split()
+)
 UNLOADABLE = (OSError, ValueError, KeyError, ImportError, SafetensorError)
 
 
@@ -62,6 +66,11 @@ def told(model: str, device: torch.device) -> Iterator[None]:
             f"cannot load model {model!r}: {first_sentence(error)}; "
             "give a model folder or the name of a repository"
         ) from error
+
+
+def of_tokenizer(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a model's options that its tokenizer is loaded with."""
+    return {name: value for name, value in options.items() if name in OF_BOTH}
 
 
 def context_of(loaded: PreTrainedModel) -> int:

@@ -12,7 +12,7 @@ from vllm.inputs import tokens_input
 from bestofn import loop
 from bestofn.engines.classifiers import Logit, classifier_chat, classifier_config
 from bestofn.engines.model_files import locate
-from bestofn.engines.vllm.engine import checked_args
+from bestofn.engines.vllm.engine import checked_args, of_tokenizer
 from bestofn.engines.vllm.process import EngineProcess
 from bestofn.types import Usage
 
@@ -35,9 +35,9 @@ class VLLMClassifier:
         # Prefix caching is left to vLLM, which knows the models that pool over every token.
         args = checked_args(folder, {"enable_prefix_caching": None, **engine_args})
         args.runner = "pooling"
-        shared = {"revision": args.revision, "trust_remote_code": args.trust_remote_code}
-        self._pad_id = classifier_config(folder, **shared).get_text_config().pad_token_id
-        self.chat = classifier_chat(args.tokenizer or folder, **shared)
+        of_model = {**of_tokenizer(args), "revision": args.revision}
+        self._pad_id = classifier_config(folder, **of_model).get_text_config().pad_token_id
+        self.chat = classifier_chat(args.tokenizer or folder, **of_tokenizer(args))
         self._process = EngineProcess(args)
         self.context = int(self._process.opened().vllm_config.model_config.max_model_len)
         self._request_ids = itertools.count()

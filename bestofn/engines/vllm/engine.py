@@ -19,12 +19,12 @@ from vllm.v1.engine.exceptions import EngineDeadError
 
 from bestofn import loop
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
-from bestofn.engines.chat import ChatFormat, room_behind
+from bestofn.engines.chat import ChatFormat, require_room, room_behind
 from bestofn.engines.model_files import default_template, first_sentence, load_tokenizer, locate
 from bestofn.engines.vllm import versions
 from bestofn.engines.vllm.process import EngineProcess
 from bestofn.engines.vllm.scores import read_scores, scoring_usage
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, EngineError
 from bestofn.thinking import split_thinking
 from bestofn.types import Prompt, Usage
 
@@ -79,13 +79,7 @@ class VLLMEngine:
         self.name = name or f"vllm:{model}"
         self.folder = locate(model)
         args = checked_args(self.folder, engine_args)
-        self._chat = ChatFormat(
-            load_tokenizer(
-                args.tokenizer or self.folder,
-                revision=args.tokenizer_revision or args.revision,
-                trust_remote_code=args.trust_remote_code,
-            )
-        )
+        self._chat = ChatFormat(load_tokenizer(args.tokenizer or self.folder, **of_tokenizer(args)))
         self.default_template = default_template(self.folder)
         self.stats = Stats()
         versions.count_preemptions()
@@ -185,9 +179,7 @@ class VLLMEngine:
                 "lora_target_modules that leave lm_head out"
             )
         prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
-        # vLLM generates at least one token, so that one more has to fit.
-        if len(prefix) + len(ids) >= self.context:
-            raise ContextLengthError(len(prefix) + len(ids) + 1, self.context, len(prefix))
+        require_room(prefix, ids, self.context)
         started = time.perf_counter()
         outputs = await self._fill_cache(prefix)
         outputs.append(await self._score(prefix, ids, read_cache=True))
@@ -208,6 +200,12 @@ class VLLMEngine:
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
+
+    async def count_tokens(self, prompt: Prompt) -> int | None:
+        return len(self._chat.encode(prompt)[0])
+
+    def control_tokens(self, text: str) -> list[str]:
+        return self._chat.control_tokens(text)
 
     async def _fill_cache(self, prefix: tuple[int, ...]) -> list[Any]:
         """Computes the prefix's whole blocks without logits; returns the request, if one is made.
@@ -343,6 +341,15 @@ def checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
         return AsyncEngineArgs(model=folder, **args | fixed)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"vLLM refuses an engine argument: {first_sentence(error)}") from error
+
+
+def of_tokenizer(args: AsyncEngineArgs) -> dict[str, Any]:
+    """Those of vLLM's arguments that the model's tokenizer is loaded with."""
+    return {
+        "revision": args.tokenizer_revision or args.revision,
+        "trust_remote_code": args.trust_remote_code,
+        "token": args.hf_token,
+    }
 
 
 def _adapted_modules(adapter: Path) -> set[str]:

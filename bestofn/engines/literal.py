@@ -1,0 +1,104 @@
+"""Text of users and models as token ids, none of which is a control token."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bestofn.types import Message
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters: around the number of a literal
+MARK = re.compile(f"{OPEN}(\\d+){CLOSE}")
+NONCHARACTER = re.compile(f"[{OPEN}{CLOSE}]")
+
+
+class Literals:
+    """How text that spells one of a tokenizer's added tokens stays text.
+
+    Chat templates write such tokens, special ones and others like `<think>` or `<tool_call>`; what
+    users and models write must not become one. The single characters and the runs of white space
+    that some tokenizers add control nothing, and count as text.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        self._tokenizer = tokenizer
+        added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
+        control = {token: a for token, a in added.items() if len(a.content.strip()) > 1}
+        # What the tokenizer does not know reads as an unknown token, and spells none.
+        self._ids = frozenset(control) - {tokenizer.unk_token_id}
+        spellings = sorted((a.content.strip() for a in control.values()), key=len, reverse=True)
+        self._spelling = re.compile(f"({'|'.join(map(re.escape, spellings)) or '(?!)'})")
+        # In capitals or wide letters, where a tokenizer brings text to one form before it looks.
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        self._has_variants = bool(getattr(backend, "normalizer", None)) and any(
+            a.normalized for a in control.values()
+        )
+
+    def find(self, text: str) -> list[str]:
+        """The control tokens that a text spells, each once."""
+        found = self._spelling.findall(text)
+        if self._has_variants:
+            ids = self._ids.intersection(self._tokenise(text))
+            found += map(self._tokenizer.convert_ids_to_tokens, sorted(ids))
+        return list(dict.fromkeys(found))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, as ordinary tokens."""
+        pieces = self._spelling.split(text)
+        if len(pieces) == 1 and not self._has_variants:
+            return self._tokenise(text)
+        return [token for piece in pieces if piece for token in self._ordinary(piece)]
+
+    def _ordinary(self, text: str) -> list[int]:
+        """What would become a control token is cut in two, which are tokenised apart."""
+        ids = self._tokenise(text)
+        if len(text) < 2 or self._ids.isdisjoint(ids):
+            return ids
+        middle = len(text) // 2
+        return self._ordinary(text[:middle]) + self._ordinary(text[middle:])
+
+    def _tokenise(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer(
+            without_halves(text), add_special_tokens=False, verbose=False
+        )["input_ids"]
+        return ids
+
+    def take_out(self, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], list[str]]:
+        """The messages with a mark for each literal, which no template takes for anything else.
+
+        Returns:
+            The messages as they are where there is no literal, and the literals by number.
+        """
+        taken: list[str] = []
+        marked = tuple(
+            replace(
+                message,
+                content=self._marked(message.content, taken),
+                extra=self._marked(message.extra, taken),
+            )
+            for message in messages
+        )
+        return (marked, taken) if taken else (messages, [])
+
+    def _marked(self, value: Any, taken: list[str]) -> Any:
+        if isinstance(value, Mapping):
+            return {key: self._marked(item, taken) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._marked(item, taken) for item in value]
+        if not isinstance(value, str):
+            return value
+        pieces = self._spelling.split(NONCHARACTER.sub("\ufffd", value))
+        for place, piece in enumerate(pieces):
+            variant = self._has_variants and not self._ids.isdisjoint(self._tokenise(piece))
+            if place % 2 or variant:
+                taken.append(piece)
+                pieces[place] = f"{OPEN}{len(taken) - 1}{CLOSE}"
+        return "".join(pieces)
+
+
+def without_halves(text: str) -> str:
+    """The text without halves of surrogate pairs, as cut emoji leave behind: no tokenizer's text."""
+    return text.encode("utf-8", "replace").decode("utf-8")
