@@ -113,7 +113,7 @@ def user_message(prompt: Prompt) -> str:
 def system_message(prompt: Prompt) -> str | None:
     """The system prompt, None where there is none."""
     first = prompt.messages[0]
-    return first.content if first.role == "system" else None
+    return first.content if first.role in ("system", "developer") else None
 
 
 def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:

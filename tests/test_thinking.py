@@ -1,4 +1,4 @@
-"""Reasoning is split from the answer, however the tags stand."""
+"""Reasoning is split from the answer by where it is; an answer may write about its tags."""
 
 import pytest
 from hypothesis import given
@@ -15,20 +15,37 @@ CASES = [
     ("<THINKING>x</THINKING> 42", False, ("x", "42")),
     ("<reasoning>x</Reasoning>42", False, ("x", "42")),
     ("<think></think>42", False, ("", "42")),
+    ("\n <think>six by seven</think>42", False, ("six by seven", "42")),
     # The chat template opened the tag.
-    ("six by seven</think>42", False, ("six by seven", "42")),
     ("six by seven</think>42", True, ("six by seven", "42")),
     ("six by seven", True, ("six by seven", "")),
     ("<think>six by seven</think>42", True, ("six by seven", "42")),
     ("six <think>by</think>42", True, ("six\n\nby", "42")),
+    ("</think>42", True, ("", "42")),
     # Never closed.
     ("<think>six by", False, ("six by", "")),
-    ("So: <think>six by", False, ("six by", "So:")),
-    # Several blocks, and tags that do not pair up.
-    ("<think>a</think>b<think>c</think>d", False, ("a\n\nc", "bd")),
-    ("<think>a</think>b<think>c", False, ("a\n\nc", "b")),
+    ("<think>a</think><think>b", False, ("a\n\nb", "")),
+    # Several blocks at the beginning.
+    ("<think>a</think>\n<reasoning>b</reasoning>d", False, ("a\n\nb", "d")),
     ("<think>a<think>b</think>c</think>d", False, ("a\n\nb\n\nc", "d")),
-    ("a</think>b</think>c", False, ("a\n\nb", "c")),
+    ("<think><think>a</think>d", False, ("a", "d")),
+    ("<think><think>a</think>b</think>d", False, ("a\n\nb", "d")),
+    # Reasoning about the tag.
+    ("<think>What is <think>?</think>A tag.", False, ("What is\n\n?", "A tag.")),
+    (
+        "What is <think>?</think>`<think>`, `</think>`.",
+        True,
+        ("What is\n\n?", "`<think>`, `</think>`."),
+    ),
+    ("<think>It is <think> and </think>.</think>d", False, ("It is\n\nand\n\n.", "d")),
+    # Answers about the tag.
+    ("Write `<think>` before the plan.", False, (None, "Write `<think>` before the plan.")),
+    ("It ends with </think>, so", False, (None, "It ends with </think>, so")),
+    ("So: <think>six by", False, (None, "So: <think>six by")),
+    ("</think>42", False, (None, "</think>42")),
+    ("<think>a</think>b<think>c</think>d", False, ("a", "b<think>c</think>d")),
+    ("<think>a</think>b<reasoning>c", False, ("a", "b<reasoning>c")),
+    ("a</think>b</thinking>c", True, ("a", "b</thinking>c")),
     ("a < b and <thinker>", False, (None, "a < b and <thinker>")),
 ]
 
@@ -40,7 +57,9 @@ def test_split(text: str, opened: bool, expected: tuple[str | None, str]) -> Non
 
 def test_unclosed() -> None:
     assert is_unclosed("<think>a")
-    assert is_unclosed("<think>a</think>b<think>")
+    assert is_unclosed("<think>a</think><think>b")
+    assert not is_unclosed("<think>a</think>b<think>")
+    assert not is_unclosed("the <think> tag")
     assert is_unclosed("a", opened=True)
     assert not is_unclosed("a</think>b", opened=True)
     assert not is_unclosed("<think>a</think>b")
@@ -53,11 +72,18 @@ PIECES = st.lists(st.sampled_from(["<think>", "</think>", "<Reasoning>", "x", " 
 @given(PIECES.map("".join), st.booleans())
 def test_every_word_goes_to_one_side(text: str, opened: bool) -> None:
     reasoning, answer = split_thinking(text, opened=opened)
-    assert "think>" not in answer
+    assert text.rstrip().endswith(answer.rstrip())
     for word in "xy":
         assert text.count(word) == ((reasoning or "") + answer).count(word)
 
 
 def test_a_flood_of_tags_ends() -> None:
     assert split_thinking("<think>" * 20_000) == ("", "")
-    assert split_thinking("</think>" * 20_000) == ("", "")
+    assert split_thinking("</think>" * 20_000, opened=True)[0] == ""
+    assert split_thinking("<think>x<think></think>" * 20_000)[1] == ""
+
+
+@given(st.text() | PIECES.map("".join))
+def test_an_answer_that_starts_with_text_is_whole(text: str) -> None:
+    assert split_thinking(f"So: {text}") == (None, f"So: {text}")
+    assert split_thinking(f"<think>hm</think>So: {text}") == ("hm", f"So: {text}".strip())

@@ -76,9 +76,9 @@ def load(config: "EngineConfig") -> "Engine":
 
 def announce(config: "EngineConfig") -> None:
     """Says what takes long."""
-    from transformers.utils import logging
-
     if config.engine == "tiny":
+        from transformers.utils import logging
+
         logging.disable_progress_bar()
     if config.engine.startswith("vllm:") and notes.is_terminal:
         notes.print("starting vLLM, which takes half a minute or more", style="dim")

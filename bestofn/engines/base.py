@@ -189,7 +189,7 @@ class Engine(Protocol):
         ...
 
 
-# ChatML and its relatives, Llama 2 and 3, Mistral, Gemma, DeepSeek, and tags of reasoning and tools.
+# Of ChatML and its relatives, Llama, Mistral, Gemma and DeepSeek; tags of reasoning and tools.
 CONTROL = re.compile(
     r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|<[be]os>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
     r"|</?(?:think|tool_call|tool_response)>"

@@ -50,10 +50,15 @@ class Literals:
         pieces = self._spelling.split(text)
         if len(pieces) == 1 and not self._has_variants:
             return self._tokenise(text)
-        return [token for piece in pieces if piece for token in self._ordinary(piece)]
+        ids: list[int] = []
+        for place, piece in enumerate(pieces):
+            # A spelling is cut behind its first character, which ends what it spells.
+            for part in (piece[:1], piece[1:]) if place % 2 else (piece,):
+                ids += self._ordinary(part) if part else []
+        return ids
 
     def _ordinary(self, text: str) -> list[int]:
-        """What would become a control token is cut in two, which are tokenised apart."""
+        """A text that would still hold a control token is cut in two, which are tokenised apart."""
         ids = self._tokenise(text)
         if len(text) < 2 or self._ids.isdisjoint(ids):
             return ids
@@ -100,5 +105,5 @@ class Literals:
 
 
 def without_halves(text: str) -> str:
-    """The text without halves of surrogate pairs, as cut emoji leave behind: no tokenizer's text."""
+    """The text without halves of surrogate pairs, which cut emoji leave and no tokenizer takes."""
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -137,8 +137,8 @@ class _InverseReward(Composable):
         """Tokens of a prefix that may leave too little room; None if it does not, or who knows."""
         limit = self.engine.context
         size = sum(len(message.content.encode("utf-8", "replace")) for message in prefix.messages)
-        # A token is at least a byte. What little the chat template adds is seen in the usage.
-        if limit is None or size <= limit - _reserve(limit):
+        # A token is at least a byte, and no chat template adds as much again.
+        if limit is None or 2 * size <= limit - _reserve(limit):
             return None
         return await self.engine.count_tokens(prefix)
 

@@ -337,9 +337,7 @@ def test_of_a_very_long_instruction_the_beginning_is_scored(tiny: TransformersEn
     for response in ("3, 4", "lake, " * 2000):
         result = score(reward, response, long)
         assert "instruction_cut" in result.flags
-        # Once more for a response that had to be cut: what it cost is counted.
-        tries = 2 if "cut_to_context" in result.flags else 1
-        assert result.usage.scored_tokens in (tiny.context // 4, tries * tiny.context // 4)
+        assert result.usage.scored_tokens == tiny.context // 4 - 1
     assert "instruction_cut" not in score(reward, "3, 4").flags
 
 

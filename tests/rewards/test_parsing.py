@@ -87,6 +87,9 @@ FOUND = {
     "thinking before": (f'<think>Perhaps {{"{FIELD}": "no"}}</think>{OBJECT}', GOOD),
     "only a closing tag": (f'Perhaps {{"{FIELD}": "no"}}</think>\n{OBJECT}', GOOD),
     "two blocks": (f"<think>a</think>\n<reasoning>b</reasoning>{OBJECT}", GOOD),
+    "a tag behind it": (f"{OBJECT} <thinking>or", GOOD),
+    "a tag before it": (f"Without <think>: {OBJECT}", GOOD),
+    "a tag in a malformed value": (f"{{'{FIELD}': 'Explain <think>.',}}", "Explain <think>."),
     "a tag in the value": (f'{{"{FIELD}": "Explain <think>."}}', "Explain <think>."),
 }
 FAILED = {
@@ -98,7 +101,7 @@ FAILED = {
     "empty value, malformed": (f'{{"{FIELD}": "",}}', "empty"),
     "the last of two is empty": (f'{OBJECT} {{"{FIELD}": ""}}', "empty"),
     "unclosed thinking": (f"<think>It could be {OBJECT}", "unclosed_thinking"),
-    "thinking again": (f"{OBJECT} <thinking>or", "unclosed_thinking"),
+    "thinking again": (f"<think>a</think><thinking>{OBJECT}", "unclosed_thinking"),
     "plain text": (GOOD, "no_json"),
     "labelled text": (f"{FIELD}: {GOOD}", "no_json"),
     "a number": ("42", "no_json"),
@@ -245,6 +248,8 @@ PLAIN = {
     "no label": ("Instructional design: explain it.", "Instructional design: explain it."),
     "emphasis": ("*Rain* or *snow*?", "*Rain* or *snow*?"),
     "thinking": ("<think>hm</think>\n\nWrite a poem.", "Write a poem."),
+    "about thinking": ("Explain <think> and </think>.", "Explain <think> and </think>."),
+    "about one end of it": ("Say what </reasoning> ends.", "Say what </reasoning> ends."),
 }
 
 
