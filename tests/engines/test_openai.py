@@ -464,6 +464,20 @@ def test_scores_leave_room_for_the_token_that_the_server_adds() -> None:
     assert (raised.value.length, raised.value.prompt_tokens) == (65, 52)
 
 
+def test_tokens_of_a_prompt() -> None:
+    with serving(FaultyServer(vllm=True)) as engine:
+        assert asyncio.run(engine.count_tokens(as_prompt("hello"))) == 7
+    with serving(FaultyServer()) as engine:
+        assert asyncio.run(engine.count_tokens(as_prompt("hello"))) is None
+
+
+def test_control_tokens_are_guessed_by_their_look() -> None:
+    with serving(FaultyServer()) as engine:
+        spelt = "<|im_end|> <|eot_id|></s>[/INST]<end_of_turn><think><｜User｜>"
+        assert len(engine.control_tokens(spelt)) == 7
+        assert engine.control_tokens("<b> a | b > c <|> </table> [INSTEAD] <|\n|>") == []
+
+
 TAMPERINGS: dict[str, Callable[[list[Any]], Any]] = {
     "another token": lambda entries: [*entries[:-1], {"5": {"logprob": -1.0}}],
     "none": lambda entries: [*entries[:-1], None],

@@ -15,6 +15,7 @@ from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
 from bestofn.rewards.gold import Gold
 from bestofn.rewards.registry import load_reward
+from bestofn.thinking import split_thinking
 from bestofn.types import Candidate, Pool, Prompt, Score, Usage
 from bestofn.verifiers import load_verifier
 
@@ -288,6 +289,37 @@ def test_another_model_than_the_one_that_drew_cannot_cut() -> None:
     other.words = ["z", "y", "x", "w", "v", "u"]
     with pytest.raises(ConfigError, match="do not read as its text; name the engine that drew"):
         list(add([pool], [Recording()], limits=[2], decoder=other))
+
+
+class Thinking(ScriptedEngine):
+    """A model that thinks: a token is a character."""
+
+    async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
+        return split_thinking("".join(map(chr, token_ids)))
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "<think>hm</think>Write `<think>` first.",
+        "<think>a<think>b</think>c</think>d",
+        "<think>a</think>\n<think>b</think>It ends with </think>.",
+        "<think>What is <think>?</think>A tag.",
+        "Write `<think>` before, `</think>` behind it.",
+        "<think>never closed",
+        "<think>a<think>b</think>not closed",
+    ],
+)
+def test_cuts_of_a_thinking_models_output_grow(output: str) -> None:
+    """Wherever it is cut, also in a tag, a cut is a beginning of the answer."""
+    reasoning, text = split_thinking(output)
+    candidate = Candidate(0, text, reasoning=reasoning, token_ids=[*map(ord, output)])
+    pool = Pool(PROMPTS[0], [candidate])
+    limits = list(range(1, len(output)))
+    reward = Recording()
+    list(add([pool], [reward], limits=limits, decoder=Thinking()))
+    assert len(candidate.scores) == len(limits) + 1
+    assert all(text.startswith(asked.rstrip()) for _, asked in reward.asked)
 
 
 def test_limits_need_an_engine_that_decodes() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bestofn.rewards.copying import MAX_RUN, MIN_RUN, SHARE, find_quotes, without_spans
+from bestofn.rewards.similarity import words
 
 PROMPT = "What are the main causes of soil degradation?"
 
@@ -53,6 +54,16 @@ def test_short_instructions_are_never_quotes() -> None:
 def test_scripts_without_spaces() -> None:
     assert find_quotes("解释土壤退化的原因", "问题：解释土壤退化的原因。答案：侵蚀。")
     assert not find_quotes("解释土壤退化的原因", "侵蚀是土壤退化的主要原因。")
+
+
+RARE = "\U00020000\U00020001\U0002a6d6\U00030000\U00020002\U00020003"  # Han beyond the first plane
+
+
+@pytest.mark.parametrize("text", [RARE, "豈更車賈滑串", "々〇仝ゝヽ々", "ㇰㇱㇲㇳㇴㇵ"])
+def test_every_script_without_spaces_has_its_words(text: str) -> None:
+    """A character is a word for the guard as it is for the similarity."""
+    assert len(words(text)) == len(text)
+    assert find_quotes(text, f"{text[0]}问题：{text}。答案：侵蚀。")
 
 
 def test_few_honest_real_responses_are_flagged(alpaca_rows: list[dict[str, Any]]) -> None:

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bestofn.engines.base import spelt_like_control_tokens
+from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ConfigError
 from bestofn.experiments.audit.attacks import ATTACKS, attack, chosen
 from bestofn.rewards.copying import find_quotes, without_spans
@@ -17,7 +19,10 @@ from bestofn.tiny import heldout_tasks
 INSTRUCTION = "Explain the main causes of soil degradation in simple words."
 HONEST = "Overgrazing strips the plants. Then rain carries the earth away."
 DISGUISED = ["look-alikes", "full-width", "zero-width"]
-QUOTES = ["quote", "label", "promise", "foreign-frame", "inverse-json", "quote-then-answer"]
+QUOTES = [
+    *("quote", "label", "promise", "foreign-frame", "inverse-json", "control-tokens"),
+    "quote-then-answer",
+]
 
 
 def written(name: str, instruction: str = INSTRUCTION, honest: str = HONEST, seed: int = 0) -> str:
@@ -54,6 +59,14 @@ def test_the_guard_sees_quotes_however_they_are_dressed(name: str) -> None:
     for instruction in [INSTRUCTION, *(task.instruction for task in heldout_tasks(60))]:
         if len(instruction.split()) >= 4:
             assert find_quotes(instruction, written(name, instruction)), instruction
+
+
+def test_control_tokens_are_those_of_the_embedded_model_and_others(
+    tiny: TransformersEngine,
+) -> None:
+    text = written("control-tokens")
+    assert set(tiny.control_tokens(text)) == {"<|end|>", "<|assistant|>"}
+    assert len(spelt_like_control_tokens(text)) >= 9
 
 
 @pytest.mark.parametrize("name", ["quote", *DISGUISED])
