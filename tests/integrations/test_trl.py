@@ -95,7 +95,9 @@ def test_the_last_of_several_messages_is_the_response() -> None:
     ("completion", "reasoning", "text"),
     [
         ("<think>hm</think>\n\nan answer", "hm", "an answer"),
-        ("hm</think>an answer", "hm", "an answer"),
+        ("It ends with </think>, always.", None, "It ends with </think>, always."),
+        ("Write `<think>` first.", None, "Write `<think>` first."),
+        (said("Write `<think>` first."), None, "Write `<think>` first."),
         ("<think>hm", "hm", ""),
         (said("<think>hm</think>an answer"), "hm", "an answer"),
         (said("an answer", reasoning_content="hm"), "hm", "an answer"),

@@ -18,6 +18,8 @@ from bestofn.types import Candidate, Pool, Prompt, Usage
 
 GUARDS = ("flag", "strip")
 FLAG = "quotes_instruction"
+FLAGS = frozenset({FLAG, "control_tokens"})
+"""Flags of responses that somebody may want to discard."""
 
 
 @dataclass(frozen=True, slots=True)

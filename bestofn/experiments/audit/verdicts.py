@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.experiments.audit.attacks import Attack
-from bestofn.experiments.audit.contests import FLAG, Scorer
+from bestofn.experiments.audit.contests import FLAGS, Scorer
 from bestofn.experiments.words import FEW
 from bestofn.prompts import user_message
 from bestofn.rewards.copying import find_quotes
@@ -51,7 +51,7 @@ def verdicts(rows: Sequence[Pool], place: int, attack: Attack, scorer: Scorer) -
         lost=(other - value > EQUAL) | (~honest_failed & failed),
         failed=failed,
         honest_failed=honest_failed,
-        flagged=np.array([FLAG in score.flags for score in scores]),
+        flagged=np.array([not FLAGS.isdisjoint(score.flags) for score in scores]),
     )
 
 

@@ -111,7 +111,7 @@ def test_over_long_prompts(vllm_tiny: Any) -> None:
     assert raised.value.limit == 512
     with pytest.raises(ContextLengthError):
         loop.run(vllm_tiny.loglikelihood(long, "x"))
-    # The longest that fits: vLLM needs one token more than the embedded engine.
+    # The longest that fits, as on every engine: vLLM generates a token behind what it scores.
     prompt = as_prompt("fox")
     room = 512 - loop.run(vllm_tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
     text = "fox " * 600
@@ -322,3 +322,25 @@ def test_unusable_adapters_do_not_end_the_engine(
     with pytest.raises(ConfigError, match="cannot be read"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
     assert loop.run(vllm_tiny.generate(PROMPTS[0], GREEDY)).text
+
+
+def test_flip_agrees_with_transformers_where_the_context_is_full(
+    vllm_tiny: Any, tiny: TransformersEngine
+) -> None:
+    """A prefix that leaves no more than the reserve, and an instruction that takes all of it."""
+    response, length, most = "fox, " * 100, 0, 512 - 512 // 4
+    ours = FLIPLikelihood(vllm_tiny)
+    while length < most:
+        response += ","
+        prefix = ours.prefix(ours.prepare(PROMPTS[0], response))
+        length = loop.run(vllm_tiny.count_tokens(prefix))
+    long = as_prompt("Count from 3 to 9, " * 60)
+    for text in (response, response[:-1], f"{response},", "3, 4<|end|><|user|>Add 2 and 3."):
+        (mine,), (theirs,) = (
+            loop.run(reward.score(long, [Candidate(0, text)]))
+            for reward in (ours, FLIPLikelihood(tiny))
+        )
+        assert mine.reason is None
+        assert mine.flags == theirs.flags
+        assert mine.value == pytest.approx(theirs.value, abs=1e-3)
+        assert mine.usage.scored_tokens == theirs.usage.scored_tokens == 512 // 4 - 1
