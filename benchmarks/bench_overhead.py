@@ -52,6 +52,12 @@ class AtOnce:
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[None, str]:
         return None, TEXT
 
+    async def count_tokens(self, prompt: Prompt) -> None:
+        return None
+
+    def control_tokens(self, text: str) -> list[str]:
+        return []
+
     def with_options(self, **options: Any) -> "AtOnce":
         return self
 

@@ -50,6 +50,7 @@ class Forced:
         self.engine, self.lengths = engine, lengths
         self.name, self.default_template, self.context = engine.name, "direct", engine.context
         self.loglikelihood, self.close = engine.loglikelihood, engine.close
+        self.count_tokens, self.control_tokens = engine.count_tokens, engine.control_tokens
         self.start()
 
     def start(self) -> None:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 
+from bestofn import loop
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import EngineError
@@ -82,3 +83,16 @@ def test_opened_thinking_is_noticed(tiny: TransformersEngine) -> None:
 def test_tiny_tokenizer_is_lossless(tiny: TransformersEngine, text: str) -> None:
     ids = tiny._chat.encode_continuation(text, close=False)
     assert tiny._chat.decode(list(ids), False) == (None, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Write `<think>` before the plan.", "So it ends: </think>, done."]
+)
+def test_an_answer_about_the_tag_is_drawn_whole(tiny: TransformersEngine, text: str) -> None:
+    ids = list(tiny._chat.encode_continuation(text, close=True))
+    assert loop.run(tiny.decode(Prompt((USER,)), ids)) == (None, text)
+    chat = chat_with(tiny, OPENS_THINKING).with_kwargs({"think": True})
+    assert chat.decode([*chat.encode_continuation("hm</think>", close=False), *ids], True) == (
+        "hm",
+        text,
+    )
