@@ -2,6 +2,9 @@
 
 import signal
 import sys
+import warnings
+from pathlib import Path
+from typing import Any
 
 from bestofn.cli import ask, audit, batch, experiments, rewardbench
 from bestofn.cli.app import app
@@ -13,4 +16,16 @@ def run() -> None:
     """The console script."""
     # A scheduler's request to end is an exit like any other: engines' processes end with it.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    warnings.formatwarning = _format_warning
     sys.exit(app())
+
+
+_with_source = warnings.formatwarning
+_package = str(Path(__file__).parents[1])
+
+
+def _format_warning(message: Any, category: Any, filename: str, *rest: Any) -> str:
+    """The package's own warnings as one sentence, others with their source."""
+    if filename.startswith(_package):
+        return f"warning: {message}\n"
+    return _with_source(message, category, filename, *rest)
