@@ -4,12 +4,14 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
 
 from bestofn.cli import ask, audit, batch, experiments, rewardbench
 from bestofn.cli.app import app
 
 __all__ = ["app", "ask", "audit", "batch", "experiments", "rewardbench", "run"]
+
+_PACKAGE = str(Path(__file__).parents[1])
+_with_source = warnings.formatwarning
 
 
 def run() -> None:
@@ -20,12 +22,14 @@ def run() -> None:
     sys.exit(app())
 
 
-_with_source = warnings.formatwarning
-_package = str(Path(__file__).parents[1])
-
-
-def _format_warning(message: Any, category: Any, filename: str, *rest: Any) -> str:
+def _format_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    line: str | None = None,
+) -> str:
     """The package's own warnings as one sentence, others with their source."""
-    if filename.startswith(_package):
+    if filename.startswith(_PACKAGE):
         return f"warning: {message}\n"
-    return _with_source(message, category, filename, *rest)
+    return _with_source(message, category, filename, lineno, line)

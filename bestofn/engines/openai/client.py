@@ -7,15 +7,9 @@ from ipaddress import ip_address
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from bestofn.errors import ConfigError
+import openai
 
-try:
-    import openai
-except ImportError as error:
-    raise ConfigError(
-        "engines of the form 'openai:URL#MODEL' need the openai package: "
-        "pip install 'bestofn[openai]'"
-    ) from error
+from bestofn.errors import ConfigError
 
 CONNECT_TIMEOUT = 10.0  # seconds; a server that is there accepts at once, however busy it is
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -187,7 +187,7 @@ class OpenAIEngine:
         self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
     ) -> ChatAnswer:
         """The answer to the request, changed as little as the server demands."""
-        fields = self._fields
+        fields = copy.deepcopy(self._fields)  # others learn while this one is under way
         for _ in range(CHANGES):
             sent = fields.spell(request, asked)
             try:
@@ -201,7 +201,7 @@ class OpenAIEngine:
                 else:
                     fields = amended
             else:
-                self._fields.learn(fields, asked)
+                self._fields.learn(fields)
                 return answer
         raise EngineError(f"the server at {self._server.url} refuses the request in any form")
 
@@ -335,7 +335,7 @@ class OpenAIEngine:
                 f"the server at {self._server.url} has no adapter {lora!r}, only "
                 f"{name_some(self._served)}; load it there and name it"
             )
-        if not isinstance(chat_template_kwargs or {}, Mapping):
+        if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
             raise ConfigError(
                 "chat_template_kwargs must be a mapping, such as {'enable_thinking': False}, not "
                 f"{chat_template_kwargs!r}"

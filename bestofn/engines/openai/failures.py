@@ -119,7 +119,7 @@ def as_unusable(url: str, data: object, error: Exception) -> UnusableError:
     if not isinstance(error, ValidationError):
         return UnusableError(url, "text that is not JSON")
     where = ".".join(str(part) for part in error.errors()[0]["loc"])
-    return UnusableError(url, f"JSON without a usable {where}" if where else "JSON of another form")
+    return UnusableError(url, f"JSON without usable {where!r}" if where else "JSON of another form")
 
 
 def said_in(body: object) -> str:

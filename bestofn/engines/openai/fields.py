@@ -75,12 +75,16 @@ class Fields:
         return Stats(tuple(sorted(left_out)), dict(self.names))
 
     def spell(self, request: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
-        """The request as the server wants it; the fields that the user named go out as they are."""
-        return {
-            self.names.get(name, name): self.values.get(_key(name, value), value)
-            for name, value in request.items()
-            if name in asked or _key(name, value) not in self.left_out
-        }
+        """The request as the server wants it; fields in `asked` are never left out."""
+        sent = {}
+        for name, value in request.items():
+            if name not in asked:
+                key = _key(name, value)
+                if key in self.left_out:
+                    continue
+                value = self.values.get(key, value)
+            sent[self.names.get(name, name)] = value
+        return sent
 
     def amended(
         self, request: Mapping[str, Any], asked: Collection[str], refusal: RefusedError
@@ -96,7 +100,7 @@ class Fields:
         named = named or [key for key in sent if self._is_mentioned(key[0], refusal.said)]
         free = [key for key in named if key[0] not in asked]
         amended = copy.deepcopy(self)
-        if idle := [key for key in free if key[0] in OPTIONAL or NEUTRAL.get(key[0]) == key[1]]:
+        if idle := [key for key in free if key[0] in OPTIONAL or key in NEUTRAL.items()]:
             if ALL_TOKENS in idle and "-1" in refusal.said and ALL_TOKENS not in self.values:
                 amended.values[ALL_TOKENS] = -1
             else:
@@ -112,18 +116,22 @@ class Fields:
             return None
         return amended
 
-    def learn(self, tried: Self, asked: Collection[str]) -> None:
+    def learn(self, tried: Self) -> None:
         """Remembers what a request was answered with; says once what is missed."""
-        for name, value in tried.left_out - self.left_out:
-            if name in MISSED and NEUTRAL.get(name) != value and name not in asked:
-                what = name if value is None else f"{name}={value}"
-                warnings.warn(
-                    f"the server does not take {what}, so it is left out: {MISSED[name]}",
-                    stacklevel=2,
-                )
+        missed = [
+            (name, value)
+            for name, value in tried.left_out - self.left_out
+            if name in MISSED and (name, value) not in NEUTRAL.items()
+        ]
         self.left_out |= tried.left_out
         self.names |= tried.names
         self.values |= tried.values
+        for name, value in missed:
+            what = name if value is None else f"{name}={value}"
+            warnings.warn(
+                f"the server does not take {what}, so it is left out: {MISSED[name]}",
+                stacklevel=2,
+            )
 
     def _spellings(self, name: str) -> tuple[str, str]:
         return name, self.names.get(name, name)
