@@ -508,6 +508,13 @@ def test_closing_token_by_name() -> None:
         score(engine, close=True)
 
 
+@pytest.mark.parametrize("text", ["say <|end|> now", "<|end|><|end|>", "<think>", "a <b> [C]"])
+def test_text_that_spells_a_control_token_stays_text(text: str) -> None:
+    with serving(FaultyServer(vllm=True)) as engine:
+        assert score(engine, "hello", text).token_ids == [*text.encode()]
+        assert score(engine, "hello", text, close=True).token_ids == [*text.encode(), 1001]
+
+
 def test_no_closing_token_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("faulty_server").SPECIAL, 1001, "\n")
     with (

@@ -450,6 +450,11 @@ def test_a_proxy_that_does_not_answer_is_named(
         load("openai:http://server.invalid/v1#m")
 
 
+def test_https_where_the_server_speaks_http(servers: MockServer) -> None:
+    with pytest.raises(EngineError, match=r"no secure connection .*SSL.*; write http://"):
+        load_engine(servers.spec("plain").replace("http:", "https:"))
+
+
 def test_a_key_in_a_query_is_not_repeated(load: Load) -> None:
     with pytest.raises(ConfigError, match="OPENAI_API_KEY") as raised:
         load(f"openai:http://host/v1?key={KEY}#m")

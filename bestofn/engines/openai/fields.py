@@ -28,6 +28,7 @@ MISSED = {
     "temperature": "answers are sampled at a temperature of the server's choice",
     "seed": "results are not reproducible",
 }
+SHORT = 40  # characters of a value in a message
 NEEDED = frozenset({"model", "messages", "max_tokens"})
 LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 # By what servers call themselves: how they name a field, how they spell a value.
@@ -110,7 +111,7 @@ class Fields:
         elif LIMIT in dict(named) and LIMIT not in self.names and not _is_about_length(refusal):
             amended.names[LIMIT] = NEW_LIMIT
         elif matters := [name for name, _ in named if name not in NEEDED]:
-            options = ", ".join(f"{name}={request[name]!r}" for name in matters)
+            options = ", ".join(_shown(name, request[name]) for name in matters)
             raise refusal.with_remedy(f"; leave out {options}, or use a server that takes it")
         else:
             return None
@@ -143,6 +144,10 @@ class Fields:
 
 def _key(name: str, value: Any) -> Key:
     return name, value if name in NEUTRAL else None
+
+
+def _shown(name: str, value: Any) -> str:
+    return f"{name}={value!r}" if len(repr(value)) <= SHORT else name
 
 
 def _is_about_length(refusal: RefusedError) -> bool:

@@ -154,7 +154,7 @@ class Server:
                     raise self._refusal(error) from None  # its cause may repeat the key
         slow = isinstance(error, openai.APITimeoutError) and not _while_connecting(error)
         if isinstance(error, openai.APIConnectionError) and not slow and not self._reached:
-            raise EngineError(self._unreachable()) from error
+            raise EngineError(self._unreachable(error)) from error
         if attempts > self.max_retries:
             raise EngineError(
                 f"the server at {self.url} failed {attempts} times, at last with "
@@ -168,7 +168,12 @@ class Server:
         param = error.body.get("param") if isinstance(error.body, Mapping) else None
         return RefusedError(self.url, error.status_code, reason, said=said, param=param)
 
-    def _unreachable(self) -> str:
+    def _unreachable(self, error: openai.APIConnectionError) -> str:
+        if "[SSL" in (cause := str(error.__cause__)):
+            return (
+                f"no secure connection to {self.url} ({cause}); write http:// if the server speaks "
+                "no HTTPS, or set SSL_CERT_FILE to the certificate of its authority"
+            )
         proxy = proxy_variable(self.url)
         if proxy is None:
             return f"no server answers at {self.url}; start it, or correct the URL"
