@@ -292,8 +292,9 @@ def test_a_spent_quota_is_not_waited_for(servers: MockServer, load: Load) -> Non
 
 
 def test_no_choices(servers: MockServer, load: Load) -> None:
-    with pytest.raises(EngineError, match="JSON without usable 'choices'"):
-        generate(load(servers.spec("nochoices"), max_retries=1, backoff=0.001))
+    with pytest.raises(EngineError, match="failed 3 times, at last with JSON without usable 'ch"):
+        generate(load(servers.spec("nochoices"), backoff=0.001))
+    assert len(servers.bodies["nochoices"]) == 3
 
 
 @pytest.mark.parametrize("mode", ["empty", "lostthink"])

@@ -61,7 +61,8 @@ class OpenAIEngine:
         max_concurrency: Requests under way at once, over all views of the engine.
         timeout: Seconds to wait for one answer.
         max_retries: How often a request is made again after status 429 or 5xx, a timeout, a broken
-            connection or an unparseable answer. Retry-After is honoured, up to a minute.
+            connection, and at most twice after an unparseable answer. Retry-After is honoured, up
+            to a minute.
         backoff: Seconds before the first repetition; doubled for each further one.
         template: The backward template that suits the model.
         closing: The text of the token that ends an answer, such as "<|im_end|>", where

@@ -32,6 +32,7 @@ Failure = openai.APIError | ErrorAnswer | UnusableError | TimeoutError
 
 GARBLED = (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError)
 LONGEST_WAIT = 60.0  # seconds before the next attempt, whatever the server asks for
+UNUSABLE_RETRIES = 2  # what a server answers three times is no passing fault
 DOUBLINGS = 16  # of the backoff; more would be cut to the longest wait anyway
 NO_KEY = "no-key-needed"  # local servers take any; the client insists on one
 SECRET_HEADERS = ("authorization", "key", "token", "secret", "cookie")  # or parts of their names
@@ -103,6 +104,7 @@ class Server:
         self, send: Callable[[], Awaitable[object]], answer: type[A], retry_unusable: bool = True
     ) -> A:
         # The slot is kept while waiting: a server that is overloaded gets fewer requests.
+        unusable = 0
         async with self._slots:
             for attempt in range(self.max_retries + 1):
                 self._require_open()
@@ -111,9 +113,12 @@ class Server:
                 except (openai.APIError, ErrorAnswer, UnusableError, TimeoutError) as error:
                     self._require_open()
                     failure = error
-                if isinstance(failure, UnusableError) and not retry_unusable:
-                    raise failure
-                self._raise_final(failure, attempt + 1)
+                if isinstance(failure, UnusableError):
+                    unusable += 1
+                    if not retry_unusable:
+                        raise failure
+                last = attempt == self.max_retries or unusable > UNUSABLE_RETRIES
+                self._raise_final(failure, attempt + 1, last)
                 await asyncio.sleep(self._wait(failure, attempt))
         raise AssertionError("the last failure is final")
 
@@ -146,7 +151,7 @@ class Server:
         if self._closed:
             raise EngineError("the engine is closed; load it again")
 
-    def _raise_final(self, error: Failure, attempts: int) -> None:
+    def _raise_final(self, error: Failure, attempts: int, last: bool) -> None:
         """Raises unless another attempt may help."""
         match error:
             case openai.APIStatusError() | ErrorAnswer():
@@ -155,11 +160,12 @@ class Server:
         slow = isinstance(error, openai.APITimeoutError) and not _while_connecting(error)
         if isinstance(error, openai.APIConnectionError) and not slow and not self._reached:
             raise EngineError(self._unreachable(error)) from error
-        if attempts > self.max_retries:
+        if last:
+            more = attempts > self.max_retries
             raise EngineError(
                 f"the server at {self.url} failed {attempts} times, at last with "
-                f"{self._describe(error)}; see to the server, or load the engine with more "
-                "max_retries"
+                f"{self._describe(error)}; see to the server"
+                + (", or load the engine with more max_retries" if more else "")
             ) from None
 
     def _refusal(self, error: openai.APIStatusError | ErrorAnswer) -> RefusedError:
