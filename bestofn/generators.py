@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import inspect
+import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean
@@ -17,6 +18,11 @@ from bestofn.types import Candidate, Prompt
 GenerateFunction = Callable[
     [Any, int], Sequence[str | Candidate] | Awaitable[Sequence[str | Candidate]]
 ]
+
+
+# A warning is due when more than this share of at least so many candidates have no answer.
+MANY_LOST = 0.2
+ENOUGH_DRAWN = 20
 
 
 class Generator(Protocol):
@@ -47,6 +53,9 @@ class EngineGenerator:
         self.params = params
         self.seed = seed
         self.keep_tokens = keep_tokens
+        self._drawn = 0
+        self._lost_in_reasoning = 0
+        self._warned = False
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         indices = range(start, start + n)
@@ -63,7 +72,25 @@ class EngineGenerator:
             completion = await self.engine.generate(prompt, self.params, seed)
         except EngineError as error:
             return Candidate(index, "", finish_reason="error", error=str(error), seed=seed)
+        self._watch(completion)
         return self._candidate(index, seed, completion)
+
+    def _watch(self, completion: Completion) -> None:
+        """Warns once if many candidates end before their answer begins."""
+        self._drawn += 1
+        cut = completion.finish_reason == "length" and completion.reasoning is not None
+        self._lost_in_reasoning += cut and not completion.text.strip()
+        often = self._lost_in_reasoning > MANY_LOST * self._drawn
+        if often and self._drawn >= ENOUGH_DRAWN and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._lost_in_reasoning} of the first {self._drawn} candidates are cut inside "
+                f"their reasoning, at max_tokens={self.params.max_tokens}, and have no answer; "
+                "raise max_tokens, or switch reasoning off with "
+                "with_options(chat_template_kwargs={'enable_thinking': False}), on the command "
+                "line --engine-option 'chat_template_kwargs={enable_thinking: false}'",
+                stacklevel=2,
+            )
 
     def _candidate(self, index: int, seed: int | None, completion: Completion) -> Candidate:
         logprobs = completion.token_logprobs

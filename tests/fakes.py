@@ -40,12 +40,14 @@ class ScriptedEngine:
         finish_reason: str = "stop",
         logprobs: bool = True,
         template: str = "direct",
+        reasoning: str | None = None,
     ) -> None:
         self.answer = answer
         self.delay = delay
         self.finish_reason = finish_reason
         self.logprobs = logprobs
         self.default_template = template
+        self.reasoning = reasoning
         self.generated: list[Prompt] = []
         self.scored: list[tuple[Prompt, str]] = []
         self.seeds: list[int | None] = []
@@ -66,7 +68,7 @@ class ScriptedEngine:
         ids = [self._token(word) for word in text.split()] + [END]
         return Completion(
             text=text,
-            reasoning=None,
+            reasoning=self.reasoning,
             finish_reason=self.finish_reason,  # type: ignore[arg-type]
             token_ids=ids,
             token_logprobs=[-0.5] * len(ids) if self.logprobs else None,

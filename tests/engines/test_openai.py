@@ -110,9 +110,9 @@ def test_each_fault_passes(kind: str) -> None:
     [
         ("slow", "no answer within 0.5 s"),
         ("cut", "a broken connection"),
-        ("garbage", "an answer that cannot be read"),
-        ("page", "an answer that cannot be read"),
-        ("no_choices", "an answer that cannot be read"),
+        ("garbage", "text that is not JSON"),
+        ("page", "a web page instead of JSON"),
+        ("no_choices", "JSON without usable 'choices'"),
         ("429", r"status 429 \(too many requests\)"),
     ],
 )
@@ -271,6 +271,9 @@ def test_request_holds_what_was_asked_for() -> None:
             ],
             "temperature": 0.5,
             "top_p": 0.9,
+            "top_k": 0,
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             "max_tokens": 7,
             "logprobs": True,
             "stop": ["END"],
@@ -289,16 +292,6 @@ def test_options_that_not_every_server_knows() -> None:
     (sent,) = server.requests
     assert (sent["top_k"], sent["min_p"]) == (5, 0.1)
     assert (sent["frequency_penalty"], sent["min_tokens"]) == (0.5, 2)
-    assert "repetition_penalty" not in sent
-
-
-def test_vllm_is_told_what_does_nothing() -> None:
-    """Else its server takes the values from the model's generation_config.json."""
-    server = FaultyServer(vllm=True)
-    with serving(server) as engine:
-        generate(engine)
-    sent = server.requests[0]
-    assert (sent["top_k"], sent["min_p"], sent["repetition_penalty"]) == (0, 0, 1)
 
 
 def test_completion_and_usage() -> None:
@@ -435,7 +428,7 @@ def test_overlong_prompt_by_the_message() -> None:
     ],
 )
 def test_lengths_in_messages(reason: str, lengths: tuple[int, int]) -> None:
-    from bestofn.engines.openai.server import RefusedError
+    from bestofn.engines.openai.failures import RefusedError
 
     refusal = RefusedError("http://host/v1", 400, reason)
     with serving(FaultyServer()) as engine:
@@ -529,6 +522,13 @@ def test_closing_token_by_name() -> None:
         score(engine, close=True)
 
 
+@pytest.mark.parametrize("text", ["say <|end|> now", "<|end|><|end|>", "<think>", "a <b> [C]"])
+def test_text_that_spells_a_control_token_stays_text(text: str) -> None:
+    with serving(FaultyServer(vllm=True)) as engine:
+        assert score(engine, "hello", text).token_ids == [*text.encode()]
+        assert score(engine, "hello", text, close=True).token_ids == [*text.encode(), 1001]
+
+
 def test_no_closing_token_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("faulty_server").SPECIAL, 1001, "\n")
     with (
@@ -580,7 +580,7 @@ def test_which_model() -> None:
             load_engine(f"openai:{server.url}#third")
         with pytest.raises(ConfigError, match=r"name one of the models .* first, second"):
             load_engine(f"openai:{server.url}")
-        with pytest.raises(EngineError, match=r"ends in /v1"):
+        with pytest.raises(ConfigError, match=r"API is at http://.*/v1; write openai:http"):
             load_engine(f"openai:{server.url.removesuffix('/v1')}#first")
     with FaultyServer(models=("only", "an/adapter"), vllm=True) as server:
         assert load_engine(f"openai:{server.url}").context == CONTEXT

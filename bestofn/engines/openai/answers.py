@@ -1,33 +1,93 @@
-"""What is read of a server's answers; an answer that does not fit is not used."""
+"""What is read of a server's answers.
+
+An answer without what is needed of it is not used; what can be done without is as if it was not
+there where it does not fit, such as a negative count.
+"""
 
 from math import isfinite
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, NonNegativeInt
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
+
+from bestofn.thinking import TAG
+
+T = TypeVar("T")
 
 # What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
 NO_LOGPROB = -9999.0
+
+
+def _if_it_fits(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return validate(value)
+    except ValidationError:
+        return None
+
+
+def _text_of(content: Any) -> Any:
+    """The text of content in parts, of which some hold reasoning."""
+    if not isinstance(content, list):
+        return content
+    parts = [part for part in content if isinstance(part, dict) and part.get("type") == "text"]
+    return "".join(str(part.get("text") or "") for part in parts)
+
+
+IfItFits = Annotated[T | None, WrapValidator(_if_it_fits)]
 
 
 class ModelCard(BaseModel):
     """One entry of the list of models; `max_model_len` and `parent` are vLLM's."""
 
     id: str
-    owned_by: str | None = None
-    max_model_len: int | None = None
-    parent: str | None = None
+    owned_by: IfItFits[str] = None
+    max_model_len: IfItFits[int] = None
+    parent: IfItFits[str] = None
 
 
 class ModelList(BaseModel):
+    """The list may come bare."""
+
     data: list[ModelCard]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _wrap(cls, models: Any) -> Any:
+        return {"data": models} if isinstance(models, list) else models
 
 
 class Message(BaseModel):
     """Servers that split off the reasoning name it in one of two ways."""
 
-    content: str | None = None
-    reasoning: str | None = None
-    reasoning_content: str | None = None
+    content: Annotated[str | None, BeforeValidator(_text_of)] = None
+    reasoning: IfItFits[str] = None
+    reasoning_content: IfItFits[str] = None
+
+    @property
+    def starts_inside(self) -> bool:
+        """Whether the content seems to begin inside reasoning that the chat template opened.
+
+        It closes on a line of its own what nothing in it opens.
+        """
+        content = self.content or ""
+        tag = TAG.search(content)
+        if tag is None or not tag.group().startswith("</"):
+            return False
+        before, after = content[: tag.start()], content[tag.end() :]
+        return not before.rpartition("\n")[2].strip() and not after.partition("\n")[0].strip()
+
+    @property
+    def split_off(self) -> str | None:
+        """The reasoning that the server has split off; None if it split off nothing."""
+        return self.reasoning or self.reasoning_content or None
 
 
 class Logprob(BaseModel):
@@ -46,9 +106,9 @@ class ChatChoice(BaseModel):
     """`token_ids` is vLLM's."""
 
     message: Message
-    finish_reason: str | None = None
-    logprobs: Logprobs | None = None
-    token_ids: list[int] | None = None
+    finish_reason: IfItFits[str] = None
+    logprobs: IfItFits[Logprobs] = None
+    token_ids: IfItFits[list[int]] = None
 
     @property
     def token_logprobs(self) -> list[float] | None:
@@ -61,13 +121,13 @@ class ChatChoice(BaseModel):
 
 
 class PromptDetails(BaseModel):
-    cached_tokens: NonNegativeInt | None = None
+    cached_tokens: IfItFits[NonNegativeInt] = None
 
 
 class TokenUsage(BaseModel):
-    prompt_tokens: NonNegativeInt = 0
-    completion_tokens: NonNegativeInt | None = None
-    prompt_tokens_details: PromptDetails | None = None
+    prompt_tokens: IfItFits[NonNegativeInt] = None
+    completion_tokens: IfItFits[NonNegativeInt] = None
+    prompt_tokens_details: IfItFits[PromptDetails] = None
 
     @property
     def cached_tokens(self) -> int:
@@ -76,7 +136,7 @@ class TokenUsage(BaseModel):
 
 class ChatAnswer(BaseModel):
     choices: Annotated[list[ChatChoice], Field(min_length=1)]
-    usage: TokenUsage | None = None
+    usage: IfItFits[TokenUsage] = None
 
 
 class ScoredChoice(BaseModel):

@@ -4,10 +4,9 @@ import copy
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
 
 from bestofn import loop
 from bestofn.engines.base import (
@@ -22,28 +21,29 @@ from bestofn.engines.openai.answers import (
     ChatChoice,
     Message,
     ModelCard,
-    ModelList,
     ScoredAnswer,
     TokenUsage,
 )
-from bestofn.engines.openai.server import RefusedError, Server
-from bestofn.engines.openai.tokens import CannotScoreError, Ids, RemoteTokenizer, turns
+from bestofn.engines.openai.failures import RefusedError
+from bestofn.engines.openai.fields import LIMIT, NEGOTIABLE, NEW_LIMIT, Fields, Stats
+from bestofn.engines.openai.models import choose_card, list_models, name_some, url_and_model
+from bestofn.engines.openai.server import Server
+from bestofn.engines.openai.tokens import CannotScoreError, Ids, RemoteTokenizer, clean, turns
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.thinking import split_thinking
 from bestofn.types import FinishReason, Prompt, Usage
 
 T = TypeVar("T")
 
-NO_KEY = "no-key-needed"  # local servers take any; the client insists on one
-SHOWN = 8  # model names in a message
 OWN_FIELDS = frozenset({"model", "messages", "n", "stream"})  # not for `SamplingParams.extra`
-NOT_OPENAI = ("top_k", "min_p", "repetition_penalty")  # as vLLM's and SGLang's servers call them
-NEUTRAL = SamplingParams()  # whose defaults of these do nothing
-REFUSALS = 3  # of one request, each answered by changing it
+BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty")
+# Changes to one request, each after a refusal: a field left out, renamed, or cut to what fits.
+CHANGES = 12
+CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
 BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
 
 # How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
-LIMIT = re.compile(r"context length(?: is| of)? \(?(\d+) tokens|context length of (\d+)")
+CONTEXT_LIMIT = re.compile(r"context length(?: is| of)? \(?(\d+) tokens|context length of (\d+)")
 LENGTH = re.compile(
     r"(\d+) (?:tokens )?(?:in|from) the (?:input )?(?:messages|prompt)"
     r"|(?:resulted in|contains at least|contains|has) (\d+) (?:input )?tokens"
@@ -66,7 +66,8 @@ class OpenAIEngine:
         max_concurrency: Requests under way at once, over all views of the engine.
         timeout: Seconds to wait for one answer.
         max_retries: How often a request is made again after status 429 or 5xx, a timeout, a broken
-            connection or an answer that cannot be read. Retry-After is honoured, up to a minute.
+            connection, and at most twice after an unparseable answer. Retry-After is honoured, up
+            to a minute.
         backoff: Seconds before the first repetition; doubled for each further one.
         template: The backward template that suits the model.
         closing: The text of the token that ends an answer, such as "<|im_end|>", where
@@ -93,13 +94,13 @@ class OpenAIEngine:
         closing: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url, wanted = _url_and_model(model)
+        url, wanted = url_and_model(model)
         _require_at_least(max_concurrency=(max_concurrency, 1), max_retries=(max_retries, 0))
         self.name = name or f"openai:{model}"
         self.default_template = template
         self._server = Server(
             url,
-            api_key=api_key or os.environ.get("OPENAI_API_KEY") or NO_KEY,
+            api_key=api_key or os.environ.get("OPENAI_API_KEY"),
             max_concurrency=max_concurrency,
             timeout=timeout,
             max_retries=max_retries,
@@ -107,8 +108,8 @@ class OpenAIEngine:
             headers=headers or {},
         )
         try:
-            served = loop.run(self._server.get("/models", ModelList)).data
-            self._use(_card(url, wanted, served), served)
+            served = loop.run(list_models(self._server, wanted))
+            self._use(choose_card(url, wanted, served), served)
         except (ConfigError, EngineError):
             self._server.close()
             raise
@@ -116,7 +117,6 @@ class OpenAIEngine:
         self._guided = False
         self._template_kwargs: dict[str, Any] = {}
         self._tokenizer = self._own_tokenizer()
-        self._refused: set[str] = set()  # fields that the server does not take; views share it
 
     def _use(self, card: ModelCard, served: list[ModelCard]) -> None:
         parents = [other for other in served if other.id == card.parent]
@@ -124,6 +124,12 @@ class OpenAIEngine:
         self.context: int | None = (parents or [card])[0].max_model_len
         self._served = tuple(other.id for other in served)
         self._vllm = card.owned_by == "vllm"
+        self._fields = Fields.of(card.owned_by)  # views share it
+
+    @property
+    def stats(self) -> Stats:
+        """What is changed in requests for this server, over all views of the engine."""
+        return self._fields.stats
 
     def _own_tokenizer(self) -> RemoteTokenizer:
         return RemoteTokenizer(self._server, self.model, self._template_kwargs, self._closing)
@@ -137,7 +143,8 @@ class OpenAIEngine:
         self, prompt: Prompt, params: SamplingParams, seed: int | None
     ) -> Completion:
         started = time.perf_counter()
-        answer = await self._complete(prompt, self._request(prompt, params, seed))
+        request = self._request(prompt, params, seed)
+        answer = await self._complete(prompt, request, asked=frozenset(params.extra))
         choice = answer.choices[0]
         reasoning, text = await self._split(choice.message)
         return Completion(
@@ -164,43 +171,43 @@ class OpenAIEngine:
             **self._beyond_openai(params),
         }
         if params.stop:
-            request["stop"] = list(params.stop)
+            request["stop"] = [clean(text) for text in params.stop]
         if seed is not None:
             request["seed"] = seed % (1 << 63)
         if self._guided and params.json_schema is not None:
             request["response_format"] = _response_format(params.json_schema)
-        return request | dict(params.extra)
+        request |= params.extra
+        if NEW_LIMIT in params.extra:
+            del request[LIMIT]
+        return request
 
     def _beyond_openai(self, params: SamplingParams) -> dict[str, Any]:
-        # Said to vLLM even where it does nothing: what is not said, it takes from the model's
-        # generation_config.json.
-        options = {
-            name: value
-            for name in NOT_OPENAI
-            if (value := getattr(params, name)) != getattr(NEUTRAL, name) or self._vllm
-        }
+        options = {name: getattr(params, name) for name in BEYOND_OPENAI}
         if self._vllm:
             options["return_token_ids"] = True
         if self._template_kwargs:
             options["chat_template_kwargs"] = self._template_kwargs
         return options
 
-    async def _complete(self, prompt: Prompt, request: dict[str, Any]) -> ChatAnswer:
-        """The answer; what the server refuses is left out, or cut to what fits."""
-        without = set(self._refused)
-        for _ in range(REFUSALS):
-            sent = {name: value for name, value in request.items() if name not in without}
+    async def _complete(
+        self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
+    ) -> ChatAnswer:
+        """The answer to the request, changed as little as the server demands."""
+        fields = copy.deepcopy(self._fields)  # others learn while this one is under way
+        for _ in range(CHANGES):
+            sent = fields.spell(request, asked)
             try:
                 answer = await self._server.post("/chat/completions", sent, ChatAnswer)
             except RefusedError as refusal:
-                if refusal.status not in (400, 422):
+                if refusal.status not in NEGOTIABLE:
                     raise
-                if "logprobs" in sent and re.search(r"\blogprobs\b", refusal.reason):
-                    without.add("logprobs")
-                else:
+                amended = fields.amended(request, asked, refusal)
+                if amended is None:
                     request = await self._fitted(prompt, request, refusal)
+                else:
+                    fields = amended
             else:
-                self._refused |= without
+                self._fields.learn(fields)
                 return answer
         raise EngineError(f"the server at {self._server.url} refuses the request in any form")
 
@@ -227,8 +234,8 @@ class OpenAIEngine:
             with suppress(CannotScoreError):
                 return len(await self._tokenizer.prompt(prompt)), self.context
         lengths, limits = (
-            [int(number) for found in pattern.findall(refusal.reason) for number in found if number]
-            for pattern in (LENGTH, LIMIT)
+            [int(number) for found in pattern.findall(refusal.said) for number in found if number]
+            for pattern in (LENGTH, CONTEXT_LIMIT)
         )
         if not lengths or not limits:
             raise refusal
@@ -236,14 +243,14 @@ class OpenAIEngine:
 
     async def _split(self, message: Message) -> tuple[str | None, str]:
         """Reasoning, None if there is none, and answer."""
-        given = message.reasoning or message.reasoning_content
-        if given is None and message.content and self._vllm:
-            opened = await self._tokenizer.opens_thinking()
+        content = message.content or ""
+        if message.split_off is not None:
+            return message.split_off.strip(), content.strip()
+        if self._vllm:
+            opened = bool(content) and await self._tokenizer.opens_thinking()
         else:
-            opened = False
-        reasoning, text = split_thinking(message.content or "", opened=opened)
-        parts = [part.strip() for part in (given, reasoning) if part is not None]
-        return "\n\n".join(parts) if parts else None, text
+            opened = message.starts_inside
+        return split_thinking(content, opened=opened)
 
     async def loglikelihood(
         self,
@@ -339,10 +346,15 @@ class OpenAIEngine:
                 f"the openai engine has no option {', '.join(other)}; it has "
                 "chat_template_kwargs, lora and guided"
             )
-        if lora is not None and lora not in self._served:
+        if lora is not None and self._served and lora not in self._served:
             raise ConfigError(
                 f"the server at {self._server.url} has no adapter {lora!r}, only "
-                f"{_some(self._served)}; load it there and name it"
+                f"{name_some(self._served)}; load it there and name it"
+            )
+        if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
+            raise ConfigError(
+                "chat_template_kwargs must be a mapping, such as {'enable_thinking': False}, not "
+                f"{chat_template_kwargs!r}"
             )
         view = copy.copy(self)
         view.model = lora or self.model
@@ -353,42 +365,6 @@ class OpenAIEngine:
 
     def close(self) -> None:
         self._server.close()
-
-
-def _url_and_model(spec: str) -> tuple[str, str]:
-    url, _, model = spec.partition("#")
-    url = url.rstrip("/")
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and parts.hostname and not parts.query
-        _ = parts.port  # raises where it is no number
-    except ValueError:
-        usable = False
-        parts = urlsplit("")
-    if parts.username is not None:
-        raise ConfigError("a URL must not hold a key; set OPENAI_API_KEY instead")
-    if not usable:
-        raise ConfigError(f"{url!r} is no server's URL; write openai:http://HOST:PORT/v1#MODEL")
-    return url, model
-
-
-def _card(url: str, wanted: str, served: list[ModelCard]) -> ModelCard:
-    """The entry of the model that is wanted, or of the only one."""
-    names = _some(tuple(card.id for card in served))
-    if wanted:
-        matching = [card for card in served if card.id == wanted]
-        if not matching:
-            raise EngineError(f"the server at {url} has no model {wanted!r}; it has {names}")
-        return matching[0]
-    models = [card for card in served if card.parent is None]
-    if len(models) != 1:
-        raise ConfigError(f"name one of the models at {url}, as {url}#MODEL; it has {names}")
-    return models[0]
-
-
-def _some(names: tuple[str, ...]) -> str:
-    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return ", ".join([*names[:SHOWN], *more]) or "none"
 
 
 def _require_at_least(**options: tuple[int, int]) -> None:
@@ -405,14 +381,14 @@ def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _finish_reason(choice: ChatChoice) -> FinishReason:
     if choice.finish_reason in BROKEN_OFF:
         raise EngineError(f"the server broke the answer off ({choice.finish_reason})")
-    return "length" if choice.finish_reason == "length" else "stop"
+    return "length" if choice.finish_reason in CUT else "stop"
 
 
 def _usage(usage: TokenUsage | None, choice: ChatChoice, seconds: float) -> Usage:
     usage = usage or TokenUsage()
     generated = usage.completion_tokens
     return Usage(
-        prompt_tokens=usage.prompt_tokens,
+        prompt_tokens=usage.prompt_tokens or 0,
         cached_tokens=usage.cached_tokens,
         generated_tokens=len(choice.token_ids or []) if generated is None else generated,
         seconds=seconds,

@@ -1,6 +1,7 @@
 """Requests to one server: how many at once, which are made again, and what a failure is called."""
 
 import asyncio
+import json
 import random
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -8,39 +9,33 @@ from email.utils import parsedate_to_datetime
 from math import isfinite
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+import openai
+from pydantic import BaseModel, ValidationError
 
 from bestofn import loop
-from bestofn.errors import ConfigError, EngineError
-
-try:
-    import openai
-except ImportError as error:
-    raise ConfigError(
-        "engines of the form 'openai:URL#MODEL' need the openai package: "
-        "pip install 'bestofn[openai]'"
-    ) from error
+from bestofn.engines.openai.client import make_client, proxy_variable
+from bestofn.engines.openai.failures import (
+    ErrorAnswer,
+    RefusedError,
+    UnusableError,
+    as_unusable,
+    may_pass,
+    one_line,
+    raise_error_within,
+    said_in,
+    without_secrets,
+)
+from bestofn.errors import EngineError
 
 A = TypeVar("A", bound=BaseModel)
+Failure = openai.APIError | ErrorAnswer | UnusableError | TimeoutError
 
+GARBLED = (openai.APIResponseValidationError, json.JSONDecodeError, UnicodeDecodeError)
 LONGEST_WAIT = 60.0  # seconds before the next attempt, whatever the server asks for
+UNUSABLE_RETRIES = 2  # what a server answers three times is no passing fault
 DOUBLINGS = 16  # of the backoff; more would be cut to the longest wait anyway
-CONNECT_TIMEOUT = 10.0  # seconds; a server that is there accepts at once, however busy it is
-PASSING = frozenset({408, 409, 425, 429})  # and all from 500 on
-
-
-class RefusedError(EngineError):
-    """The server will not answer this request, however often it is made.
-
-    Attributes:
-        status: The HTTP status.
-        reason: What the server says.
-    """
-
-    def __init__(self, url: str, status: int, reason: str) -> None:
-        super().__init__(f"the server at {url} refuses ({status}: {reason}){_remedy(status)}")
-        self.status = status
-        self.reason = reason
+NO_KEY = "no-key-needed"  # local servers take any; the client insists on one
+SECRET_HEADERS = ("authorization", "key", "token", "secret", "cookie")  # or parts of their names
 
 
 class Server:
@@ -48,7 +43,7 @@ class Server:
 
     Args:
         url: Where its paths begin, mostly ending in /v1.
-        api_key: Sent with each request.
+        api_key: Sent with each request; None where the server needs none.
         max_concurrency: Requests under way at once.
         timeout: Seconds to wait for an answer.
         max_retries: How often a request is made again.
@@ -60,7 +55,7 @@ class Server:
         self,
         url: str,
         *,
-        api_key: str,
+        api_key: str | None,
         max_concurrency: int,
         timeout: float,
         max_retries: int,
@@ -74,20 +69,25 @@ class Server:
         self._slots = asyncio.Semaphore(max_concurrency)
         self._reached = False
         self._closed = False
-        self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=url,
-            timeout=openai.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
-            max_retries=0,  # the client does not retry an answer that cannot be read
-            default_headers=headers,
-        )
+        key = (api_key or "").strip()
+        self._client = make_client(url, key or NO_KEY, timeout, headers)
+        self._secrets = _secrets(key, headers)
 
     def beside(self, path: str) -> str:
         """The URL of an endpoint that stands beside /v1, not under it."""
         return f"{self.url.removesuffix('/v1')}/{path}"
 
     async def get(self, path: str, answer: type[A]) -> A:
-        return await self._ask(lambda: self._client.get(path, cast_to=object), answer)
+        """The server's answer.
+
+        Raises:
+            RefusedError: it refuses the request for good.
+            UnusableError: the answer is of another form.
+            EngineError: it gave no answer, however often it was asked; or it was closed.
+        """
+        return await self._ask(
+            lambda: self._client.get(path, cast_to=object), answer, retry_unusable=False
+        )
 
     async def post(self, path: str, body: Mapping[str, Any], answer: type[A]) -> A:
         """The server's answer.
@@ -100,20 +100,34 @@ class Server:
             lambda: self._client.post(path, cast_to=object, body=dict(body)), answer
         )
 
-    async def _ask(self, send: Callable[[], Awaitable[object]], answer: type[A]) -> A:
+    async def _ask(
+        self, send: Callable[[], Awaitable[object]], answer: type[A], retry_unusable: bool = True
+    ) -> A:
         # The slot is kept while waiting: a server that is overloaded gets fewer requests.
+        unusable = 0
         async with self._slots:
             for attempt in range(self.max_retries + 1):
                 self._require_open()
                 try:
-                    return answer.model_validate(await self._once(send))
-                # Garbage is a ValueError, whether it is no JSON or not of the answer's form.
-                except (openai.APIError, ValueError, TimeoutError) as error:
+                    return self._read(await self._once(send), answer)
+                except (openai.APIError, ErrorAnswer, UnusableError, TimeoutError) as error:
                     self._require_open()
                     failure = error
-                self._raise_final(failure, attempt + 1)
+                if isinstance(failure, UnusableError):
+                    unusable += 1
+                    if not retry_unusable:
+                        raise failure
+                last = attempt == self.max_retries or unusable > UNUSABLE_RETRIES
+                self._raise_final(failure, attempt + 1, last)
                 await asyncio.sleep(self._wait(failure, attempt))
         raise AssertionError("the last failure is final")
+
+    def _read(self, data: object, answer: type[A]) -> A:
+        raise_error_within(data)
+        try:
+            return answer.model_validate(data)
+        except ValidationError as error:
+            raise as_unusable(self.url, data, error) from None
 
     async def _once(self, send: Callable[[], Awaitable[object]]) -> object:
         try:
@@ -123,6 +137,13 @@ class Server:
         except openai.APIStatusError:
             self._reached = True
             raise
+        except (
+            openai.APIResponseValidationError,
+            json.JSONDecodeError,
+            UnicodeDecodeError,
+        ) as error:
+            self._reached = True
+            raise as_unusable(self.url, None, error) from None
         self._reached = True
         return data
 
@@ -130,23 +151,42 @@ class Server:
         if self._closed:
             raise EngineError("the engine is closed; load it again")
 
-    def _raise_final(self, error: Exception, attempts: int) -> None:
+    def _raise_final(self, error: Failure, attempts: int, last: bool) -> None:
         """Raises unless another attempt may help."""
-        if isinstance(error, openai.APIStatusError):
-            status = error.status_code
-            if status not in PASSING and status < 500:
-                raise RefusedError(self.url, status, self._reason(error)) from error
+        match error:
+            case openai.APIStatusError() | ErrorAnswer():
+                if not may_pass(error.status_code, error.body):
+                    raise self._refusal(error) from None  # its cause may repeat the key
         slow = isinstance(error, openai.APITimeoutError) and not _while_connecting(error)
         if isinstance(error, openai.APIConnectionError) and not slow and not self._reached:
-            raise EngineError(
-                f"no server answers at {self.url}; start it, or correct the URL"
-            ) from error
-        if attempts > self.max_retries:
+            raise EngineError(self._unreachable(error)) from error
+        if last:
+            more = attempts > self.max_retries
             raise EngineError(
                 f"the server at {self.url} failed {attempts} times, at last with "
-                f"{self._describe(error)}; see to the server, or load the engine with more "
-                "max_retries"
-            ) from error
+                f"{self._describe(error)}; see to the server"
+                + (", or load the engine with more max_retries" if more else "")
+            ) from None
+
+    def _refusal(self, error: openai.APIStatusError | ErrorAnswer) -> RefusedError:
+        said = said_in(error.body)
+        reason = one_line(without_secrets(said, self._secrets))
+        param = error.body.get("param") if isinstance(error.body, Mapping) else None
+        return RefusedError(self.url, error.status_code, reason, said=said, param=param)
+
+    def _unreachable(self, error: openai.APIConnectionError) -> str:
+        if "[SSL" in (cause := str(error.__cause__)):
+            return (
+                f"no secure connection to {self.url} ({cause}); write http:// if the server speaks "
+                "no HTTPS, or set SSL_CERT_FILE to the certificate of its authority"
+            )
+        proxy = proxy_variable(self.url)
+        if proxy is None:
+            return f"no server answers at {self.url}; start it, or correct the URL"
+        return (
+            f"no server answers at {self.url} through the proxy in {proxy}; start it, correct "
+            "the URL or the proxy, or name the host in NO_PROXY"
+        )
 
     def _wait(self, error: Exception, attempt: int) -> float:
         """Seconds until the next attempt."""
@@ -156,28 +196,31 @@ class Server:
         backoff = self.backoff * 2.0 ** min(attempt, DOUBLINGS) * random.uniform(0.5, 1.0)
         return min(max(backoff, asked or 0.0), LONGEST_WAIT)
 
-    def _describe(self, error: Exception) -> str:
+    def _describe(self, error: Failure) -> str:
         match error:
-            case openai.APIStatusError():
-                return f"status {error.status_code} ({self._reason(error)})"
+            case openai.APIStatusError() | ErrorAnswer():
+                reason = one_line(without_secrets(said_in(error.body), self._secrets))
+                return f"status {error.status_code} ({reason})"
             case openai.APITimeoutError() | TimeoutError():
                 return f"no answer within {self.timeout:g} s"
-            case openai.APIConnectionError():
-                return "a broken connection"
-        return "an answer that cannot be read"
-
-    def _reason(self, error: openai.APIStatusError) -> str:
-        """What the server says, in one line, without the key that it may repeat."""
-        body = error.body
-        said = (body.get("message") or body.get("detail")) if isinstance(body, Mapping) else body
-        line = next(iter(str(said or "no reason given").strip().splitlines()), "")
-        return line.replace(self._client.api_key, "(key)")[:500].rstrip(".")
+            case UnusableError():
+                return error.what
+        return "a broken connection"
 
     def close(self) -> None:
         """Closes all connections; requests under way fail."""
         if not self._closed:
             self._closed = True
             asyncio.run_coroutine_threadsafe(self._client.close(), loop.background_loop())
+
+
+def _secrets(key: str, headers: Mapping[str, str]) -> set[str]:
+    """What no message may hold: the key, and the values of headers that are like one."""
+    named = [
+        v.strip() for k, v in headers.items() if any(part in k.lower() for part in SECRET_HEADERS)
+    ]
+    # "Bearer" in front of one is none itself.
+    return {part for value in [key, *named] if value for part in (value, value.split()[-1])}
 
 
 def _while_connecting(error: Exception) -> bool:
@@ -196,11 +239,3 @@ def retry_after(value: str | None) -> float | None:
         except ValueError:
             return None
     return max(seconds, 0.0) if isfinite(seconds) else None
-
-
-def _remedy(status: int) -> str:
-    return {
-        401: "; set OPENAI_API_KEY to a key that it takes",
-        403: "; use a key that is allowed to use this model",
-        404: "; check the URL, which mostly ends in /v1, and the model's name",
-    }.get(status, "")

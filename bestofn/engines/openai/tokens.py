@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from bestofn.engines.openai.answers import Text, Tokens
-from bestofn.engines.openai.server import RefusedError, Server
+from bestofn.engines.openai.failures import RefusedError
+from bestofn.engines.openai.models import NOT_THERE
+from bestofn.engines.openai.server import Server
 from bestofn.errors import EngineError
 from bestofn.prompts import as_turns
 from bestofn.thinking import ends_in_opening
@@ -18,8 +22,9 @@ A = TypeVar("A", bound=BaseModel)
 T = TypeVar("T")
 Ids = tuple[int, ...]
 
+# Control tokens look like <|this|>, <this>, </this> or [THIS].
+TAG_LIKE = re.compile(r"<[^<>\s]{1,48}>|\[/?[A-Z_]{2,32}\]")
 REMEMBERED = 512  # tokenised texts: an instruction is the same for all candidates of a prompt
-NOT_THERE = frozenset({404, 405, 501})
 
 
 class CannotScoreError(EngineError):
@@ -57,8 +62,27 @@ class RemoteTokenizer:
         return await self._render(prompt.messages, generate=True)
 
     async def text(self, text: str) -> Ids:
-        """Ids of plain text, without special tokens added."""
-        return await self._ids({"prompt": clean(text), "add_special_tokens": False})
+        """Ids of plain text, without special tokens added.
+
+        Of a control token that the text spells out the two ends are tokenised apart, so that it
+        stays text.
+        """
+        text = clean(text)
+        spelled = [match for match in TAG_LIKE.finditer(text) if await self._is_control(match[0])]
+        cuts = [0, *(match.start() + 2 for match in spelled), len(text)]
+        pieces = [text[start:end] for start, end in pairwise(cuts)]
+        return tuple([token for piece in pieces for token in await self._plain(piece)])
+
+    async def _plain(self, text: str) -> Ids:
+        return await self._ids({"prompt": text, "add_special_tokens": False})
+
+    async def _is_control(self, text: str) -> bool:
+        """Whether this is the text of a single token that merges with nothing beside it.
+
+        A server does not list its special tokens.
+        """
+        ids = await self._plain(text)
+        return len(ids) == 1 and await self._plain(text * 3) == ids * 3
 
     async def opens_thinking(self) -> bool:
         """Whether the chat template is known to start the answer inside a thinking tag."""
@@ -89,7 +113,7 @@ class RemoteTokenizer:
     async def _look_for_closing(self) -> int:
         """What follows an answer, whatever it says, if that is a special token."""
         if self._closing is not None:
-            ids = await self.text(self._closing)
+            ids = await self._plain(self._closing)
             if len(ids) != 1:
                 raise EngineError(
                     f"closing={self._closing!r} is {len(ids)} tokens; give the text of one"
@@ -100,20 +124,13 @@ class RemoteTokenizer:
             await self._render(_turns("x", answer).messages, generate=False) for answer in answers
         ]
         for token in _common_end(first, second)[:1]:
-            if await self._is_special(token):
+            text = await self.decode((token,))
+            if len(text.strip()) > 2 and await self._is_control(text):
                 return token
         raise EngineError(
             "the chat template does not show which token ends an answer; load the engine with "
             "closing='...', the text of that token"
         )
-
-    async def _is_special(self, token: int) -> bool:
-        """Whether it looks like a tag and merges with nothing beside it.
-
-        A server does not list its special tokens.
-        """
-        text = await self.decode((token,))
-        return len(text.strip()) > 2 and await self.text(text * 3) == (token,) * 3
 
     async def _render(self, messages: tuple[Message, ...], generate: bool) -> Ids:
         return await self._ids(
