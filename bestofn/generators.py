@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError
+from bestofn.identity import identity_of
 from bestofn.prompts import as_turns, candidate_seed
 from bestofn.types import Candidate, Prompt
 
@@ -47,6 +48,10 @@ class EngineGenerator:
         self.params = params
         self.seed = seed
         self.keep_tokens = keep_tokens
+
+    def identity(self) -> dict[str, Any]:
+        """What candidates depend on beside parameters and seed; see `bestofn.identity`."""
+        return identity_of(self.engine)
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         indices = range(start, start + n)
@@ -93,6 +98,10 @@ class FunctionGenerator:
 
     def __init__(self, function: GenerateFunction) -> None:
         self.function = function
+
+    def identity(self) -> dict[str, Any]:
+        """What the function is called; see `bestofn.identity`."""
+        return identity_of(self.function)
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         try:

@@ -6,12 +6,14 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from bestofn import loop
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.engines.chat import REASONING_FIRST
+from bestofn.engines.identity import Described
 from bestofn.engines.openai.answers import (
     ChatAnswer,
     ChatChoice,
@@ -108,6 +110,7 @@ class OpenAIEngine:
             self._server.close()
             raise
         self._closing = closing
+        self._described = Described(f"openai:{url}", {"template": template, "closing": closing})
         self._guided = False
         self._template_kwargs: dict[str, Any] = {}
         self._tokenizer = self._own_tokenizer()
@@ -335,6 +338,11 @@ class OpenAIEngine:
         view._template_kwargs = self._template_kwargs | dict(chat_template_kwargs or {})
         view._tokenizer = view._own_tokenizer()
         return view
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; see `bestofn.identity`."""
+        view = {"chat_template_kwargs": self._template_kwargs, "guided": self._guided}
+        return replace(self._described, view=view).identity() | {"model": self.model}
 
     def close(self) -> None:
         self._server.close()
