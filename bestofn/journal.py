@@ -172,13 +172,7 @@ def check_output(path: Path, *, folder: bool = False) -> None:
     Raises:
         ConfigError: it is standard output, a device, or of the other kind.
     """
-    what = "a folder" if folder else "a file"
-    top = path.absolute().parts[1:3]
-    if str(path) == "-" or (top[:1] in (("dev",), ("proc",)) and top != ("dev", "shm")):
-        raise ConfigError(
-            f"cannot write to {path}: the output is {what} that is kept, so that a rerun can "
-            f"resume or replace it; name {what}"
-        )
+    refuse_stream(path, "a folder" if folder else "a file")
     if folder:
         if path.exists() and not path.is_dir():
             raise ConfigError(f"cannot write to {path}: it is a file; name a folder")
@@ -186,6 +180,20 @@ def check_output(path: Path, *, folder: bool = False) -> None:
         raise ConfigError(f"cannot write {path}: it is a folder; name a file")
     elif path.exists() and not path.is_file():
         raise ConfigError(f"cannot write {path}: it is no regular file; name one")
+
+
+def refuse_stream(path: Path, what: str = "a file") -> None:
+    """Refuses standard output and devices as an output.
+
+    Raises:
+        ConfigError: it is one of them.
+    """
+    top = path.absolute().parts[1:3]
+    if str(path) == "-" or (top[:1] in (("dev",), ("proc",)) and top != ("dev", "shm")):
+        raise ConfigError(
+            f"cannot write to {path}: the output is {what} that is kept, so that a rerun can "
+            f"resume or replace it; name {what}"
+        )
 
 
 def _real(path: Path) -> Path:

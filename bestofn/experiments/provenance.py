@@ -8,7 +8,7 @@ from typing import Any
 from bestofn.config import EngineConfig, RewardConfig
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
-from bestofn.identity import by_identity
+from bestofn.identity import UNKNOWN, by_identity
 from bestofn.journal import beside, write_atomically
 from bestofn.redaction import without_secrets
 from bestofn.resuming import engine_files, with_one_spelling
@@ -82,7 +82,9 @@ def check_made(path: Path, known: Made, wanted: Made) -> None:
 
 def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two ways in which scores are made, if anything that counts."""
-    left_out = {"options", "verifier"} if "identity" in before and "identity" in now else set()
+    rewards = [how.get("identity", {}).get("reward", {}) for how in (before, now)]
+    whole = all(rewards) and all(UNKNOWN not in reward.values() for reward in rewards)
+    left_out = {"options", "verifier"} if whole else set()
     old, new = (
         {name: value for name, value in how.items() if name not in left_out}
         for how in map(with_one_spelling, (without_secrets(before), now))

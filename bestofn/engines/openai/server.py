@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from bestofn import loop
 from bestofn.errors import ConfigError, EngineError
+from bestofn.redaction import redacted
 
 try:
     import openai
@@ -74,6 +75,7 @@ class Server:
         self._slots = asyncio.Semaphore(max_concurrency)
         self._reached = False
         self._closed = False
+        self._secrets = (api_key, *headers.values())
         self._client = openai.AsyncOpenAI(
             api_key=api_key,
             base_url=url,
@@ -171,7 +173,7 @@ class Server:
         body = error.body
         said = (body.get("message") or body.get("detail")) if isinstance(body, Mapping) else body
         line = next(iter(str(said or "no reason given").strip().splitlines()), "")
-        return line.replace(self._client.api_key, "(key)")[:500].rstrip(".")
+        return redacted(line, self._secrets)[:500].rstrip(".")
 
     def close(self) -> None:
         """Closes all connections; requests under way fail."""
