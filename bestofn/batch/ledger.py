@@ -90,7 +90,7 @@ def _misshapen(row: Mapping[str, Any]) -> str | None:
     return None
 
 
-_KINDS = {
+_KINDS: dict[str, type | tuple[type, ...]] = {
     "id": str,
     "reward": str,
     "error": (str, NoneType),
