@@ -7,8 +7,9 @@ a later version adds is left out while it has its default, so that files begun b
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ CONTENT = "content:"  # marks a fingerprint
 
 WHOLE = 1 << 30  # bytes; what is larger is read in blocks
 BLOCK, BLOCKS = 1 << 20, 64
+SETTLED = 5.0  # seconds
 
 
 def identity_of(thing: object) -> dict[str, Any]:
@@ -32,6 +34,17 @@ def identity_of(thing: object) -> dict[str, Any]:
     found = {"kind": f"{module}.{named.__qualname__}" if module else named.__qualname__}
     name = getattr(thing, "name", None)
     return found | ({"name": name} if isinstance(name, str) else {})
+
+
+def as_json(value: Any) -> Any:
+    """Settings as JSON reads them back; what it does not know is put down by its text or name."""
+    return json.loads(json.dumps(value, default=_named))
+
+
+def _named(value: object) -> str:
+    text = str(value)
+    # A name with an address is another one in each run.
+    return str(identity_of(value)["kind"]) if " at 0x" in text else text
 
 
 def fingerprint(content: str | bytes) -> str:
@@ -49,13 +62,20 @@ def files_fingerprint(files: Iterable[Path]) -> str:
     Raises:
         OSError: one cannot be read.
     """
-    paths = sorted(files, key=lambda path: path.name)
-    sizes = [path.stat().st_size for path in paths]
-    whole = sum(sizes) <= WHOLE
+    found = sorted((path.name, str(path), path.stat()) for path in files)
+    parts = tuple((name, path, at.st_size, at.st_ino, at.st_ctime_ns) for name, path, at in found)
+    # A file that has just been written may change again without another time of change.
+    settled = all(time.time() - at.st_ctime > SETTLED for *_, at in found)
+    return _hash_of(parts) if settled else _hash_of.__wrapped__(parts)
+
+
+@lru_cache(maxsize=64)
+def _hash_of(parts: tuple[tuple[str, str, int, int, int], ...]) -> str:
+    whole = sum(size for _, _, size, *_ in parts) <= WHOLE
     digest = hashlib.blake2b(digest_size=8)
-    for path, size in zip(paths, sizes, strict=True):
-        digest.update(f"{path.name}\x00{size}\x00".encode("utf-8", "surrogateescape"))
-        for block in _blocks(path, size, whole=whole or size <= BLOCK * BLOCKS):
+    for name, path, size, *_ in parts:
+        digest.update(f"{name}\x00{size}\x00".encode("utf-8", "surrogateescape"))
+        for block in _blocks(Path(path), size, whole=whole or size <= BLOCK * BLOCKS):
             digest.update(block)
     return CONTENT + digest.hexdigest()
 

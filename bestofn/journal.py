@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bestofn.errors import BestOfNError, ConfigError
-from bestofn.identity import Compare, by_identity, completed
+from bestofn.identity import Compare, as_json, by_identity, completed
 from bestofn.redaction import without_secrets
 
 SYNC_EVERY = 5.0  # seconds
@@ -239,7 +239,7 @@ def _opened(path: Path) -> FileIO:
 def _check_settings(
     path: Path, otherwise: str, compare: Compare, settings: Mapping[str, Any]
 ) -> None:
-    wanted = json.loads(json.dumps(without_secrets(settings)))
+    wanted = as_json(without_secrets(settings))
     if not path.exists() or not path.stat().st_size:
         write_settings(path, wanted)
         return

@@ -5,13 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from fakes import ScriptedEngine
 from faulty_server import FaultyServer
 
 from bestofn import FLIPReward, identity
 from bestofn.engines.base import load_engine
 from bestofn.engines.identity import Described, same_engine, same_url
-from bestofn.identity import UNKNOWN, completed, differences, files_fingerprint, identity_of
+from bestofn.identity import (
+    UNKNOWN,
+    as_json,
+    completed,
+    differences,
+    files_fingerprint,
+    identity_of,
+)
 from bestofn.rewards.baselines import Longest, Majority
 from bestofn.rewards.gold import Gold
 from bestofn.stopping import ExpectedGain
@@ -155,3 +163,35 @@ def test_an_argument_that_changes_numbers_counts() -> None:
     assert plain.identity() == Described("vllm:tiny").identity()
     for name, value in {"dtype": "float16", "quantization": "fp8", "kv_cache_dtype": "fp8"}.items():
         assert Described("vllm:tiny", {name: value}).identity() != plain.identity()
+
+
+def test_an_adapter_is_its_content(tmp_path: Path) -> None:
+    for name, content in {"a": "{}", "b": "{}", "c": "{} "}.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter_config.json").write_text(content)
+    a, b, c = (Described("vllm:tiny", {}, {"lora": str(tmp_path / n)}).identity() for n in "abc")
+    assert a == b
+    assert differences(a, c) == ["lora has other content"]
+
+
+def test_a_model_of_the_hub_is_its_commit(tmp_path: Path) -> None:
+    spec, args = "hf:org/name", {"cache_dir": str(tmp_path)}
+    assert Described(spec, args).identity()["weights"] == UNKNOWN
+    folder = tmp_path / "models--org--name"
+    for place in ("refs", "snapshots/abc"):
+        (folder / place).mkdir(parents=True)
+    (folder / "refs/main").write_text("abc")
+    (folder / "snapshots/abc/config.json").write_text("{}")
+    assert Described(spec, args).identity()["weights"] == "commit:abc"
+    other = Described(spec, {**args, "revision": "v2"}).identity()
+    assert other["weights"] == UNKNOWN
+    assert differences(Described(spec, args).identity(), other) == ['revision was null and is "v2"']
+
+
+def test_what_json_does_not_know_is_put_down_by_its_text_or_name() -> None:
+    settings = {"dtype": torch.float16, "function": answer, "engine": ScriptedEngine()}
+    assert as_json(settings) == {
+        "dtype": "torch.float16",
+        "function": f"{__name__}.answer",
+        "engine": "fakes.ScriptedEngine",
+    }

@@ -100,7 +100,7 @@ def same_engine(spec: str) -> str:
     if kind == "openai":
         url, hash_, name = model.partition("#")
         return f"openai:{same_url(url)}{hash_ if name else ''}{name}"
-    return f"{kind}:{_named(model)}" if kind in ("hf", "vllm") else spec
+    return f"{kind}:{_named(model)}" if model and kind in ("hf", "vllm") else spec
 
 
 def same_url(url: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import faulty_server
 import pytest
 from faulty_server import FaultyServer
+from reward_models import random_model
 from typer.testing import CliRunner, Result
 
 from bestofn.batch import select_dataset
@@ -107,6 +108,18 @@ def test_another_reward_option_is_refused_and_a_default_is_not(folder: Path) -> 
     assert "reward.samples was 1 and is 4" in said
     assert "reward.temperature was 0.0 and is 0.5" in said
     assert 'reward was "FLIPReward" and is "Longest"' in refused(*line, "--reward", "longest")
+
+
+def test_a_changed_reward_model_is_refused(folder: Path) -> None:
+    scorer = random_model(folder / "rm", num_labels=1)
+    line = [*COMMANDS["select"], *SMALL, "--reward", "scalar:./rm", "-o", "o.jsonl"]
+    done(*line)
+    done(*line, "--reward-option", "batch_size=3", "--reward-option", f"model={scorer}")
+    assert "reward.max_length was null and is 99" in refused(
+        *line, "--reward-option", "max_length=99"
+    )
+    (scorer / "generation_config.json").write_text("{}")
+    assert "(reward.engine.weights has other content)" in refused(*line)
 
 
 TEMPLATE = 'system: ""\nuser: "{response} what was asked?"\noutput: text\n'
