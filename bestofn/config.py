@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError
 
 S = TypeVar("S", bound="Section")
@@ -57,6 +58,10 @@ class EngineConfig(Section):
     def model(self) -> "EngineConfig":
         """What has to be loaded: no options of a view, nothing of a subclass."""
         return EngineConfig(engine=self.engine, engine_args=self.engine_args)
+
+    def described(self) -> Described:
+        """The engine, with nothing loaded."""
+        return Described(self.engine, self.engine_args, self.engine_options)
 
     def view(self, engine: Engine) -> Engine:
         """The view on the loaded model that these options ask for."""

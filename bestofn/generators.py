@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError
+from bestofn.identity import identity_of
 from bestofn.prompts import as_turns, candidate_seed
 from bestofn.types import Candidate, Prompt
 
@@ -56,6 +57,10 @@ class EngineGenerator:
         self._drawn = 0
         self._lost_in_reasoning = 0
         self._warned = False
+
+    def identity(self) -> dict[str, Any]:
+        """What candidates depend on beside parameters and seed; see `bestofn.identity`."""
+        return identity_of(self.engine)
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         indices = range(start, start + n)
@@ -120,6 +125,10 @@ class FunctionGenerator:
 
     def __init__(self, function: GenerateFunction) -> None:
         self.function = function
+
+    def identity(self) -> dict[str, Any]:
+        """What the function is called; see `bestofn.identity`."""
+        return identity_of(self.function)
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         try:

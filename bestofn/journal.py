@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,14 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from bestofn.errors import BestOfNError, ConfigError
+from bestofn.identity import Compare, as_json, by_identity, completed
+from bestofn.redaction import without_secrets
 
 SYNC_EVERY = 5.0  # seconds
+OTHERWISE = "write to another file"
+
+
+Confirm = Callable[[Mapping[str, Any]], None]
 
 
 class Journal:
@@ -29,11 +36,14 @@ class Journal:
     Attributes:
         path: The file.
         lines: Those that were there when it was opened.
+        confirm: Checks the settings again, once more is known of them than at the beginning, such
+            as what a server serves; raises as `open_journal` does.
     """
 
-    def __init__(self, path: Path, file: FileIO, lines: int) -> None:
+    def __init__(self, path: Path, file: FileIO, lines: int, confirm: "Confirm") -> None:
         self.path = path
         self.lines = lines
+        self.confirm = confirm
         self._file = file
         self._end = file.tell()
         self._synced = time.monotonic()
@@ -76,8 +86,9 @@ class Journal:
 def open_journal(
     path: Path,
     settings: Mapping[str, Any],
-    otherwise: str = "write to another file",
+    otherwise: str = OTHERWISE,
     keep: Callable[[bytes], bool] | None = None,
+    compare: Compare = by_identity,
 ) -> Iterator[Journal]:
     """The file at `path`, to be continued or begun.
 
@@ -85,21 +96,25 @@ def open_journal(
 
     Args:
         path: Where; its folder is made.
-        settings: What the lines depend on, as JSON. They must be those the file was begun with.
+        settings: What the lines depend on, as JSON, secrets aside. They must be those the file was
+            begun with. Under "identity" they may have what version 0.1 did not record.
         otherwise: What to do about a file that was begun with others.
         keep: Which of the lines that are there stay; by default all.
+        compare: Says what differs between the settings that the file was begun with and these.
 
     Raises:
         ConfigError: another run writes the file, or it was begun with other settings.
         BestOfNError: it cannot be written.
     """
     with locked(path):
-        _check_settings(path, settings, otherwise)
+        path = _real(path)
+        confirm = partial(_check_settings, path, otherwise, compare)
+        confirm(settings)
         lines = _repaired(path)
         if keep is not None and lines:
             lines = _filtered(path, keep)
         with _opened(path) as file:
-            journal = Journal(path, file, lines)
+            journal = Journal(path, file, lines, confirm)
             try:
                 yield journal
             except KeyboardInterrupt as interrupt:
@@ -118,9 +133,9 @@ def locked(path: Path) -> Iterator[None]:
         BestOfNError: its folder cannot be written.
     """
     try:
-        _check_kind(path)
+        check_output(path)
         lock = FileLock(_lock_of(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _lock_of(path).parent.mkdir(parents=True, exist_ok=True)
         _lock_of(path).touch()  # tells of a folder that takes no files
         lock.acquire(timeout=0)
     except Timeout:
@@ -151,21 +166,50 @@ def is_locked(path: Path) -> bool:
     return False
 
 
-def _check_kind(path: Path) -> None:
-    if path.is_dir():
+def check_output(path: Path, *, folder: bool = False) -> None:
+    """Refuses what is no place for a file, or a folder, that is to be kept.
+
+    Raises:
+        ConfigError: it is standard output, a device, or of the other kind.
+    """
+    refuse_stream(path, "a folder" if folder else "a file")
+    if folder:
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"cannot write to {path}: it is a file; name a folder")
+    elif path.is_dir():
         raise ConfigError(f"cannot write {path}: it is a folder; name a file")
-    if path.exists() and not path.is_file():
+    elif path.exists() and not path.is_file():
         raise ConfigError(f"cannot write {path}: it is no regular file; name one")
+
+
+def refuse_stream(path: Path, what: str = "a file") -> None:
+    """Refuses standard output and devices as an output.
+
+    Raises:
+        ConfigError: it is one of them.
+    """
+    top = path.absolute().parts[1:3]
+    if str(path) == "-" or (top[:1] in (("dev",), ("proc",)) and top != ("dev", "shm")):
+        raise ConfigError(
+            f"cannot write to {path}: the output is {what} that is kept, so that a rerun can "
+            f"resume or replace it; name {what}"
+        )
+
+
+def _real(path: Path) -> Path:
+    """The file itself where the path is a link to it; what stands beside it is beside the file."""
+    return path.resolve() if path.is_symlink() else path
 
 
 def _lock_of(path: Path) -> Path:
     # The lock's own file stays behind: removing it would be a race.
-    return path.with_name(f".{path.name}.lock")
+    file = _real(path)
+    return file.with_name(f".{file.name}.lock")
 
 
 def manifest(path: Path) -> Path:
-    """Where the settings stand that a file was begun with."""
-    return _beside(path, ".manifest.json")
+    """The file with the settings that a file was begun with."""
+    return beside(path, ".manifest.json")
 
 
 def begun_with(path: Path) -> dict[str, Any]:
@@ -177,8 +221,10 @@ def begun_with(path: Path) -> dict[str, Any]:
     return {**json.loads(manifest(path).read_text("utf-8"))}
 
 
-def _beside(path: Path, suffix: str) -> Path:
-    return path.with_name(path.name + suffix)
+def beside(path: Path, suffix: str) -> Path:
+    """The file beside `path` whose name has the suffix too."""
+    file = _real(path)
+    return file.with_name(file.name + suffix)
 
 
 def _opened(path: Path) -> FileIO:
@@ -190,28 +236,38 @@ def _opened(path: Path) -> FileIO:
     return file
 
 
-def _check_settings(path: Path, settings: Mapping[str, Any], otherwise: str) -> None:
-    wanted = json.loads(json.dumps(settings))
+def _check_settings(
+    path: Path, otherwise: str, compare: Compare, settings: Mapping[str, Any]
+) -> None:
+    wanted = as_json(without_secrets(settings))
     if not path.exists() or not path.stat().st_size:
-        write_atomically(manifest(path), json.dumps(wanted, indent=1, ensure_ascii=False) + "\n")
+        write_settings(path, wanted)
         return
     try:
-        begun = begun_with(path)
+        stored = begun_with(path)
     except (OSError, ValueError, TypeError):
         raise ConfigError(
             f"{path} exists, but {manifest(path).name} does not say how it was made; write to "
             "another file"
         ) from None
-    changed = [name for name in {**begun, **wanted} if begun.get(name) != wanted.get(name)]
-    if changed:
-        changes = ", ".join(
-            f"{name} was {json.dumps(begun.get(name))} and is {json.dumps(wanted.get(name))}"
-            for name in changed
-        )
+    begun = without_secrets(stored)
+    if changes := compare(begun, wanted):
         raise ConfigError(
-            f"{path} was begun with other settings ({changes}); give them as they were to go on, "
-            f"or {otherwise}"
+            f"{path} was begun with other settings ({', '.join(changes)}); resume it with the "
+            f"same settings, or {otherwise}"
         )
+    if (known := completed(begun, wanted)) != stored:
+        write_settings(path, known)
+
+
+def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
+    """Keeps the settings that a file is begun with, without their secrets.
+
+    Raises:
+        BestOfNError: they cannot be written.
+    """
+    text = json.dumps(without_secrets(settings), indent=1, ensure_ascii=False)
+    write_atomically(manifest(path), text + "\n")
 
 
 def _repaired(path: Path) -> int:
@@ -233,15 +289,15 @@ def _repaired(path: Path) -> int:
 
 def _filtered(path: Path, keep: Callable[[bytes], bool]) -> int:
     """Takes lines out of a file, which is there as it was or as it should be; how many stay."""
-    partial, lines = _beside(path, ".partial"), 0
+    made, lines = beside(path, ".partial"), 0
     try:
-        with path.open("rb") as source, partial.open("wb") as target:
+        with path.open("rb") as source, made.open("wb") as target:
             for line in filter(keep, source):
                 target.write(line)
                 lines += 1
             target.flush()
             os.fsync(target.fileno())
-        partial.replace(path)
+        made.replace(path)
     except OSError as error:
         raise cannot_write(path, error) from error
     return lines
@@ -253,14 +309,16 @@ def write_atomically(path: Path, text: str) -> None:
     Raises:
         BestOfNError: it cannot be written.
     """
-    partial = _beside(path, ".partial")
+    check_output(path)
+    # Of its own, as another run may write the same file.
+    made = beside(path, f".{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("w", encoding="utf-8", errors="replace") as file:
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with made.open("w", encoding="utf-8", errors="replace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        made.replace(_real(path))
     except OSError as error:
         raise cannot_write(path, error) from error
 

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from math import isfinite
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from bestofn.errors import ConfigError
+from bestofn.identity import fingerprint
 
 Array = NDArray[np.float64]
 
@@ -52,6 +54,16 @@ class ExpectedGain:
         self.cost = cost
         self.weight = weight
         self._lowest, self._prior_gain = _UNIFORM if prior is None else _empirical(prior)
+        self._prior = "uniform" if prior is None else _fingerprint(prior)
+
+    def identity(self) -> dict[str, Any]:
+        """What decisions depend on; see `bestofn.identity`."""
+        return {
+            "kind": type(self).__name__,
+            "cost": self.cost,
+            "weight": self.weight,
+            "prior": self._prior,
+        }
 
     def gain(self, scores: ArrayLike) -> Array:
         """What the next candidate is expected to add to the best score, after each of the draws.
@@ -82,6 +94,10 @@ def _uniform_gain(best: Array) -> Array:
 
 
 _UNIFORM: _Prior = (0.0, _uniform_gain)
+
+
+def _fingerprint(prior: ArrayLike) -> str:
+    return fingerprint(np.sort(np.asarray(prior, dtype=np.float64), axis=None).tobytes())
 
 
 def _empirical(prior: ArrayLike) -> _Prior:

@@ -42,6 +42,8 @@ from bestofn.generators import EngineGenerator
 from bestofn.integrations.trl import flip_reward_func
 from bestofn.prompts import as_prompt, plain
 from bestofn.recipe import read_mapping
+from bestofn.redaction import without_secrets
+from bestofn.resuming import same_spelled
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.gold import Gold
 from bestofn.rewards.registry import load_reward, needs_engine
@@ -391,11 +393,14 @@ def run_seed(recipe: Recipe, seed: int, reward: RewardModel) -> dict[str, Any]:
     """
     folder = recipe.output / f"seed-{seed}"
     file = folder / "results.json"
-    settings = recipe.model_dump(mode="json", exclude={"output", "seeds"})
+    settings = without_secrets(recipe.model_dump(mode="json", exclude={"output", "seeds"}))
     if file.is_file():
         known = read_result(file)
-        if known["recipe"] != settings:
-            raise ConfigError(f"{file} was written with other settings; give another output")
+        if changes := same_spelled(without_secrets(known["recipe"]), settings):
+            raise ConfigError(
+                f"{file} was written with other settings ({', '.join(changes)}); give another "
+                "output"
+            )
         return known
     started = time.perf_counter()
     # What is wrong is told before anything is drawn.

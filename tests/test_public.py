@@ -10,11 +10,11 @@ import bestofn
 PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
-    {"types", "errors", "thinking", "tiny"},
+    {"types", "errors", "thinking", "identity", "redaction", "tiny"},
     {"prompts", "loop"},
     {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
     {"rewards", "generators", "config"},
-    {"sampler", "recipe"},
+    {"sampler", "recipe", "resuming"},
     {"batch", "experiments", "integrations", "doctor"},
     {"cli"},
 ]

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestofn import loop, pool
-from bestofn.batch.config import ClusterConfig, SelectConfig
+from bestofn.batch.config import ClusterConfig, SelectConfig, same_selection
 from bestofn.batch.select import Row, run, select_row, timed
 from bestofn.batch.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
+from bestofn.journal import Confirm
 from bestofn.prompts import as_prompt
 from bestofn.types import Pool, Prompt
 
@@ -46,6 +47,7 @@ def select_on_cluster(
         partial(_select_there, config, cluster),
         n=config.n,
         settings=config.settings(),
+        compare=same_selection,
         faults=config.faults(),
         progress=progress,
         options=config.source_options(),
@@ -53,7 +55,7 @@ def select_on_cluster(
 
 
 def _select_there(
-    config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt]
+    config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt], _: Confirm
 ) -> Iterator[Row]:
     first = next(prompts, None)
     if first is None:

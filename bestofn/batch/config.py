@@ -1,6 +1,6 @@
 """What a selection over a dataset is made of, as the command line's options give it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,8 @@ from bestofn.config import (
     reward_fields,
 )
 from bestofn.errors import ConfigError
-from bestofn.rewards.registry import load_reward, needs_engine
+from bestofn.resuming import comparing, engine_files, input_of
+from bestofn.rewards.registry import load_reward, needs_engine, reward_identity
 from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
 from bestofn.sources import SourceOptions
 from bestofn.stopping import ExpectedGain
@@ -148,10 +149,36 @@ class SelectConfig(PromptsConfig, DrawConfig):
         """What is done about what goes wrong."""
         return Faults(self.on_bad_row, self.max_error_rate, self.retry_errors)
 
-    def settings(self) -> Mapping[str, Any]:
-        """What the rows depend on."""
+    def settings(self, best: BestOfN | None = None) -> dict[str, Any]:
+        """What the rows depend on.
+
+        Args:
+            best: What draws and selects, once it is loaded: engines know more than their
+                configuration, such as what a server serves.
+        """
         free = {"limit", "window", "ordered", "on_bad_row", "max_error_rate", "retry_errors"}
-        return self.model_dump(mode="json", exclude=free)
+        settings = self.model_dump(mode="json", exclude=free)
+        return settings | {"prompts": input_of(self.prompts), "identity": self._identity(best)}
+
+    def _identity(self, best: BestOfN | None) -> dict[str, Any]:
+        judge, loaded = self._judge(), getattr(best and best.reward, "engine", None)
+        found = engine_files(self, getattr(best and best.generator, "engine", None))
+        if judge is not None:
+            found |= engine_files(judge, loaded, "reward_")
+        found["reward"] = reward_identity(
+            self.reward,
+            engine=loaded or (judge or self).described(),
+            verifier=self.verifier,
+            **self.reward_options,
+        )
+        stop = self.stopping()
+        return found if stop is None else found | {"stop": stop.identity()}
+
+    def _judge(self) -> EngineConfig | None:
+        """The model that scores, None where it is the one that draws, or none is needed."""
+        if self.reward_engine is None or not needs_engine(self.reward):
+            return None
+        return EngineConfig(engine=self.reward_engine, engine_args=self.reward_engine_args)
 
     def check(self) -> None:
         """Tells what is wrong before anything is read or loaded.
@@ -190,8 +217,7 @@ class SelectConfig(PromptsConfig, DrawConfig):
         sampling, stop = self.sampling(), self.stopping()
         engines = [self.load()]
         try:
-            if self.reward_engine is not None and needs_engine(self.reward):
-                judge = EngineConfig(engine=self.reward_engine, engine_args=self.reward_engine_args)
+            if judge := self._judge():
                 engines.append(judge.load())
             reward = load_reward(
                 self.reward, engine=engines[-1], verifier=self.verifier, **self.reward_options
@@ -216,6 +242,12 @@ def _scores(path: Path, reward: str) -> list[float]:
     if not any(scores):
         raise ConfigError(f"the pool {path} has no scores of {reward!r}; add them first")
     return [score.value for score in scores if score is not None]
+
+
+REWARD = ("reward", "reward_options", "verifier")
+STOP = ("adaptive", "adaptive_prior", "adaptive_weight")
+same_selection = comparing(SelectConfig, described=(*REWARD, *STOP))
+"""What differs between the settings of two selections."""
 
 
 class ClusterConfig(Section):

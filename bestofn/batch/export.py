@@ -15,6 +15,7 @@ from bestofn import pool
 from bestofn.batch.records import Keep, Reason, Survey, plan, records
 from bestofn.batch.tables import Format, require, write
 from bestofn.errors import BestOfNError, ConfigError
+from bestofn.journal import refuse_stream
 
 SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
 DATASET_INFO = "dataset_info.json"  # stands in each folder that `datasets` wrote
@@ -72,6 +73,7 @@ def export(
         BestOfNError: the target cannot be written, or the source was replaced meanwhile.
     """
     source, target = Path(source), Path(target)
+    refuse_stream(target)
     written_as = _format_of(target) if format is None else format
     _check_options(keep, written_as, min_margin)
     _check_paths(source, target, written_as, overwrite)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from pathlib import Path
+from types import NoneType
 from typing import Any, Literal
 
 from bestofn.errors import ConfigError
@@ -68,9 +69,36 @@ def read_output(path: Path) -> Iterator[dict[str, Any]]:
                 row = _object(line, f"{path}, line {number}")
                 if missing := sorted(needed - row.keys()):
                     raise ConfigError(f"{path}, line {number}: the row has no field {missing[0]!r}")
+                if wrong := _misshapen(row):
+                    raise ConfigError(f"{path}, line {number}: the row's field {wrong!r} is wrong")
                 yield row
     except OSError as error:
         raise ConfigError(f"the output {path} cannot be read: {error.strerror}") from None
+
+
+def _misshapen(row: Mapping[str, Any]) -> str | None:
+    """The first field that holds something else than it should, None if there is none."""
+    for name, kind in _KINDS.items():
+        if not isinstance(row[name], kind):
+            return name
+    for place, candidate in enumerate(row["candidates"]):
+        if not isinstance(candidate, dict):
+            return f"candidates.{place}"
+        scores = candidate.get("scores") or {}
+        if not isinstance(scores, dict) or not all(isinstance(s, dict) for s in scores.values()):
+            return f"candidates.{place}.scores"
+    return None
+
+
+_KINDS: dict[str, type | tuple[type, ...]] = {
+    "id": str,
+    "reward": str,
+    "error": (str, NoneType),
+    "tie": bool,
+    "fallback": bool,
+    "usage": dict,
+    "candidates": list,
+}
 
 
 def _object(line: bytes, where: str) -> dict[str, Any]:

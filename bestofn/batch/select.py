@@ -1,33 +1,44 @@
 """Selection over a dataset: prompts in, the rows of their selections out, durably."""
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
+from inspect import signature
 from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
 
 from bestofn import loop, pool
-from bestofn.batch.config import Faults, SelectConfig
+from bestofn.batch.config import Faults, SelectConfig, same_selection
 from bestofn.batch.ledger import Ledger, has_response, read_output
 from bestofn.batch.progress import Bar
 from bestofn.batch.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.generators import EngineGenerator
-from bestofn.journal import begun_with, cannot_write, open_journal
+from bestofn.identity import Compare, by_identity, identity_of
+from bestofn.journal import Confirm, begun_with, beside, cannot_write, open_journal
+from bestofn.resuming import input_of, moved, with_one_spelling
 from bestofn.sampler import BestOfN
 from bestofn.sources import Source, SourceOptions, count_rows, iter_prompts
 from bestofn.types import Prompt, Selection
 
 Row = dict[str, Any]
-Work = Callable[[Iterator[Prompt]], Iterator[Row]]
-"""Turns prompts into the rows of their selections, in any order."""
+Work = Callable[[Iterator[Prompt], Confirm], Iterator[Row]]
+"""Turns prompts into the rows of their selections, in any order. Once more is known of the settings
+than before, it confirms them."""
 
 USUAL = Faults()
+READING = {
+    name: parameter.default
+    for name, parameter in signature(iter_prompts).parameters.items()
+    if name in SourceOptions.__annotations__
+}
+"""How a source is read by default."""
 FIRST_ROWS = 20  # a share of errors says little before
 
 
@@ -54,8 +65,8 @@ def select_dataset(
         best: Draws and selects.
         ordered: Write rows in the order of the source, not as they finish.
         faults: What to do about what goes wrong.
-        settings: What the rows depend on; a rerun with others is refused. By default what can be
-            told of the other arguments.
+        settings: What the rows depend on; a rerun with others is refused. By default the other
+            arguments, with the identity of engine, reward and stop rule.
         progress: Show a bar, or without a terminal a line every half minute.
         options: How to read the source; see `iter_prompts`.
 
@@ -67,14 +78,15 @@ def select_dataset(
             settings or is being written.
         BestOfNError: too many rows are without a response, or the disk is full.
     """
-    told = _settings(source, best, options) if settings is None else settings
+    given = _settings(source, best, options) if settings is None else settings
     work = partial(_select_here, best, ordered)
     return run(
         source,
         Path(output),
         work,
         n=best.n,
-        settings=told,
+        settings=given,
+        compare=_differences,
         faults=faults,
         progress=progress,
         options=options,
@@ -95,32 +107,58 @@ def select_file(config: SelectConfig, output: Path, *, progress: bool = True) ->
         partial(_select_loaded, config),
         n=config.n,
         settings=config.settings(),
+        compare=same_selection,
         faults=config.faults(),
         progress=progress,
         options=config.source_options(),
     )
 
 
-def _select_loaded(config: SelectConfig, prompts: Iterator[Prompt]) -> Iterator[Row]:
+def _select_loaded(
+    config: SelectConfig, prompts: Iterator[Prompt], confirm: Confirm
+) -> Iterator[Row]:
     first = next(prompts, None)
     if first is not None:
         with config.loaded() as best:
-            yield from _select_here(best, config.ordered, chain([first], prompts))
+            confirm(config.settings(best))
+            yield from _select_here(best, config.ordered, chain([first], prompts), confirm)
 
 
 def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str, Any]:
-    settings: dict[str, Any] = {name: value for name, value in options.items() if name != "limit"}
-    if isinstance(source, str | Path):
-        settings["prompts"] = str(source)
+    settings: dict[str, Any] = READING | dict(options)
+    del settings["limit"]
+    if isinstance(source, str | PathLike):
+        settings["prompts"] = input_of(os.fspath(source))
     generator = best.generator
     if isinstance(generator, EngineGenerator):
         settings["engine"] = generator.engine.name
         settings["seed"] = generator.seed
         settings |= asdict(generator.params)
-    return settings | {"n": best.n, "reward": best.reward.name}
+    return settings | {"n": best.n, "reward": best.reward.name, "identity": _identity(best)}
 
 
-def _select_here(best: BestOfN, ordered: bool, prompts: Iterator[Prompt]) -> Iterator[Row]:
+def _identity(best: BestOfN) -> dict[str, Any]:
+    """What the names in `_settings` do not say."""
+    found: dict[str, Any] = {
+        "engine": identity_of(best.generator),
+        "reward": identity_of(best.reward),
+    }
+    if best.stop is not None:
+        found["stop"] = identity_of(best.stop) | {"round_size": best.round_size}
+    if getattr(best.generator, "keep_tokens", False):
+        found["keep_tokens"] = True
+    return found
+
+
+def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """What differs between the settings of `select_dataset`; those not recorded are defaults."""
+    before, now = (READING | with_one_spelling(settings) for settings in (begun, wanted))
+    return by_identity(moved(before, now), now)
+
+
+def _select_here(
+    best: BestOfN, ordered: bool, prompts: Iterator[Prompt], _: Confirm
+) -> Iterator[Row]:
     """Rows by the engine of this process."""
     select = partial(select_row, best)
     selections = loop.map_in_window(select, prompts, best.window, ordered=ordered)
@@ -156,6 +194,7 @@ def run(
     *,
     n: int,
     settings: Mapping[str, Any],
+    compare: Compare,
     faults: Faults,
     progress: bool,
     options: SourceOptions,
@@ -165,7 +204,8 @@ def run(
         raise ConfigError(f"rows are not written compressed; name another file than {output}")
     _check_apart(source, output)
     keep = has_response if faults.retry_errors else None
-    with open_journal(output, settings, "write to another file (--fresh)", keep) as journal:
+    otherwise = "write to another file (--fresh)"
+    with open_journal(output, settings, otherwise, keep, compare) as journal:
         summary, ledger = Summary(), Ledger()
         for row in read_output(output):
             ledger.answered(row)
@@ -176,7 +216,7 @@ def run(
         accept = partial(_is_new, ledger, summary)
         prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
         with Bar(summary, _expected(source, options), shown=progress) as bar:
-            for row in work(prompts):
+            for row in work(prompts, journal.confirm):
                 journal.append(pool.as_line(row))
                 summary.add(row, n)
                 bar.update()
@@ -246,7 +286,7 @@ def _check_errors(summary: Summary, most: float) -> None:
 
 def skipped_of(output: Path) -> Path:
     """Where the rows of the source are named that could not be used."""
-    return output.with_name(output.name + ".skipped")
+    return beside(output, ".skipped")
 
 
 class Skipped:

@@ -2,12 +2,19 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from bestofn.types import Usage
 
 REASONS = 1000  # different ones that are counted apart
+# Numbers that say what failed, which stay: in URLs and names, a status, a port.
+TELLING = (
+    r"\w+://\S+|(?i:\b(?:status|code|error|errno|http|port)\W{0,2}\d+\b)"
+    r"|\(\d{3}\b(?=[:)])|['\"], \d+(?=\))"
+)
+# Numbers that differ between rows that fail alike.
+NUMBER = re.compile(rf"{TELLING}|(?P<n>(?<![\w.:/#-])\d+(?:\.\d+)?(?=m?s\b|(?![\w/-]|[.:]\w)))")
 
 
 @dataclass(slots=True)
@@ -16,8 +23,8 @@ class Summary:
 
     Attributes:
         rows: Finished ones, errors included.
-        errors: Rows without a response, by their reason, in which numbers are written as N and the
-            row's id as ID.
+        errors: Rows without a response, by their reason, in which counts are written as N and the
+            row's id as ID; URLs, names of models and status codes are as they were.
         candidates: Drawn.
         failed: Candidates without a valid score.
         ties: Rows in which several candidates share the best score.
@@ -49,10 +56,10 @@ class Summary:
         self.rows += 1
         self.candidates += len(candidates)
         self.most += max(n, len(candidates))
-        self.usage += Usage(**row["usage"])
+        self.usage += Usage(**{name: row["usage"].get(name, 0) for name in _USAGE})
         self.seconds += sum(row.get("seconds", {}).values())
         reward = row["reward"]
-        self.failed += sum(c["scores"].get(reward, {}).get("value") is None for c in candidates)
+        self.failed += sum(_value(candidate, reward) is None for candidate in candidates)
         if row["error"] is not None:
             reason = self._reason(row)
             self.errors[reason] = self.errors.get(reason, 0) + 1
@@ -62,7 +69,9 @@ class Summary:
 
     def _reason(self, row: Mapping[str, Any]) -> str:
         """The same for all rows that fail alike; of very many different ones not all are kept."""
-        reason = re.sub(r"\d+", "N", row["error"].replace(row["id"], "ID"))
+        own = rf"(?<![\w.:/#-]){re.escape(row['id'])}(?![\w/-]|[.:]\w)"
+        named = re.sub(own, "ID", row["error"])
+        reason = NUMBER.sub(lambda found: "N" if found["n"] else found[0], named)
         return reason if reason in self.errors or len(self.errors) < REASONS else "other reasons"
 
     def often(self) -> list[str]:
@@ -110,6 +119,16 @@ class Summary:
 
     def _share(self) -> float:
         return self.failures / max(self.rows, 1)
+
+
+_USAGE = [part.name for part in fields(Usage)]
+
+
+def _value(candidate: Mapping[str, Any], reward: str) -> float | None:
+    """A score's value, None where it failed or the row has none."""
+    score = (candidate.get("scores") or {}).get(reward) or {}
+    value: float | None = score.get("value")
+    return value
 
 
 def counted(count: int, thing: str) -> str:

@@ -1,6 +1,7 @@
 """Options of commands, made from the configuration's fields."""
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from types import MappingProxyType, UnionType
@@ -128,7 +129,9 @@ def named(argument: str) -> tuple[str, Any]:
     """
     name, equals, value = argument.partition("=")
     if not equals or not name.isidentifier():
-        raise ConfigError(f"this option takes NAME=VALUE, not {argument!r}")
+        word = re.match(r"\w*", argument)[0]  # type: ignore[index]  # it matches anything
+        shown = word + ("..." if word != argument else "")  # what follows may be a key
+        raise ConfigError(f"this option takes NAME=VALUE, not {shown!r}")
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:

@@ -6,22 +6,44 @@ from pathlib import Path
 from typing import Any
 
 from bestofn.config import EngineConfig, RewardConfig
+from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
-from bestofn.journal import write_atomically
+from bestofn.identity import UNKNOWN, by_identity
+from bestofn.journal import beside, write_atomically
+from bestofn.redaction import without_secrets
+from bestofn.resuming import engine_files, with_one_spelling
+from bestofn.rewards.registry import reward_identity
 
 Made = dict[str, dict[str, Any]]
-"""By the name of the scores: reward, options, model and verifier."""
+"""By the name of the scores: reward, options, model, verifier and what these do not show."""
 
 
-def made_by(reward: RewardConfig, model: EngineConfig | None, verifier: str | None) -> Made:
-    """What has to be the same for scores to be the same."""
+def made_by(
+    reward: RewardConfig,
+    model: EngineConfig | None,
+    verifier: str | None,
+    loaded: Engine | None = None,
+) -> Made:
+    """What has to be the same for scores to be the same, more exactly once the model is loaded."""
+    engine = loaded or (model or EngineConfig()).described()
+    verifier = verifier if reward.reward == "gold" else None
     how = {
         "reward": reward.reward,
         "options": reward.options,
         "model": None if model is None else model.model_dump(mode="json"),
-        "verifier": verifier if reward.reward == "gold" else None,
+        "verifier": verifier,
+        "identity": {
+            **({} if model is None else engine_files(model, loaded)),
+            "reward": reward_identity(
+                reward.reward,
+                engine=engine,
+                verifier=verifier,
+                name=reward.label,
+                **reward.options,
+            ),
+        },
     }
-    return {reward.label: json.loads(json.dumps(how))}
+    return {reward.label: json.loads(json.dumps(without_secrets(how)))}
 
 
 def read_made(path: Path) -> Made:
@@ -39,7 +61,8 @@ def write_made(path: Path, made: Made) -> None:
     Raises:
         BestOfNError: it cannot be written.
     """
-    write_atomically(_place(path), json.dumps(made, indent=1, ensure_ascii=False) + "\n")
+    kept = {name: without_secrets(how) for name, how in made.items()}
+    write_atomically(_place(path), json.dumps(kept, indent=1, ensure_ascii=False) + "\n")
 
 
 def check_made(path: Path, known: Made, wanted: Made) -> None:
@@ -49,18 +72,24 @@ def check_made(path: Path, known: Made, wanted: Made) -> None:
         ConfigError: one was made otherwise; the message says what differs.
     """
     for name, how in wanted.items():
-        before = known.get(name, how)
-        changes = [
-            f"{part} was {json.dumps(before.get(part))} and is {json.dumps(value)}"
-            for part, value in how.items()
-            if before.get(part) != value
-        ]
-        if changes:
+        if changes := differing(known.get(name, how), how):
             raise ConfigError(
                 f"the scores {name!r} in {path} were made otherwise ({', '.join(changes)}); give "
                 "the new ones another name or another file, or replace the old ones with "
                 "`bestofn score --again`"
             )
+
+
+def differing(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two ways in which scores are made, if anything that counts."""
+    rewards = [how.get("identity", {}).get("reward", {}) for how in (before, now)]
+    whole = all(rewards) and all(UNKNOWN not in reward.values() for reward in rewards)
+    left_out = {"options", "verifier"} if whole else set()
+    old, new = (
+        {name: value for name, value in how.items() if name not in left_out}
+        for how in map(with_one_spelling, (without_secrets(before), now))
+    )
+    return by_identity(old, new)
 
 
 def reward_of(name: str, how: Mapping[str, Any]) -> RewardConfig:
@@ -70,4 +99,4 @@ def reward_of(name: str, how: Mapping[str, Any]) -> RewardConfig:
 
 
 def _place(path: Path) -> Path:
-    return path.with_name(path.name + ".scores.json")
+    return beside(path, ".scores.json")

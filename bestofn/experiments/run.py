@@ -21,8 +21,9 @@ from bestofn.experiments.provenance import read_made, reward_of
 from bestofn.experiments.report import write_report
 from bestofn.experiments.sampling import sample_file
 from bestofn.experiments.scoring import fingerprint, score_file
-from bestofn.journal import write_atomically
+from bestofn.journal import check_output, write_atomically
 from bestofn.recipe import Recipe
+from bestofn.redaction import without_secrets
 from bestofn.rewards.registry import is_known, load_reward, needs_engine
 from bestofn.types import Pool
 from bestofn.verifiers.base import load_verifier
@@ -44,9 +45,11 @@ def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) ->
     """
     _check(recipe)
     folder = Path(recipe.output)
+    check_output(folder, folder=True)
     path = folder / POOL
     drawn = sample_file(recipe.sample, path, engines, progress)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    shown = without_secrets(recipe.model_dump(mode="json"))
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
     score_file(path, recipe.score, recipe.sample, path, engines, progress)
     result = make_curve([path], recipe.curve, folder, title=recipe.report.title)
@@ -101,6 +104,7 @@ def make_curve(
     Raises:
         ConfigError: a pool cannot be used.
     """
+    check_output(folder, folder=True)
     if len({fingerprint(path) for path in paths}) < len(paths):
         raise ConfigError("the same pool is given twice; several pools are draws of several seeds")
     bad: list[tuple[str, str]] = []
@@ -186,6 +190,7 @@ def make_report(folder: Path, path: Path, config: ReportConfig) -> None:
     Raises:
         ConfigError: the folder has no curve, its pools are gone, or a row has become unusable.
     """
+    check_output(path)
     result = results.read(folder)
     first = folder.resolve() / result["pools"][0]
     named = {entry["reason"].removeprefix(entry["id"]) for entry in result["left_out"]}

@@ -4,14 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bestofn import pool
 from bestofn.config import SampleConfig
+from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.pools import draw
 from bestofn.generators import EngineGenerator
 from bestofn.journal import open_journal
+from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.sources import read_prompts
 from bestofn.types import Pool, Prompt
 
@@ -62,13 +65,13 @@ def sample_file(
     sampling = config.sampling()
     if config.m < 1:
         raise ConfigError(f"m must be at least 1, not {config.m}")
-    settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
     keep = is_drawn if config.retry_errors else None
     result, errors = Drawn(repeated), Counter[str | None]()
-    with open_journal(path, settings, keep=keep) as journal:
+    with open_journal(path, _settings(config), keep=keep, compare=_same_pool) as journal:
         missing = missing_prompts(prompts, path, result) if journal.lines else prompts
         if missing:
             (engine,) = engines.get(config)
+            journal.confirm(_settings(config, engine))
             generator = EngineGenerator(engine, sampling, config.seed, config.keep_tokens)
             pools = draw(missing, generator, config.m, config.window)
             for row in progress(pools, len(missing), "drawing"):
@@ -82,6 +85,16 @@ def sample_file(
             "--retry-errors draws them again"
         )
     return result
+
+
+_same_pool = comparing(SampleConfig)
+
+
+def _settings(config: SampleConfig, engine: Engine | None = None) -> dict[str, Any]:
+    """What the rows depend on, more exactly once the engine is loaded."""
+    settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
+    identity = engine_files(config, engine)
+    return settings | {"prompts": input_of(config.prompts), "identity": identity}
 
 
 def _failed(row: Pool) -> bool:

@@ -15,13 +15,17 @@ from bestofn.errors import ConfigError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.pools import add, cut_name, has_scores
 from bestofn.experiments.provenance import Made, check_made, made_by, read_made, write_made
+from bestofn.identity import completed
 from bestofn.journal import (
     cannot_write,
+    check_output,
     locked,
     manifest,
     open_journal,
-    write_atomically,
+    write_settings,
 )
+from bestofn.redaction import without_secrets
+from bestofn.resuming import same_spelled, with_one_spelling
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
@@ -60,6 +64,7 @@ def score_file(
         raise ConfigError("name at least one reward, such as 'flip'")
     if path.suffix == ".gz":
         raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
+    check_output(path)
     if path.is_symlink():
         path = path.resolve()  # the file is replaced, not the link
     with locked(path):
@@ -76,13 +81,16 @@ def score_file(
         groups = _by_model(config, drawn_by)
         known = read_made(source)
         if not config.again:
-            check_made(source, known, {k: v for g in groups for k, v in g.made(config).items()})
+            wanted = {k: v for group in groups for k, v in group.made(config).items()}
+            check_made(source, known, wanted)
+            known = {name: completed(how, wanted.get(name, how)) for name, how in known.items()}
+            if source == path and known != read_made(source):
+                write_made(path, known)
         changed = False
         passes = [group.settings() for group in groups]
         for group in _left(groups, path):
             if source != path or config.again or group.lacks(source, config.limits):
-                _pass(source, path, config, group, passes, drawn_by, engines, progress)
-                known |= group.made(config)
+                known |= _pass(source, path, config, group, passes, drawn_by, engines, progress)
                 write_made(path, known)
                 changed = True
             source = path
@@ -108,20 +116,20 @@ class _Group:
         ]
         return not all(has_scores(row, name) for row in pool.read(path) for name in names)
 
-    def made(self, config: ScoreConfig) -> Made:
-        """How its scores are made."""
+    def made(self, config: ScoreConfig, loaded: Engine | None = None) -> Made:
+        """How its scores are made, more exactly once the model is loaded."""
         made: Made = {}
         for reward in self.rewards:
-            made |= made_by(reward, self.model, config.verifier)
+            made |= made_by(reward, self.model, config.verifier, loaded)
         return made
 
     def settings(self) -> list[dict[str, Any]]:
-        return [reward.model_dump(mode="json") for reward in self.rewards]
+        return [without_secrets(reward.model_dump(mode="json")) for reward in self.rewards]
 
     def load(
         self, config: ScoreConfig, drawn_by: EngineConfig, engines: Engines
-    ) -> tuple[list[RewardModel], Engine | None]:
-        """The rewards, and with limits the engine that reads the candidates' tokens."""
+    ) -> tuple[list[RewardModel], list[Engine]]:
+        """The rewards, and their engine and with limits that which reads the candidates' tokens."""
         needed = [*filter(None, [self.model]), *([drawn_by] if config.limits else [])]
         loaded = engines.get(*needed)
         rewards = [
@@ -134,7 +142,7 @@ class _Group:
             )
             for reward in self.rewards
         ]
-        return rewards, loaded[-1] if config.limits else None
+        return rewards, loaded
 
 
 def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
@@ -173,7 +181,8 @@ def scoring_model(
 def _left(groups: list[_Group], path: Path) -> list[_Group]:
     """The groups from the one on whose pass was interrupted; those before it are done."""
     begun = _settings(_partial(path)) if _partial(path).exists() else {}
-    passes = [group.settings() for group in groups]
+    begun = with_one_spelling(without_secrets(begun))
+    passes = with_one_spelling([group.settings() for group in groups])
     if begun.get("passes") != passes:
         return groups
     return groups[passes.index(begun["rewards"]) :]
@@ -189,7 +198,7 @@ def _begun(source: Path, path: Path) -> Path:
     origin = fingerprint(source)
     settings = _settings(source) | {"scored_from": origin}
     if not path.exists():
-        write_atomically(manifest(path), json.dumps(settings, indent=1) + "\n")
+        write_settings(path, settings)
         return source
     if _settings(path).get("scored_from") != origin:
         raise ConfigError(f"{path} exists and was not made from {source}; write to another file")
@@ -223,8 +232,13 @@ def _pass(
     drawn_by: EngineConfig,
     engines: Engines,
     progress: Progress,
-) -> None:
-    """Adds the scores of one group of rewards and puts the result in the place of `path`."""
+) -> Made:
+    """Adds the scores of one group of rewards and puts the result in the place of `path`.
+
+    Returns:
+        How they were made.
+    """
+    made = group.made(config)
     sizes = [len(row.candidates) for row in pool.read(source)]
     settings = {
         "source": fingerprint(source),
@@ -234,18 +248,24 @@ def _pass(
         "verifier": config.verifier,
         "limits": config.limits,
         "again": config.again,
+        "identity": {"made": made},
     }
     partial = _partial(path)
-    with open_journal(partial, settings, f"remove {partial} to start over") as journal:
+    otherwise = f"remove {partial} to start over"
+    with open_journal(partial, settings, otherwise, compare=same_spelled) as journal:
         left = len(sizes) - journal.lines
         if left:
-            rewards, decoder = group.load(config, drawn_by, engines)
+            rewards, loaded = group.load(config, drawn_by, engines)
+            made = group.made(config, loaded[0] if group.model else None)
+            journal.confirm(settings | {"identity": {"made": made}})
+            if not config.again:
+                check_made(source, read_made(source), made)
             pools = islice(pool.read(source), journal.lines, None)
             scored = add(
                 pools,
                 rewards,
                 limits=config.limits,
-                decoder=decoder,
+                decoder=loaded[-1] if config.limits else None,
                 again=config.again,
                 window=max(1, CANDIDATES_IN_FLIGHT // max(sizes)),
             )
@@ -257,6 +277,7 @@ def _pass(
         manifest(partial).unlink(missing_ok=True)
     except OSError as error:
         raise cannot_write(path, error) from error
+    return made
 
 
 def _partial(path: Path) -> Path:

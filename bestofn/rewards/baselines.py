@@ -3,7 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from random import Random
+from typing import Any
 
+from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
@@ -18,6 +20,10 @@ class _Baseline(Composable):
 
     name: str
     pointwise = False
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "name": self.name}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         drawn = [candidate for candidate in candidates if candidate.finish_reason != "error"]
@@ -38,6 +44,9 @@ class RandomChoice(_Baseline):
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"seed": self.seed}
 
     def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
         seeds = (candidate_seed(self.seed, prompt, candidate.index) for candidate in drawn)
@@ -97,6 +106,9 @@ class Majority(_Baseline):
 
     def __init__(self, answer: Callable[[str], str] = str.strip) -> None:
         self.answer = answer
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"answer": identity_of(self.answer)}
 
     def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
         answers = [self.answer(candidate.text) for candidate in drawn]

@@ -9,15 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Literal
+from typing import Any, Literal
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.identity import fingerprint, identity_of
 from bestofn.prompts import candidate_seed, system_message, transcript, user_message
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
-from bestofn.rewards.similarity import Similarity, resolve
+from bestofn.rewards.similarity import Similarity, name_of, resolve
 from bestofn.rewards.templates import InverseTemplate, Target, load_template
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score, Usage
@@ -60,6 +61,17 @@ class _InverseReward(Composable):
         self.template: InverseTemplate = load_template(
             engine.default_template if template == "auto" else template
         )
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        return {
+            "kind": type(self).__name__,
+            "name": self.name,
+            "engine": identity_of(self.engine),
+            "template": fingerprint(self.template.model_dump_json(exclude_defaults=True)),
+            "target": self.target,
+            "copy_guard": self.copy_guard,
+        }
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         return await loop.gather(*(self._score_one(prompt, c) for c in candidates))
@@ -207,6 +219,19 @@ class FLIPReward(_InverseReward):
             json_schema=self.template.json_schema,
         )
 
+    def identity(self) -> dict[str, Any]:
+        sampled = {"seed": self.seed} if self.params.temperature else {}
+        return (
+            super().identity()
+            | sampled
+            | {
+                "similarity": name_of(self.similarity),
+                "samples": self.requests,
+                "temperature": self.params.temperature,
+                "max_tokens": self.params.max_tokens,
+            }
+        )
+
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
@@ -268,6 +293,9 @@ class FLIPLikelihood(_InverseReward):
         if self.template.output != "text":
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
         self.forward_weight = forward_weight
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"forward_weight": self.forward_weight}
 
     def distinct_by(self, candidate: Candidate) -> object:
         """Equal responses score alike, unless their own probability counts."""

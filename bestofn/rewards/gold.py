@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 from bestofn.errors import ConfigError
+from bestofn.identity import identity_of
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers import Verifier
@@ -30,6 +31,11 @@ class Gold(Composable):
         self.verifier = verifier
         self.name = name
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="bestofn-gold")
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        verifier = identity_of(self.verifier)
+        return {"kind": type(self).__name__, "name": self.name, "verifier": verifier}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         """The verdicts.

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.identity import fingerprint, identity_of
 from bestofn.prompts import candidate_seed, random_for, transcript
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.templates import answer_schema
@@ -103,6 +104,18 @@ class _Judge(Composable):
         self.seed = seed
         self.name = name
 
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        drawn = not self.pointwise or self.params.temperature
+        return {
+            "kind": type(self).__name__,
+            "name": self.name,
+            "engine": identity_of(self.engine),
+            "template": fingerprint(self.template.model_dump_json(exclude_defaults=True)),
+            "temperature": self.params.temperature,
+            "max_tokens": self.params.max_tokens,
+        } | ({"seed": self.seed} if drawn else {})
+
     async def _ask(self, prompt: Prompt, form: _Form, sample: int = 0, **texts: str) -> _Verdict:
         """One call; texts stand in the template's places of that name."""
         question = self.template.fill(prompt=_request(prompt), **texts)
@@ -176,6 +189,9 @@ class PointwiseJudge(_Judge):
             raise ConfigError("several samples need a temperature above 0")
         super().__init__(engine, template, temperature, max_tokens, seed, name)
         self.samples = samples
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"samples": self.samples}
 
     def calls(self, n: int) -> int:
         """Calls of the judge for n different responses."""
@@ -303,6 +319,9 @@ class PairwiseJudge(_SetwiseJudge):
         super().__init__(engine, template, temperature, max_tokens, seed, name)
         self.tournament = tournament
 
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"tournament": self.tournament}
+
     def calls(self, n: int) -> int:
         """Calls of the judge for n different responses."""
         return 2 * (n - 1) if self.tournament == "knockout" else n * (n - 1)
@@ -408,6 +427,9 @@ class ListwiseJudge(_SetwiseJudge):
             raise ConfigError(f"orders must be at least 1, not {orders}")
         super().__init__(engine, template, temperature, max_tokens, seed, name)
         self.orders = orders
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"orders": self.orders}
 
     def calls(self, n: int) -> int:
         """Calls of the judge for n different responses."""

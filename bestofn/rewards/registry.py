@@ -6,7 +6,9 @@ from importlib import import_module
 from typing import Any
 
 from bestofn.engines.base import Engine
+from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError
+from bestofn.identity import UNKNOWN, identity_of
 from bestofn.rewards.base import RewardModel
 
 # Imported at use. Which ones a model scores with, and which one asks a verifier, is told by the
@@ -98,6 +100,42 @@ def load_reward(
     if name is not None:
         loaded.name = name
     return loaded
+
+
+def reward_identity(
+    reward: str,
+    *,
+    engine: Engine | Described,
+    verifier: str | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The identity of the reward that `load_reward` would load, for which no model is needed.
+
+    It is without the engine, which the settings of a run have beside it.
+
+    Raises:
+        ConfigError: what `load_reward` raises.
+    """
+    if reward == "gold":
+        found = {"kind": "Gold", "name": name or "gold", "verifier": verifier}
+    elif reward == "scalar":
+        from bestofn.rewards.scalar import described
+
+        try:
+            found = described(**options) | {"name": name or "scalar"}
+        except TypeError as error:
+            raise ConfigError(
+                f"the reward {reward!r} does not take these options: {error}"
+            ) from None
+        return found
+    else:
+        unknown = engine.default_template == UNKNOWN and options.get("template", "auto") == "auto"
+        stand_in: Any = Described("tiny") if unknown else engine
+        found = identity_of(load_reward(reward, engine=stand_in, name=name, **options))
+        found |= {"template": UNKNOWN} if unknown and "template" in found else {}
+    found.pop("engine", None)
+    return found
 
 
 def _class_of(reward: str) -> Any:

@@ -6,9 +6,28 @@ from typing import Any
 
 from bestofn import loop
 from bestofn.engines.classifiers import load_classifier
+from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError, EngineError
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
+
+
+def described(
+    model: str,
+    *,
+    backend: str = "transformers",
+    max_length: int | None = None,
+    name: str = "scalar",
+    **options: Any,
+) -> dict[str, Any]:
+    """The identity of a `ScalarReward` with these arguments, told without loading its model."""
+    kind = "hf" if backend == "transformers" else backend
+    return {
+        "kind": "ScalarReward",
+        "name": name,
+        "engine": Described(f"{kind}:{model}", options).identity(),
+        "max_length": max_length,
+    }
 
 
 class ScalarReward(Composable):
@@ -45,8 +64,15 @@ class ScalarReward(Composable):
         if max_length is not None and max_length < 1:
             raise ConfigError(f"max_length must be at least 1, not {max_length}")
         self.name = name
+        self._described = described(
+            os.fspath(model), backend=backend, max_length=max_length, name=name, **options
+        )
         self.classifier = load_classifier(os.fspath(model), backend, **options)
         self.max_length = min(max_length or self.classifier.context, self.classifier.context)
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        return self._described | {"name": self.name}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         return await loop.gather(*(self._score_one(prompt, c) for c in candidates))

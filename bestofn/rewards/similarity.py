@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from bestofn.errors import ConfigError
+from bestofn.identity import identity_of
 from bestofn.rewards.scripts import UNSPACED
 
 Similarity = Callable[[str, str], float]
@@ -71,6 +72,12 @@ def rouge_l(inferred: str, target: str) -> float:
 
 
 KNOWN: dict[str, Similarity] = {"f1": f1, "rouge_l": rouge_l}
+
+
+def name_of(similarity: Similarity) -> str:
+    """What the similarity is called; of a function of one's own its qualified name."""
+    known = [name for name, function in KNOWN.items() if function is similarity]
+    return known[0] if known else str(identity_of(similarity)["kind"])
 
 
 def resolve(similarity: str | Similarity) -> Similarity:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
+from typing import Any
 
 from bestofn import loop
+from bestofn.identity import identity_of
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.scoring import add_scores
 from bestofn.types import Candidate, Prompt, Score, Usage
@@ -47,6 +49,14 @@ class WeightedSum(Composable):
     def distinct_by(self, candidate: Candidate) -> object:
         own = [getattr(reward, "distinct_by", None) for _, reward in self.terms]
         return tuple(distinct_by(candidate) for distinct_by in own if distinct_by is not None)
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        terms = {
+            str(place): {"weight": weight, "reward": identity_of(reward)}
+            for place, (weight, reward) in enumerate(self.terms)
+        }
+        return {"kind": type(self).__name__, "terms": terms}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         columns = await loop.gather(*(_column(r, prompt, candidates) for _, r in self.terms))

@@ -37,6 +37,10 @@ class IFEval(Verifier):
         self.loose = mode == "loose"
         self._checker = Checker("bestofn.verifiers.ifeval_rules", seconds)
 
+    def identity(self) -> dict[str, Any]:
+        """What verdicts depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "loose": self.loose}
+
     def __call__(self, prompt: Prompt, response: str) -> bool:
         """The verdict.
 

@@ -5,8 +5,10 @@ from collections.abc import Callable
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from bestofn.errors import ConfigError
+from bestofn.identity import identity_of
 from bestofn.types import Prompt
 from bestofn.verifiers.base import Verifier
 
@@ -16,6 +18,10 @@ class Function(Verifier):
 
     def __init__(self, function: Callable[[Prompt, str], bool | float]) -> None:
         self.function = function
+
+    def identity(self) -> dict[str, Any]:
+        """What the function is called; see `bestofn.identity`."""
+        return identity_of(self.function)
 
     def __call__(self, prompt: Prompt, response: str) -> bool | float:
         return self.function(prompt, response)

@@ -1,6 +1,7 @@
 """Mathematical answers, compared by the math-verify package."""
 
 from importlib.util import find_spec
+from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
@@ -30,6 +31,10 @@ class Math(Verifier):
             raise ConfigError("the verifier 'math' needs: pip install 'bestofn[math]'")
         self.column = column
         self._checker = Checker("bestofn.verifiers.math_answers", seconds)
+
+    def identity(self) -> dict[str, Any]:
+        """What verdicts depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "column": self.column}
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
         """The verdict.

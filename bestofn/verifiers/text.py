@@ -1,5 +1,7 @@
 """Verifiers that compare text."""
 
+from typing import Any
+
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
 from bestofn.verifiers.base import Verifier, column, reference
@@ -17,6 +19,10 @@ class Exact(Verifier):
 
     def __init__(self, column: str) -> None:
         self.column = column
+
+    def identity(self) -> dict[str, Any]:
+        """What verdicts depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "column": self.column}
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
         return self.answer(response) == self.answer(reference(prompt, self.column))
@@ -39,6 +45,10 @@ class Regex(Verifier):
     def __init__(self, column: str) -> None:
         self.column = column
         self._check = Checker("bestofn.verifiers.regex_search", SECONDS)
+
+    def identity(self) -> dict[str, Any]:
+        """What verdicts depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "column": self.column}
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
         pattern = str(column(prompt, self.column, str, "text"))

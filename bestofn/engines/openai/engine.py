@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Self, TypeVar
 
 from bestofn import loop
@@ -16,6 +17,7 @@ from bestofn.engines.base import (
     spelt_like_control_tokens,
 )
 from bestofn.engines.chat import REASONING_FIRST
+from bestofn.engines.identity import Described
 from bestofn.engines.openai.answers import (
     ChatAnswer,
     ChatChoice,
@@ -114,6 +116,7 @@ class OpenAIEngine:
             self._server.close()
             raise
         self._closing = closing
+        self._described = Described(f"openai:{url}", {"template": template, "closing": closing})
         self._guided = False
         self._template_kwargs: dict[str, Any] = {}
         self._tokenizer = self._own_tokenizer()
@@ -362,6 +365,11 @@ class OpenAIEngine:
         view._template_kwargs = self._template_kwargs | dict(chat_template_kwargs or {})
         view._tokenizer = view._own_tokenizer()
         return view
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; see `bestofn.identity`."""
+        view = {"chat_template_kwargs": self._template_kwargs, "guided": self._guided}
+        return replace(self._described, view=view).identity() | {"model": self.model}
 
     def close(self) -> None:
         self._server.close()

@@ -1,7 +1,7 @@
 """Why a server gave no answer, in its own words and without a secret in them."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,7 +24,6 @@ TITLE = re.compile(r"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL
 PAGE = re.compile(r"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 INPUT = re.compile(r"""['"]input['"]: """)  # where pydantic's errors repeat the request
 # Shorter secrets may be a part of common words.
-LONG_SECRET = 16
 
 
 class RefusedError(EngineError):
@@ -144,19 +143,6 @@ def said_in(body: object) -> str:
 def one_line(said: str) -> str:
     line = next(iter(said.splitlines()), "") or "no reason given"
     return line[:LONGEST].rstrip(".")
-
-
-def without_secrets(text: str, secrets: Iterable[str]) -> str:
-    """The text with "(key)" for each secret, which a server may repeat.
-
-    A short one counts as a whole word only: "ken" is a part of "max_tokens".
-    """
-    for secret in sorted(secrets, key=len, reverse=True):
-        pattern = re.escape(secret)
-        if len(secret) < LONG_SECRET:
-            pattern = rf"(?<!\w){pattern}(?!\w)"
-        text = re.sub(pattern, "(key)", text)
-    return text
 
 
 def _remedy(status: int) -> str:

@@ -23,9 +23,9 @@ from bestofn.engines.openai.failures import (
     one_line,
     raise_error_within,
     said_in,
-    without_secrets,
 )
 from bestofn.errors import EngineError
+from bestofn.redaction import redacted
 
 A = TypeVar("A", bound=BaseModel)
 Failure = openai.APIError | ErrorAnswer | UnusableError | TimeoutError
@@ -170,7 +170,7 @@ class Server:
 
     def _refusal(self, error: openai.APIStatusError | ErrorAnswer) -> RefusedError:
         said = said_in(error.body)
-        reason = one_line(without_secrets(said, self._secrets))
+        reason = one_line(redacted(said, self._secrets))
         param = error.body.get("param") if isinstance(error.body, Mapping) else None
         return RefusedError(self.url, error.status_code, reason, said=said, param=param)
 
@@ -199,7 +199,7 @@ class Server:
     def _describe(self, error: Failure) -> str:
         match error:
             case openai.APIStatusError() | ErrorAnswer():
-                reason = one_line(without_secrets(said_in(error.body), self._secrets))
+                reason = one_line(redacted(said_in(error.body), self._secrets))
                 return f"status {error.status_code} ({reason})"
             case openai.APITimeoutError() | TimeoutError():
                 return f"no answer within {self.timeout:g} s"

@@ -5,6 +5,7 @@ import inspect
 import secrets
 import weakref
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Self
 
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room, room_behind
+from bestofn.engines.identity import Described
 from bestofn.engines.model_files import default_template, load_tokenizer, locate
 from bestofn.engines.transformers import attention
 from bestofn.engines.transformers.kv import PrefixCache
@@ -71,6 +73,7 @@ class TransformersEngine:
         for option, value in (("max_rows", max_rows), ("wave_tokens", wave_tokens)):
             if value < 1:
                 raise ConfigError(f"{option} must be at least 1, not {value}")
+        self._described = Described(f"hf:{model}", {"dtype": dtype, **model_options})
         model = locate(model)
         loaded = _load(model, pick_device(device), dtype, model_options)
         self._chat = ChatFormat(load_tokenizer(model, **of_tokenizer(model_options)))
@@ -172,6 +175,12 @@ class TransformersEngine:
         view = copy.copy(self)
         view._chat = self._chat.with_kwargs(chat_template_kwargs or {})
         return view
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; see `bestofn.identity`."""
+        return replace(
+            self._described, view={"chat_template_kwargs": self._chat.template_kwargs}
+        ).identity()
 
     def close(self) -> None:
         self._scheduler.close()

@@ -8,7 +8,7 @@ import json
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from bestofn import loop
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room, room_behind
+from bestofn.engines.identity import Described
 from bestofn.engines.model_files import default_template, first_sentence, load_tokenizer, locate
 from bestofn.engines.vllm import versions
 from bestofn.engines.vllm.process import EngineProcess
@@ -78,6 +79,7 @@ class VLLMEngine:
     def __init__(self, model: str, *, name: str | None = None, **engine_args: Any) -> None:
         self.name = name or f"vllm:{model}"
         self.folder = locate(model)
+        self._described = Described(f"vllm:{model}", engine_args)
         args = checked_args(self.folder, engine_args)
         self._chat = ChatFormat(load_tokenizer(args.tokenizer or self.folder, **of_tokenizer(args)))
         self.default_template = default_template(self.folder)
@@ -273,6 +275,15 @@ class VLLMEngine:
         if guided is not None:
             view._guided = guided
         return view
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; see `bestofn.identity`."""
+        view = {
+            "chat_template_kwargs": self._chat.template_kwargs,
+            "lora": self._lora and self._lora.lora_path,
+            "guided": self._guided,
+        }
+        return replace(self._described, view=view).identity()
 
     def _adapter(self, folder: str) -> LoRARequest:
         if not self._takes_lora:

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,14 @@ from bestofn.experiments.audit.contests import (
 from bestofn.experiments.audit.page import write_page
 from bestofn.experiments.audit.verdicts import as_dict, table
 from bestofn.experiments.engines import Engines, Progress, silent
+from bestofn.experiments.provenance import made_by
 from bestofn.experiments.sampling import Drawn, distinct_prompts, is_drawn, missing_prompts
 from bestofn.experiments.scoring import scoring_model
 from bestofn.generators import EngineGenerator, collect
-from bestofn.journal import open_journal, write_atomically
+from bestofn.journal import check_output, open_journal, write_atomically
 from bestofn.prompts import random_for, user_message
+from bestofn.redaction import without_secrets
+from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import load_reward
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
@@ -71,26 +74,78 @@ def run_audit(
             limit=config.limit,
         )
     )
+    check_output(folder, folder=True)
     path = folder / ROWS
     names = [attack.name for attack in attacks]
-    settings = config.model_dump(mode="json", exclude={"limit", "window"}) | {"attacks": names}
-    with open_journal(path, settings, "write to another folder", keep=is_drawn) as journal:
+    settings = _settings(config, scorers) | {"attacks": names}
+    with open_journal(path, settings, "write to another folder", is_drawn, _same_audit) as journal:
         missing = missing_prompts(prompts, path, Drawn()) if journal.lines else prompts
         if missing:
-            rows = _Attacker(config, attacks, scorers, engines).rows(missing)
+            attacker = _Attacker(config, attacks, scorers, engines)
+            journal.confirm(settings | {"identity": _identity(config, scorers, attacker.loaded)})
+            rows = attacker.rows(missing)
             what = "scoring " + ", ".join(scorer.name for scorer in scorers)
             for row in progress(rows, len(missing), what):
                 journal.append(pool.as_line(pool.to_row(row) | {"attacks": names}))
     rows_by_id = {row.prompt.id: row for row in pool.read(path)}
     result = {
         "source": config.prompts,
-        "engine": config.engine,
-        "reward_engine": config.reward_engine or config.engine,
+        "engine": without_secrets(config.engine),
+        "reward_engine": without_secrets(config.reward_engine or config.engine),
         "honest_responses": _origin(config),
         "seed": config.seed,
     } | as_dict([rows_by_id[prompt.id] for prompt in prompts], attacks, scorers, config.seed)
     _write(folder, result)
     return result
+
+
+OWN_ENGINE = {"engine", "engine_args", "engine_options"}  # of a reward
+_same_audit = comparing(AuditConfig, described=("rewards", "verifier"))
+
+
+def _settings(config: AuditConfig, scorers: Sequence[Scorer]) -> dict[str, Any]:
+    """What the rows depend on."""
+    settings = config.model_dump(mode="json", exclude={"limit", "window"})
+    prompts, identity = input_of(config.prompts), _identity(config, scorers, {})
+    return settings | {"prompts": prompts, "identity": identity}
+
+
+def _identity(
+    config: AuditConfig, scorers: Sequence[Scorer], loaded: Mapping[str, Engine]
+) -> dict[str, Any]:
+    """What the settings do not show of models and rewards, more exactly once they are loaded."""
+    generator = _generator(config)
+    found = engine_files(generator, loaded.get(_key(generator))) if _runs(config, scorers) else {}
+    made: dict[str, Any] = {}
+    for scorer in scorers:
+        model = scoring_model(scorer.reward, config, generator)
+        reward = scorer.reward.model_copy(update={"name": None, "options": scorer.options})
+        engine = None if model is None else loaded.get(_key(model))
+        how = made_by(reward, model, config.verifier, engine)[reward.label]
+        made[scorer.name] = reward.model_dump(mode="json", include=OWN_ENGINE) | how["identity"]
+    return found | {"scores": made}
+
+
+def _generator(config: AuditConfig) -> EngineConfig:
+    return EngineConfig(
+        engine=config.engine,
+        engine_args=config.engine_args,
+        engine_options=config.engine_options,
+    )
+
+
+def _key(model: EngineConfig) -> str:
+    return model.model_dump_json()
+
+
+def _draws(config: AuditConfig) -> bool:
+    """Whether the engine writes the honest responses."""
+    return config.honest_column is None and not _is_tiny(config)
+
+
+def _runs(config: AuditConfig, scorers: Sequence[Scorer]) -> bool:
+    """Whether the engine writes or measures responses."""
+    return _draws(config) or any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
 
 
 def _origin(config: AuditConfig) -> str:
@@ -118,18 +173,15 @@ class _Attacker:
         self.config = config
         self.attacks = attacks
         self.scorers = scorers
-        self.draws = config.honest_column is None and not _is_tiny(config)
+        self.draws = _draws(config)
         self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
-        generator = EngineConfig(
-            engine=config.engine,
-            engine_args=config.engine_args,
-            engine_options=config.engine_options,
-        )
+        generator = _generator(config)
         models = [scoring_model(scorer.reward, config, generator) for scorer in scorers]
         needed = [model for model in models if model is not None]
         if self.draws or self.measures:
             needed.append(generator)
         loaded: list[Engine] = engines.get(*needed)
+        self.loaded = dict(zip(map(_key, needed), loaded, strict=True))
         self.engine = loaded[-1] if self.draws or self.measures else None
         scoring = iter(loaded)
         self.rewards: list[RewardModel] = [

@@ -1,6 +1,6 @@
 """The whole evaluation: from items to scored pools, tables, a picture and words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from bestofn.experiments.rewardbench import picture, results
 from bestofn.experiments.rewardbench.accuracy import Evaluation, Line
 from bestofn.experiments.rewardbench.items import Item, as_pool, fingerprint, read_items
 from bestofn.experiments.scoring import score_file
-from bestofn.journal import open_journal, write_atomically
+from bestofn.journal import check_output, open_journal, write_atomically
 from bestofn.recipe import RewardBenchRecipe
+from bestofn.redaction import without_secrets
+from bestofn.resuming import input_of, same_spelled
 from bestofn.rewards.registry import needs_engine, takes
 
 RECIPE = "recipe.yaml"
@@ -38,6 +40,7 @@ def run_rewardbench(
         EngineError: a model cannot be loaded.
     """
     config, folder = recipe.rewardbench, Path(recipe.output)
+    check_output(folder, folder=True)
     lines = _lines(config)
     items = read_items(config)
     paths = [folder / f"items-{seed}.jsonl" for seed in range(config.seeds)]
@@ -53,7 +56,8 @@ def run_rewardbench(
                 engine_options=model.engine_options,
             )
             score_file(path, ScoreConfig(rewards=rewards), scorer, path, engines, progress)
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    shown = without_secrets(recipe.model_dump(mode="json"))
+    text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
     evaluation = Evaluation(
         [list(pool.read(path)) for path in paths],
@@ -107,6 +111,12 @@ def _for_pool(reward: RewardConfig, model: EngineConfig, seed: int) -> RewardCon
     )
 
 
+def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Where the items are the same, it does not count what they were read from."""
+    same = all(begun.get(name) == wanted.get(name) for name in ("items", "seed"))
+    return [] if same else same_spelled(begun, wanted)
+
+
 def _write_items(path: Path, items: Sequence[Item], seed: int, config: RewardBenchConfig) -> None:
     """Writes the pool file of one seed, or what is missing of it; scores that are there stay.
 
@@ -114,12 +124,12 @@ def _write_items(path: Path, items: Sequence[Item], seed: int, config: RewardBen
         ConfigError: it was begun with other items.
     """
     settings = {
-        "data": config.data,
+        "data": input_of(config.data),
         "subsets": config.subsets,
         "limit_per_subset": config.limit_per_subset,
         "seed": seed,
         "items": fingerprint(items),
     }
-    with open_journal(path, settings, "write to another folder") as journal:
+    with open_journal(path, settings, "write to another folder", compare=_differences) as journal:
         for item in islice(items, journal.lines, None):
             journal.append(pool.dumps(as_pool(item, seed)))

@@ -1,0 +1,163 @@
+"""What a model's results depend on, told from how it is loaded, before and after it is."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from bestofn.engines.model_files import default_template, locate
+from bestofn.errors import EngineError
+from bestofn.identity import UNKNOWN, files_fingerprint, place_of
+from bestofn.redaction import without_secrets
+
+# Arguments of engines that change how fast, where and with how much memory, but no result. All
+# that is not here counts.
+IDLE = re.compile(
+    r"name|device|device_map|max_rows|wave_tokens|kv_cache_gib|low_cpu_mem_usage|max_memory|"
+    r"offload_.*|cache_dir|download_dir|local_files_only|force_download|use_safetensors|batch_size|"
+    r"gpu_memory_utilization|kv_cache_memory.*|kv_offloading_.*|num_gpu_blocks_override|swap_space|"
+    r"cpu_offload_.*|block_size|max_num_.*|max_parallel_loading_workers|(tensor|pipeline|data|"
+    r"expert|decode_context|prefill_context)_parallel_.*|enable_expert_parallel|"
+    r"disable_custom_all_reduce|distributed_executor_backend|distributed_timeout.*|master_.*|nnodes|"
+    r"node_rank|worker_.*|ray_workers.*|enable_prefix_caching|prefix_caching_.*|"
+    r"enable_chunked_prefill|long_prefill_.*|scheduling_policy|async_scheduling|scheduler_.*|"
+    r"enforce_eager|compilation_config|cudagraph_.*|enable_lora|max_loras|max_lora_rank|"
+    r"max_cpu_loras|fully_sharded_loras|disable_log_.*|enable_log_.*|log_.*|show_.*|.*_trace.*|"
+    r"stream_interval|max_retries|.*timeout.*|.*concurrency.*|.*retries.*|.*backoff.*"
+)
+USUAL = {"dtype": "auto", "template": "reasoned", "revision": "main"}  # as if left out
+PATHS = ("tokenizer", "hf_config_path", "generation_config", "lora", "chat_template")
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
+PORTS = {"http": 80, "https": 443}
+
+# What of a model's folder is loaded; a folder of a training run holds more.
+_LOADED = re.compile(
+    r"(?!(optimizer|scheduler|rng_state|trainer_state|training_args))"
+    r".*\.(json|jinja|model|safetensors|bin|pt|pth|gguf|py|tiktoken)|(vocab|merges)\.txt"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An engine as its configuration describes it, with nothing loaded.
+
+    Attributes:
+        spec: What `load_engine` takes.
+        args: Its arguments.
+        view: Options of a view on it.
+    """
+
+    spec: str
+    args: Mapping[str, Any] = field(default_factory=dict)
+    view: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def default_template(self) -> str:
+        """The backward template that the loaded engine will name, unknown for a kind not ours."""
+        kind, model = _parts(self.spec)
+        if kind == "openai":
+            return str(self.args.get("template", USUAL["template"]))
+        return default_template(_folder(model)) if kind in ("hf", "vllm") else UNKNOWN
+
+    def identity(self) -> dict[str, Any]:
+        """What results depend on; what only the loaded engine knows is unknown."""
+        kind, model = _parts(self.spec)
+        found = {"kind": kind, **_model(kind, model, self.args)}
+        return found | mattering(self.args) | mattering(self.view)
+
+
+def _parts(spec: str) -> tuple[str, str]:
+    kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
+    return kind, model
+
+
+def _model(kind: str, model: str, args: Mapping[str, Any]) -> dict[str, Any]:
+    if kind == "openai":
+        url, _, name = model.partition("#")
+        return {"url": same_url(url), "model": name or UNKNOWN}
+    if kind not in ("hf", "vllm"):
+        return {"model": model}
+    return {"model": _named(model), "weights": weights_of(model, args)}
+
+
+def _named(model: str) -> str:
+    return "tiny" if _folder(model) == _folder("tiny") else place_of(model)
+
+
+def _folder(model: str) -> str:
+    try:
+        return locate(model)
+    except EngineError:
+        return model
+
+
+def same_engine(spec: str) -> str:
+    """One spelling of an engine's spec."""
+    kind, model = _parts(spec)
+    if kind == "openai":
+        url, hash_, name = model.partition("#")
+        return f"openai:{same_url(url)}{hash_ if name else ''}{name}"
+    return f"{kind}:{_named(model)}" if model and kind in ("hf", "vllm") else spec
+
+
+def same_url(url: str) -> str:
+    """One spelling of a server's URL, without what it may hold of a password."""
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").lower(), parts.port
+    except ValueError:
+        return url
+    if not host:
+        return url
+    place = "localhost" if host in LOOPBACK else f"[{host}]" if ":" in host else host
+    shown = "" if port in (None, PORTS.get(parts.scheme)) else f":{port}"
+    return f"{parts.scheme}://{place}{shown}{parts.path.rstrip('/')}"
+
+
+def mattering(args: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of an engine, or options of a view, that change results; no secrets."""
+    return dict(_mattering(without_secrets(args)))
+
+
+def _mattering(args: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in args.items():
+        if IDLE.fullmatch(name) or value in (None, {}, USUAL.get(name)):
+            continue
+        if name == "guided" and not value:
+            continue
+        if name in PATHS and isinstance(value, str) and Path(value).expanduser().exists():
+            value = weights_of(value, {})
+        yield name, value
+
+
+def weights_of(model: str, args: Mapping[str, Any]) -> str:
+    """A fingerprint of a model's files, or its commit on the hub; unknown before it is loaded."""
+    place = Path(_folder(model)).expanduser()
+    try:
+        if place.is_file():
+            return files_fingerprint([place])
+        if place.is_dir():
+            inner = [*place.iterdir(), *place.glob("*/*.jinja")]
+            return files_fingerprint(p for p in inner if p.is_file() and _LOADED.match(p.name))
+    except OSError:
+        return UNKNOWN
+    return _commit(model, args)
+
+
+def _commit(model: str, args: Mapping[str, Any]) -> str:
+    """The commit that a name on the hub stands for in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    cache, revision = args.get("cache_dir") or args.get("download_dir"), args.get("revision")
+    for name in ("config.json", "adapter_config.json"):
+        try:
+            found = try_to_load_from_cache(model, name, cache, revision)
+        except (HFValidationError, OSError):
+            return UNKNOWN
+        if isinstance(found, str):
+            return f"commit:{Path(found).parent.name}"
+    return UNKNOWN
