@@ -13,7 +13,7 @@ from typing import Literal
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.prompts import candidate_seed, system_message, user_message
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
@@ -75,6 +75,8 @@ class _InverseReward(Composable):
             return Score(reason="empty response", flags=backward.flags)
         try:
             score = await self._fit(backward, prompt, candidate, instruction)
+        except OtherProcessError:
+            raise
         except EngineError as error:
             score = Score(reason=f"engine: {error}")
         score.flags = [*backward.flags, *score.flags]

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.prompts import candidate_seed, random_for
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.templates import answer_schema
@@ -116,6 +116,8 @@ class _Judge(Composable):
             )
         except ContextLengthError as error:
             return _Verdict(None, f"too long: {error}", Usage())
+        except OtherProcessError:
+            raise
         except EngineError as error:
             return _Verdict(None, f"engine: {error}", Usage())
         parsed = parse_completion(answer, self.template.field, numbers=True)

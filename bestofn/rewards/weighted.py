@@ -1,8 +1,11 @@
 """Weighted sums of rewards: `a + 0.5 * b`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
+from numbers import Real
+from typing import Self
 
 from bestofn import loop
 from bestofn.rewards.base import RewardModel
@@ -11,15 +14,38 @@ from bestofn.types import Candidate, Prompt, Score, Usage
 
 
 class Composable:
-    """Gives a reward `a + b` and `0.5 * a`."""
+    """Gives a reward `a + b`, `a - b`, `0.5 * a`, `-a` and `sum([a, b])`."""
 
-    def __add__(self: RewardModel, other: RewardModel) -> "WeightedSum":
+    name: str
+    pointwise: bool
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        raise NotImplementedError
+
+    def __add__(self, other: RewardModel) -> "WeightedSum":
+        if not isinstance(other, RewardModel):
+            return NotImplemented
         return WeightedSum((*_terms(self), *_terms(other)))
 
-    def __mul__(self: RewardModel, weight: float) -> "WeightedSum":
+    def __radd__(self, other: RewardModel | int) -> "Self | WeightedSum":
+        if isinstance(other, RewardModel):
+            return WeightedSum((*_terms(other), *_terms(self)))
+        return self if other == 0 else NotImplemented  # where `sum` starts
+
+    def __mul__(self, weight: float) -> "WeightedSum":
+        if not isinstance(weight, Real):
+            return NotImplemented
         return WeightedSum(tuple((float(weight) * w, reward) for w, reward in _terms(self)))
 
     __rmul__ = __mul__
+
+    def __neg__(self) -> "WeightedSum":
+        return self * -1.0
+
+    def __sub__(self, other: "Composable") -> "WeightedSum":
+        if not isinstance(other, Composable):
+            return NotImplemented
+        return self + -other
 
 
 def _terms(reward: RewardModel) -> tuple[tuple[float, RewardModel], ...]:
@@ -29,6 +55,9 @@ def _terms(reward: RewardModel) -> tuple[tuple[float, RewardModel], ...]:
 @dataclass(frozen=True)
 class WeightedSum(Composable):
     """A weighted sum of rewards; it fails where any of them does.
+
+    It keeps what its terms say besides their values; counts of one name, such as two judges'
+    calls, are added up.
 
     Attributes:
         terms: Weights and rewards.
@@ -64,6 +93,7 @@ class WeightedSum(Composable):
             reason="; ".join(reasons) or None,
             inferred=[text for score in scores for text in score.inferred],
             flags=sorted({flag for score in scores for flag in score.flags}),
+            counts=dict(sum((Counter(score.counts) for score in scores), Counter())),
             usage=sum((score.usage for score in scores), Usage()),
         )
 

@@ -71,16 +71,29 @@ class Server:
         self.max_retries = max_retries
         self.backoff = backoff
         self.timeout = timeout
-        self._slots = asyncio.Semaphore(max_concurrency)
         self._reached = False
         self._closed = False
-        self._client = openai.AsyncOpenAI(
-            api_key=api_key,
-            base_url=url,
-            timeout=openai.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
-            max_retries=0,  # the client does not retry an answer that cannot be read
-            default_headers=headers,
-        )
+
+        def connect() -> tuple[asyncio.Semaphore, openai.AsyncOpenAI]:
+            client = openai.AsyncOpenAI(
+                api_key=api_key,
+                base_url=url,
+                timeout=openai.Timeout(timeout, connect=min(timeout, CONNECT_TIMEOUT)),
+                max_retries=0,  # the client does not retry an answer that cannot be read
+                default_headers=headers,
+            )
+            return asyncio.Semaphore(max_concurrency), client
+
+        self._connection = loop.PerProcess(connect)
+        self._connection()
+
+    @property
+    def _slots(self) -> asyncio.Semaphore:
+        return self._connection()[0]
+
+    @property
+    def _client(self) -> openai.AsyncOpenAI:
+        return self._connection()[1]
 
     def beside(self, path: str) -> str:
         """The URL of an endpoint that stands beside /v1, not under it."""
