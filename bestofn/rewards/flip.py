@@ -73,12 +73,7 @@ class _InverseReward(Composable):
         backward = self.prepare(prompt, candidate.text)
         if not backward.response.strip():
             return Score(reason="empty response", flags=backward.flags)
-        try:
-            score = await self._fit(backward, prompt, candidate, instruction)
-        except OtherProcessError:
-            raise
-        except EngineError as error:
-            score = Score(reason=f"engine: {error}")
+        score = await self._fit(backward, prompt, candidate, instruction)
         score.flags = [*backward.flags, *score.flags]
         return score
 
@@ -116,6 +111,10 @@ class _InverseReward(Composable):
             except ContextLengthError as error:
                 limit, tokens = error.limit, error.prompt_tokens
                 score = Score(reason="too long: no room for an answer behind the response")
+            except OtherProcessError:
+                raise
+            except EngineError as error:
+                return Score(reason=f"engine: {error}", usage=spent)
             room = tokens if limit is None else limit - _reserve(limit)
             spent += score.usage
             if tokens <= room:

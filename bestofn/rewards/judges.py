@@ -18,6 +18,7 @@ from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.prompts import candidate_seed, random_for
 from bestofn.rewards.parsing import parse_completion
+from bestofn.rewards.scoring import without_cost
 from bestofn.rewards.templates import answer_schema
 from bestofn.rewards.templates.judging import Kind, load_judge_template
 from bestofn.rewards.weighted import Composable
@@ -253,7 +254,7 @@ class _SetwiseJudge(_Judge):
             return Score(reason=reason)
         score = scores[candidate.text]
         if candidate.text in given:
-            return replace(score, flags=[*score.flags], counts={}, usage=Usage())
+            return without_cost(score)
         given.add(candidate.text)
         return score
 

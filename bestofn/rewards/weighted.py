@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from numbers import Real
-from typing import Self
 
 from bestofn import loop
 from bestofn.rewards.base import RewardModel
@@ -16,40 +15,41 @@ from bestofn.types import Candidate, Prompt, Score, Usage
 class Composable:
     """Gives a reward `a + b`, `a - b`, `0.5 * a`, `-a` and `sum([a, b])`."""
 
-    name: str
-    pointwise: bool
-
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        raise NotImplementedError
-
-    def __add__(self, other: RewardModel) -> "WeightedSum":
+    def __add__(self: RewardModel, other: RewardModel) -> "WeightedSum":
         if not isinstance(other, RewardModel):
             return NotImplemented
         return WeightedSum((*_terms(self), *_terms(other)))
 
-    def __radd__(self, other: RewardModel | int) -> "Self | WeightedSum":
+    def __radd__(self: RewardModel, other: RewardModel | int) -> "RewardModel | WeightedSum":
         if isinstance(other, RewardModel):
             return WeightedSum((*_terms(other), *_terms(self)))
-        return self if other == 0 else NotImplemented  # where `sum` starts
+        return self if other == 0 else NotImplemented  # `sum` starts with 0
 
-    def __mul__(self, weight: float) -> "WeightedSum":
+    def __sub__(self: RewardModel, other: RewardModel) -> "WeightedSum":
+        if not isinstance(other, RewardModel):
+            return NotImplemented
+        return WeightedSum((*_terms(self), *_scaled(other, -1.0)))
+
+    def __mul__(self: RewardModel, weight: float) -> "WeightedSum":
         if not isinstance(weight, Real):
             return NotImplemented
-        return WeightedSum(tuple((float(weight) * w, reward) for w, reward in _terms(self)))
+        return WeightedSum(_scaled(self, float(weight)))
 
     __rmul__ = __mul__
 
-    def __neg__(self) -> "WeightedSum":
-        return self * -1.0
-
-    def __sub__(self, other: "Composable") -> "WeightedSum":
-        if not isinstance(other, Composable):
-            return NotImplemented
-        return self + -other
+    def __neg__(self: RewardModel) -> "WeightedSum":
+        return WeightedSum(_scaled(self, -1.0))
 
 
-def _terms(reward: RewardModel) -> tuple[tuple[float, RewardModel], ...]:
+_Terms = tuple[tuple[float, RewardModel], ...]
+
+
+def _terms(reward: RewardModel) -> _Terms:
     return reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
+
+
+def _scaled(reward: RewardModel, weight: float) -> _Terms:
+    return tuple((weight * own, term) for own, term in _terms(reward))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class WeightedSum(Composable):
         terms: Weights and rewards.
     """
 
-    terms: tuple[tuple[float, RewardModel], ...]
+    terms: _Terms
 
     @property
     def name(self) -> str:
@@ -87,13 +87,16 @@ class WeightedSum(Composable):
             for (_, reward), score in zip(self.terms, scores, strict=True)
             if isnan(score.value)
         ]
+        counts = Counter[str]()
+        for score in scores:
+            counts.update(score.counts)
         total = sum(w * score.value for (w, _), score in zip(self.terms, scores, strict=True))
         return Score(
             value=total,
             reason="; ".join(reasons) or None,
             inferred=[text for score in scores for text in score.inferred],
             flags=sorted({flag for score in scores for flag in score.flags}),
-            counts=dict(sum((Counter(score.counts) for score in scores), Counter())),
+            counts=dict(counts),
             usage=sum((score.usage for score in scores), Usage()),
         )
 
