@@ -132,7 +132,9 @@ def doctor(as_json: Json = False) -> None:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}))
     else:
         colours = {"ok": "green", "missing": "yellow", "broken": "red"}
-        table = Table("", "status", "detail", "what to do", box=None)
+        table = Table("", "status", box=None)
+        for heading in ("detail", "what to do"):
+            table.add_column(heading, overflow="fold")
         for finding in findings:
             status = Text(finding.status, colours[finding.status])
             table.add_row(finding.what, status, Text(finding.detail), Text(finding.remedy))
