@@ -146,6 +146,7 @@ def test_what_is_wrong_is_one_sentence_before_a_model_is_loaded(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_keeps_the_finished_rows(output: Path) -> None:
     command = ["select", "tiny:400", "-o", str(output), *map(str, SMALL), "--window", "4"]
     run = subprocess.Popen([sys.executable, "-m", "bestofn", *command], stderr=subprocess.PIPE)
