@@ -13,6 +13,10 @@ class EngineError(BestOfNError, RuntimeError):
     """An engine cannot be loaded, or cannot do what was asked of it."""
 
 
+class OtherProcessError(EngineError):
+    """Something works only in the process that made it, and this is one that was forked from it."""
+
+
 class ContextLengthError(EngineError):
     """One request does not fit into the model's context; other requests are not affected.
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import as_turns, candidate_seed
 from bestofn.types import Candidate, Prompt
@@ -75,6 +75,8 @@ class EngineGenerator:
         seed = None if self.seed is None else candidate_seed(self.seed, prompt, index)
         try:
             completion = await self.engine.generate(prompt, self.params, seed)
+        except OtherProcessError:
+            raise
         except EngineError as error:
             return Candidate(index, "", finish_reason="error", error=str(error), seed=seed)
         self._watch(completion)

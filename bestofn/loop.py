@@ -5,16 +5,16 @@ asynchronous ones bridge to it from the caller's loop.
 """
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
-from functools import cache
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from bestofn.errors import ConfigError
+from bestofn.errors import ConfigError, OtherProcessError
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -23,12 +23,49 @@ R = TypeVar("R")
 GRACE = 1.5  # seconds that cancelled work gets to clean up
 
 
-@cache
-def background_loop() -> asyncio.AbstractEventLoop:
-    """The package's loop, started in a daemon thread at first use."""
+class PerProcess(Generic[T]):
+    """What has threads or connections: made at first use, and anew in a process that was forked.
+
+    Such a process inherits objects, but no threads, and shares connections with its parent. What
+    it inherited is kept untouched, since to end it would reach into the parent.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[int, T] = {}
+
+    def __call__(self) -> T:
+        pid = os.getpid()
+        if pid not in self._made:
+            self._made.setdefault(pid, self._make())
+        return self._made[pid]
+
+
+def require_process(pid: int, what: str) -> None:
+    """Refuses what lives in another process than this one.
+
+    Raises:
+        OtherProcessError: `pid` is not this process.
+    """
+    if pid != os.getpid():
+        raise OtherProcessError(
+            f"{what} works only in the process that made it, not in one that was forked later; "
+            "start processes by the method 'spawn' and make it in each of them"
+        )
+
+
+def _start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="bestofn-loop", daemon=True).start()
     return loop
+
+
+_loops = PerProcess(_start_loop)
+
+
+def background_loop() -> asyncio.AbstractEventLoop:
+    """The package's loop, started in a daemon thread at first use; a forked process has its own."""
+    return _loops()
 
 
 def _on_background_loop() -> bool:
@@ -49,10 +86,11 @@ class _Call(Generic[T]):
         self.future: Future[T] = Future()
         self.future.set_running_or_notify_cancel()
         self._task: asyncio.Task[T] | None = None
-        background_loop().call_soon_threadsafe(self._start, coroutine)
+        self._loop = background_loop()
+        self._loop.call_soon_threadsafe(self._start, coroutine)
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._task = background_loop().create_task(coroutine)
+        self._task = self._loop.create_task(coroutine)
         self._task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
@@ -66,13 +104,17 @@ class _Call(Generic[T]):
     def done(self) -> bool:
         return self.future.done()
 
+    def is_inherited(self) -> bool:
+        """Whether it runs in the process that this one was forked from."""
+        return self._loop is not background_loop()
+
     def cancel(self) -> None:
-        background_loop().call_soon_threadsafe(lambda: self._task and self._task.cancel())
+        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
 
 
 def _stop(calls: Iterable[_Call[Any]]) -> None:
     """Cancels calls and waits until they have cleaned up, unless that would block their loop."""
-    calls = list(calls)
+    calls = [call for call in calls if not call.is_inherited()]
     for call in calls:
         call.cancel()
     if not _on_background_loop():
@@ -190,6 +232,7 @@ def map_in_window(
     However the iteration ends, no work is left running.
     """
     source, running, finished = _Source(items), deque[_Call[T]](), SimpleQueue[_Call[T]]()
+    pid = os.getpid()
 
     def start(item: A) -> _Call[T]:
         call = _Call(work(item))
@@ -202,6 +245,7 @@ def map_in_window(
 
     try:
         while True:
+            require_process(pid, "an iteration that has begun")
             source.fill(running, window, start, ready)
             if not running:
                 source.close()

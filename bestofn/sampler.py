@@ -99,7 +99,8 @@ class BestOfN:
 
         Args:
             prompts: Read as they are needed, so they may be endless.
-            progress: Show a progress bar.
+            progress: Show a progress bar, or where standard error is a file a line every half
+                minute and one at the end.
 
         Raises:
             ConfigError: a prompt is empty or malformed; the selections before it come first.
@@ -222,20 +223,22 @@ def _as_generator(
 def _with_progress(
     selections: Iterator[Selection], prompts: Iterable[PromptLike]
 ) -> Iterator[Selection]:
-    from tqdm import tqdm
+    from bestofn.progress import Bar
 
     total = len(prompts) if isinstance(prompts, Sized) else None
     drawn = failed = prompt_tokens = cached = 0
-    with tqdm(total=total, unit="prompt", dynamic_ncols=True) as bar:
+
+    def state(seconds: float) -> str:
+        rate = drawn / max(seconds, 1e-9)
+        hits = cached / max(prompt_tokens, 1)
+        share = failed / max(drawn, 1)
+        return f"{rate:.0f} candidates/s, {share:.1%} failed, {hits:.0%} cached"
+
+    with Bar(total, "prompt", state, last_line=True) as bar:
         for selection in selections:
             drawn += len(selection.candidates)
             failed += sum(isnan(score.value) for score in selection.scores)
             prompt_tokens += selection.usage.prompt_tokens
             cached += selection.usage.cached_tokens
-            rate = drawn / max(bar.format_dict["elapsed"], 1e-9)
-            hits = cached / max(prompt_tokens, 1)
-            bar.set_postfix_str(
-                f"{rate:.0f} candidates/s, {failed / drawn:.1%} failed, {hits:.0%} cached"
-            )
             bar.update()
             yield selection

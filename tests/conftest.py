@@ -4,6 +4,7 @@ import gzip
 import importlib
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,16 @@ settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
 ALPACA = Path(__file__).parents[2] / "shared" / "data" / "alpaca_eval_pools.jsonl.gz"
+
+
+@pytest.fixture
+def sigint() -> Iterator[None]:
+    """SIGINT interrupts this process and those it starts, even where a script runs the tests in
+    the background, so that they were started with the signal ignored.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -177,6 +177,7 @@ def test_a_prompt_longer_than_the_context_is_a_result_with_a_reason() -> None:
     assert "context holds 512" in data["candidates"][0]["error"]
 
 
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_ends_soon_and_quietly() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "bestofn", "demo", "--prompts", "400", "-n", "64"],

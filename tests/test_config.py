@@ -280,8 +280,8 @@ def test_a_recipe_survives_being_written(recipe: Path, tmp_path: Path) -> None:
         ("filp", {}, "no reward 'filp'; did you mean 'flip'?"),
         ("xyz", {}, "no reward 'xyz'; there are flip, flip-likelihood, pointwise, pairwise"),
         ("gold", {}, "needs a verifier"),
-        ("longest", {"samples": 2}, "'longest' does not take these options"),
-        ("flip", {"sample": 2}, "'flip' does not take these options"),
+        ("longest", {"samples": 2}, "'longest' does not take these arguments"),
+        ("flip", {"sample": 2}, "'flip' does not take these arguments"),
         ("gold", {"verifier": "nonesuch"}, "no verifier 'nonesuch'"),
     ],
 )

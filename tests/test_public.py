@@ -11,7 +11,7 @@ PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
     {"types", "errors", "thinking", "identity", "redaction", "tiny"},
-    {"prompts", "loop"},
+    {"prompts", "loop", "arguments", "progress"},
     {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
     {"rewards", "generators", "config"},
     {"sampler", "recipe", "resuming"},

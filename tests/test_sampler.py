@@ -363,6 +363,7 @@ def test_leaving_select_many_early_stops_the_rest() -> None:
     assert engine.aborted == 4
 
 
+@pytest.mark.usefixtures("sigint")
 def test_an_interrupt_keeps_what_is_finished_and_stops_the_rest() -> None:
     engine = ScriptedEngine(delay=lambda p: 60.0 if "slow" in p.messages[-1].content else 0.0)
     sampler = BestOfN(engine, FLIPLikelihood(engine), n=3)

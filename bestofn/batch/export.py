@@ -57,8 +57,10 @@ def export(
         source: The JSONL file of rows.
         target: The file to write, or for "hf" the folder.
         keep: "best" is a record for each row, its response null where there is an error; "all" one
-            for each candidate, with a column "score_NAME" for each reward; "preference" a pair of
-            the best and the worst response for each row whose scores differ, as TRL trains on;
+            for each candidate, with a column "score_NAME" for each reward, and "reason_NAME",
+            "inferred_NAME", "flags_NAME" and "counts_NAME" where its scores have them;
+            "preference" a pair of the best and the worst response for each row whose scores
+            differ, as TRL trains on;
             "sft" a conversation that ends with the best response, as TRL trains on.
         format: "jsonl", "parquet", "csv" or "hf", a folder for `datasets.load_from_disk`; by
             default what the target's suffix says.

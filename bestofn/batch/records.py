@@ -53,6 +53,8 @@ _CANDIDATE: Columns = {
     "finish_reason": "text",
     "mean_logprob": "float",
 }
+_PARTS: Columns = {"reason": "text", "inferred": "json", "flags": "json", "counts": "json"}
+"""What a score says besides its value; a column for each that any score of a reward has."""
 _PREFERENCE: Columns = {
     "id": "text",
     "prompt": "messages",
@@ -73,6 +75,7 @@ class Survey:
         chosen: Whether each says which candidate was chosen.
         chat: Whether a prompt has more than one turn.
         rewards: The names of all rewards.
+        parts: Of `_PARTS` and rewards, which there are.
         extras: The rows' own columns, and what kind of column holds their values; None where
             they are all None.
     """
@@ -81,6 +84,7 @@ class Survey:
     chosen: bool = True
     chat: bool = False
     rewards: list[str] = field(default_factory=list)
+    parts: set[tuple[str, str]] = field(default_factory=set)
     extras: dict[str, Kind | None] = field(default_factory=dict)
 
     def add(self, pool: Pool) -> None:
@@ -93,6 +97,13 @@ class Survey:
         else:
             self.chosen = False
         self.rewards += [name for name in dict.fromkeys(named) if name not in self.rewards]
+        self.parts |= {
+            (part, name)
+            for candidate in pool.candidates
+            for name, score in candidate.scores.items()
+            for part in _PARTS
+            if getattr(score, part)
+        }
         for name, value in pool.prompt.columns.items():
             known = self.extras.setdefault(name, None)
             if plain(value) is not None:
@@ -110,6 +121,7 @@ class Plan:
         min_margin: By which the scores of a pair differ at least.
         chat: Whether prompts are chat messages; else they are text.
         scores: The column of each reward.
+        parts: The column of what else its scores say.
         extras: The column of each of the rows' own columns.
     """
 
@@ -119,6 +131,7 @@ class Plan:
     min_margin: float
     chat: bool
     scores: dict[str, str] = field(default_factory=dict)
+    parts: dict[tuple[str, str], str] = field(default_factory=dict)
     extras: dict[str, str] = field(default_factory=dict)
 
 
@@ -135,10 +148,17 @@ def plan(found: Survey, keep: Keep, reward: str | None, min_margin: float) -> Pl
     prompt: Kind = "messages" if found.chat else "text"
     own: dict[str, Kind] = {**(_BEST if keep == "best" else _CANDIDATE), "prompt": prompt}
     scores = {name: plain(f"score_{name}") for name in found.rewards} if keep == "all" else {}
+    parts = {
+        (part, name): plain(f"{part}_{name}")
+        for name in scores
+        for part in _PARTS
+        if (part, name) in found.parts
+    }
     own |= dict.fromkeys(scores.values(), "float")
+    own |= {column: _PARTS[part] for (part, _), column in parts.items()}
     extras = _renamed(found.extras, own)
     kinds: Columns = {extras[name]: kind or "text" for name, kind in found.extras.items()}
-    return Plan(keep, {**own, **kinds}, reward, min_margin, found.chat, scores, extras)
+    return Plan(keep, {**own, **kinds}, reward, min_margin, found.chat, scores, parts, extras)
 
 
 def _choosing(found: Survey, keep: Keep, reward: str | None) -> str | None:
@@ -222,6 +242,11 @@ def _all(pool: Pool, how: Plan) -> list[Record] | Reason:
             "finish_reason": candidate.finish_reason,
             "mean_logprob": candidate.mean_logprob,
             **{how.scores[name]: score.value for name, score in candidate.scores.items()},
+            **{
+                column: getattr(candidate.scores[name], part) or None
+                for (part, name), column in how.parts.items()
+                if name in candidate.scores
+            },
         }
         for candidate in pool.candidates
     ]

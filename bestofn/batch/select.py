@@ -16,7 +16,7 @@ from typing import Any, Unpack
 from bestofn import loop, pool
 from bestofn.batch.config import Faults, SelectConfig, same_selection
 from bestofn.batch.ledger import Ledger, has_response, read_output
-from bestofn.batch.progress import Bar
+from bestofn.batch.progress import bar_of
 from bestofn.batch.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.generators import EngineGenerator
@@ -215,7 +215,7 @@ def run(
         bad_row = skipped if faults.on_bad_row == "skip" else None
         accept = partial(_is_new, ledger, summary)
         prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
-        with Bar(summary, _expected(source, options), shown=progress) as bar:
+        with bar_of(summary, _expected(source, options), shown=progress) as bar:
             for row in work(prompts, journal.confirm):
                 journal.append(pool.as_line(row))
                 summary.add(row, n)

@@ -88,7 +88,9 @@ def with_bar(items: Iterator[T], total: int | None, what: str = "") -> Iterator[
     """Passes prompts on under a bar, if there is a terminal to show one."""
     from tqdm import tqdm
 
-    bar = tqdm(items, total=total, desc=what, unit="prompt", disable=not notes.is_terminal)
+    from bestofn.progress import redraws
+
+    bar = tqdm(items, total=total, desc=what, unit="prompt", disable=not redraws())
     return iter(bar)
 
 
@@ -97,14 +99,18 @@ def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Ite
 
     Without a terminal, and where some failed, it says so in a line at the end.
     """
-    from tqdm import tqdm
+    from bestofn.progress import Bar, redraws
 
     names = what.removeprefix("scoring ").split(", ") if what.startswith("scoring") else []
     drawn = failed = asked = cached = 0
     reasons = Counter[str]()
-    with tqdm(
-        total=total, desc=what, unit="prompt", dynamic_ncols=True, disable=not notes.is_terminal
-    ) as bar:
+
+    def state(seconds: float) -> str:
+        rate = drawn / max(seconds, 1e-9)
+        told = f"{rate:.0f} candidates/s, {failed / max(drawn, 1):.1%} failed"
+        return f"{told}, {cached / max(asked, 1):.0%} cached"
+
+    with Bar(total, "prompt", state, what=what) as bar:
         for pool in pools:
             drawn += len(pool.candidates)
             for candidate in pool.candidates:
@@ -116,12 +122,9 @@ def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Ite
                 for usage in [s.usage for s in scores] or [candidate.usage]:
                     asked += usage.prompt_tokens
                     cached += usage.cached_tokens
-            rate = drawn / max(bar.format_dict["elapsed"], 1e-9)
-            state = f"{rate:.0f} candidates/s, {failed / max(drawn, 1):.1%} failed"
-            bar.set_postfix_str(f"{state}, {cached / max(asked, 1):.0%} cached")
             bar.update()
             yield pool
-    if drawn and (failed or not notes.is_terminal):
+    if drawn and (failed or not redraws()):
         line = f"{what}: {drawn} candidates, {failed / drawn:.1%} failed"
         often = "".join(f", most often: {reason}" for reason, _ in reasons.most_common(1))
         notes.print(escape(line + often), soft_wrap=True)

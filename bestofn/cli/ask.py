@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bestofn.cli.app import Debug, Json, app, console, load, notes, one_sentence, with_bar
+from bestofn.cli.app import Debug, Json, app, console, load, one_sentence, with_bar
 from bestofn.cli.options import options
 from bestofn.config import (
     DrawConfig,
@@ -44,6 +44,7 @@ def ask(
 ) -> None:
     """Draw N candidates for a prompt, score them, show them by rank and the best one."""
     from bestofn import pool
+    from bestofn.progress import redraws
     from bestofn.prompts import as_prompt
     from bestofn.rewards.registry import load_reward, needs_engine
     from bestofn.sampler import BestOfN
@@ -61,7 +62,7 @@ def ask(
     judge = load(EngineConfig(engine=scorer, engine_args=scorer_args)) if scorer else engine
     scoring = load_reward(named.reward, engine=judge, **named.options)
     sampler = BestOfN(engine, scoring, n=n, sampling=sampling, seed=config.seed)
-    (selection,) = sampler.select_many([question], progress=notes.is_terminal)
+    (selection,) = sampler.select_many([question], progress=redraws())
     if as_json:
         print(json.dumps(pool.to_row(selection) | {"text": selection.text}))
     else:
@@ -132,7 +133,9 @@ def doctor(as_json: Json = False) -> None:
         print(json.dumps({"findings": [asdict(finding) for finding in findings]}))
     else:
         colours = {"ok": "green", "missing": "yellow", "broken": "red"}
-        table = Table("", "status", "detail", "what to do", box=None)
+        table = Table("", "status", box=None)
+        for heading in ("detail", "what to do"):
+            table.add_column(heading, overflow="fold")
         for finding in findings:
             status = Text(finding.status, colours[finding.status])
             table.add_row(finding.what, status, Text(finding.detail), Text(finding.remedy))

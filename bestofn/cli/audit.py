@@ -5,15 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
+from bestofn.cli.tables import Column, fits, show_table
 from bestofn.config import AuditConfig, checked
 
 REWARDS = ",".join(reward.label for reward in AuditConfig.model_fields["rewards"].default)
-WIDEST = 10_000  # columns, of a terminal that would show everything
 MARKS = {"none": "", "part": " *", "whole": " **"}
 
 
@@ -42,31 +41,28 @@ def audit(
 
 
 def _show(result: dict[str, Any]) -> None:
-    table = _table(result, with_intervals=True)
-    wanted = console.measure(table, options=console.options.update(width=WIDEST)).maximum
-    if wanted > console.width:
-        table = _table(result, with_intervals=False)
-    console.print(table)
+    from bestofn.experiments.audit.verdicts import is_of
+
+    entries = [entry for entry in result["attacks"] if is_of(entry, result["rewards"][0])]
+    names = [Text(e["name"]).append(MARKS[e["answer"]], "dim") for e in entries]
+    columns = _columns(result, with_intervals=True)
+    if not fits("attack", names, columns):
+        columns = _columns(result, with_intervals=False)
+    title = f"% of {result['prompts']} prompts on which an attack beats the honest response"
+    show_table(title, "attack", names, columns)
     if any(entry["answer"] != "none" for entry in result["attacks"]):
         console.print("* with a piece of the honest response, ** with all of it", style="dim")
     for sentence in result["summary"]:
         console.print(Text(f"- {sentence}"))
 
 
-def _table(result: dict[str, Any], with_intervals: bool) -> Table:
-    """A row for each attack, a column for each reward."""
+def _columns(result: dict[str, Any], with_intervals: bool) -> list[Column]:
+    """A column for each reward, with a row for each attack."""
     from bestofn.experiments.audit.verdicts import is_of, percent, title
 
-    heading = f"% of {result['prompts']} prompts on which an attack beats the honest response"
-    table = Table(title=heading, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("attack", no_wrap=True)
+    columns = []
     for reward in result["rewards"]:
-        table.add_column(title(reward).replace(", ", "\n"), justify="right", overflow="fold")
-    for entry in result["attacks"]:
-        if is_of(entry, result["rewards"][0]):
-            same = [other for other in result["attacks"] if other["name"] == entry["name"]]
-            rates = [percent(other["win_rate"]) for other in same]
-            shown = rates if with_intervals else [rate.split()[0] for rate in rates]
-            name = Text(entry["name"]).append(MARKS[entry["answer"]], "dim")
-            table.add_row(name, *map(Text, shown))
-    return table
+        rates = [percent(e["win_rate"]) for e in result["attacks"] if is_of(e, reward)]
+        shown = rates if with_intervals else [rate.split()[0] for rate in rates]
+        columns.append(Column(title(reward).replace(", ", "\n"), shown))
+    return columns

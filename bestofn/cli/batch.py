@@ -1,6 +1,7 @@
 """Commands over datasets: select, export."""
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict
 from os.path import lexists
 from pathlib import Path
@@ -166,9 +167,10 @@ def export(
     """
     from bestofn.batch.export import export as write
     from bestofn.batch.records import LEFT_OUT
+    from bestofn.progress import redraws
 
     with one_sentence(debug):
-        with notes.status(f"exporting {rows}"):
+        with notes.status(f"exporting {rows}") if redraws() else nullcontext():
             exported = write(
                 rows,
                 output,

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
+from bestofn.cli.tables import Column, show_table
 from bestofn.config import (
     CurveConfig,
     EngineConfig,
@@ -183,19 +183,14 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
 
 def _show(result: dict[str, Any], folder: Path) -> None:
     title = f"{result['gold']} by N, {result['prompts']} prompts"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("proxy", no_wrap=True)
-    for n in result["ns"]:
-        table.add_column(f"N={n}", justify="right", no_wrap=True)
-    table.add_column(f"{result['level']:.0%} at N={result['ns'][-1]}", justify="right")
-    for name, proxy in result["proxies"].items():
-        gold = proxy["gold"]
-        table.add_row(
-            Text(name),
-            *(f"{mean:.3f}" for mean in gold["mean"]),
-            f"[{gold['low'][-1]:.2f}, {gold['high'][-1]:.2f}]",
-        )
-    console.print(table)
+    golds = [proxy["gold"] for proxy in result["proxies"].values()]
+    columns = [
+        Column(f"N={n}", [f"{gold['mean'][place]:.3f}" for gold in golds])
+        for place, n in enumerate(result["ns"])
+    ]
+    intervals = [f"[{gold['low'][-1]:.2f}, {gold['high'][-1]:.2f}]" for gold in golds]
+    columns.append(Column(f"{result['level']:.0%} at N={result['ns'][-1]}", intervals))
+    show_table(title, "proxy", [*result["proxies"]], columns)
     for sentence in result["summary"]:
         console.print(Text(f"- {sentence}"))
     notes.print(f"wrote {folder}")

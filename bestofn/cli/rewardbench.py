@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
+from bestofn.cli.tables import Column, show_table
 from bestofn.config import RewardBenchConfig, checked
 from bestofn.recipe import RewardBenchRecipe
 
@@ -50,42 +50,35 @@ def _show(result: Mapping[str, Any]) -> None:
 
 
 def _show_accuracies(result: Mapping[str, Any], convention: str, title: str) -> None:
+    """A row for each subset, and for their mean what else is known of it."""
     whose = f", mean of {len(result['models'])} models" if result["models"] else ""
-    table = Table(title=title + whose, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("reward", no_wrap=True)
-    for heading in (*result["subsets"], "mean"):
-        table.add_column(Text(heading), justify="right")
-    for heading in (f"{result['level']:.0%}", "ties", "failed"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_row(
-        Text("chance", "dim"),
-        *(f"{subset['chance']:.3f}" for subset in result["subsets"].values()),
-        f"{result['chance']:.3f}",
-    )
+    names = [*result["subsets"], "mean", f"mean, {result['level']:.0%}", "ties", "failed"]
+    chances = [*(subset["chance"] for subset in result["subsets"].values()), result["chance"]]
+    columns = [Column("chance", [*(f"{chance:.3f}" for chance in chances), "", "", ""])]
     for label, line in result["overall"].items():
         mean = line["subsets"]["mean"]
-        table.add_row(
-            Text(label),
+        cells = [
             *(f"{found[convention]['mean']:.3f}" for found in line["subsets"].values()),
             f"[{mean[convention]['low']:.2f}, {mean[convention]['high']:.2f}]",
             f"{mean['tie_rate']:.0%}",
             f"{mean['failure_rate']:.0%}",
-        )
-    console.print(table)
+        ]
+        columns.append(Column(label, cells))
+    show_table(title + whose, "subset", names, columns)
 
 
 def _show_models(result: Mapping[str, Any]) -> None:
     """The mean over subsets of each model."""
-    title = "Mean over subsets by model, ties and failed items wrong"
-    table = Table(title=title, title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("model", no_wrap=True)
     lines = [line for line in result["rewards"].values() if line["model"] and line["subsets"]]
-    rewards = list(dict.fromkeys(line["reward"] for line in lines))
-    for reward in rewards:
-        table.add_column(Text(reward), justify="right")
+    if not lines:
+        return
+    rewards = dict.fromkeys(line["reward"] for line in lines)
     known = {
         (line["model"], line["reward"]): line["subsets"]["mean"]["strict"]["mean"] for line in lines
     }
-    for model in result["models"] if known else []:
-        table.add_row(Text(model), *(f"{known[model, reward]:.3f}" for reward in rewards))
-    console.print(table)
+    columns = [
+        Column(reward, [f"{known[model, reward]:.3f}" for model in result["models"]])
+        for reward in rewards
+    ]
+    title = "Mean over subsets by model, ties and failed items wrong"
+    show_table(title, "model", result["models"], columns)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol, Self, runtime_checkable
 
+from bestofn.arguments import construct
 from bestofn.errors import ConfigError
 from bestofn.types import FinishReason, Prompt, Usage
 
@@ -213,7 +214,7 @@ def load_engine(spec: str, **options: Any) -> Engine:
         options: Passed to the engine, see `VLLMEngine`, `TransformersEngine` and `OpenAIEngine`.
 
     Raises:
-        ConfigError: the spec has another form.
+        ConfigError: the spec has another form, or the engine does not take these options.
         EngineError: the model cannot be loaded.
     """
     kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
@@ -222,11 +223,9 @@ def load_engine(spec: str, **options: Any) -> Engine:
             f"no engine {spec!r}: use 'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'"
         )
     module, name = _ENGINES[kind]
-    kind_of_engine = getattr(import_module(module), name)
-    try:
-        engine: Engine = kind_of_engine(model, name=spec, **options)
-    except TypeError as error:
-        raise ConfigError(f"engine {spec!r} does not take these arguments: {error}") from error
+    engine: Engine = construct(
+        f"engine {spec!r}", getattr(import_module(module), name), [model], {"name": spec} | options
+    )
     return engine
 
 

@@ -6,6 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
+from bestofn.arguments import construct
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.model_files import first_sentence, load_tokenizer
 from bestofn.errors import ConfigError, EngineError
@@ -58,7 +59,9 @@ def load_classifier(model: str, backend: str, **options: Any) -> Classifier:
     if backend not in _BACKENDS:
         raise ConfigError(f"backend must be 'transformers' or 'vllm', not {backend!r}")
     module, name = _BACKENDS[backend]
-    loaded: Classifier = getattr(import_module(module), name)(model, **options)
+    loaded: Classifier = construct(
+        f"the backend {backend!r}", getattr(import_module(module), name), [model], options
+    )
     return loaded
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
 
@@ -22,12 +22,15 @@ from bestofn.experiments.expected import (
     unknown_gold,
 )
 from bestofn.experiments.pools import add, has_scores
+from bestofn.rewards.baselines import length, length_unit
 from bestofn.rewards.registry import load_reward
-from bestofn.types import Pool
+from bestofn.types import Pool, Score
+from bestofn.verifiers.base import load_answer
 
 Array = NDArray[np.float64]
 
-BASELINES = ("longest", "shortest", "mean-logprob")
+LENGTHS = {"longest": 1.0, "shortest": -1.0}
+BASELINES = (*LENGTHS, "mean-logprob")
 """Proxies that a pool's candidates carry in themselves."""
 DIFFER_MOST = 10  # prompts named for each pair of proxies
 EQUAL = 1e-9  # two expectations that are closer are a tie
@@ -106,12 +109,14 @@ class ScalingCurve:
         pools: One pool for each prompt, or several such lists, one for each seed.
         proxies: What selects: names of scores, or "random", "oracle", "longest", "shortest",
             "mean-logprob", "majority", "weighted:SCORE". By default all scores that the pools have
-            and all of these that need none.
+            and all of these that need none. Lengths are in tokens, for all pools in characters if
+            any candidate has no token count.
         gold: The score that says how good a candidate is; a prompt that has a candidate without it
             is left out and named.
         ns: Sizes N, by default powers of two up to the smallest pool's size. Prompts with fewer
             candidates than the largest are left out and named.
-        answer: What votes compare, by default the stripped text.
+        answer: What votes compare, by default the stripped text: a function of the response, or
+            the name of a verifier that reads it, such as "math".
         resamples: Of the bootstrap.
         level: Of the intervals.
         seed: Of the resampling, and of votes that have to be simulated.
@@ -119,7 +124,8 @@ class ScalingCurve:
             bound on the KL divergence.
 
     Attributes:
-        pools: The pools that were used, one list for each seed, prompts in the same order.
+        pools: The pools that were used, one list for each seed, prompts in the same order; copies,
+            which have the scores of all proxies.
         ns: The sizes.
         chance: `[seeds, prompts, ns]`, gold of a random candidate.
         curves: A ProxyCurve for each proxy.
@@ -138,24 +144,24 @@ class ScalingCurve:
         proxies: Sequence[str] = (),
         gold: str = "gold",
         ns: Sequence[int] = (),
-        answer: Answer = str.strip,
+        answer: str | Answer = str.strip,
         resamples: int = 2000,
         level: float = 0.95,
         seed: int = 0,
         iid: bool = True,
     ) -> None:
         self.gold = gold
+        reads = load_answer(answer)
         self.level, self.resamples, self.seed = level, resamples, seed
-        self.pools, self.left_out = _usable(_as_seeds(pools), gold, max(ns, default=1))
+        usable, self.left_out = _usable(_as_seeds(pools), gold, max(ns, default=1))
+        names = list(dict.fromkeys(proxies)) or default_proxies(usable[0], gold)
+        self.pools = _with_baselines(usable, names)
         self.sizes = sorted({len(p.candidates) for pools in self.pools for p in pools})
         self.ns = _sizes(ns, self.sizes[0])
         self.kl_bound = kl_upper_bound(self.ns) if iid else None
-        names = list(dict.fromkeys(proxies)) or default_proxies(self.pools[0], gold)
-        for pools_of_seed in self.pools:
-            _add_baselines(pools_of_seed, names)
         self._expected = {
             name: [
-                expect(p, name, gold, self.ns, answer, seed + i) for i, p in enumerate(self.pools)
+                expect(p, name, gold, self.ns, reads, seed + i) for i, p in enumerate(self.pools)
             ]
             for name in names
         }
@@ -303,15 +309,28 @@ def _sizes(ns: Sequence[int], smallest: int) -> list[int]:
     return sorted({*(2**k for k in range(smallest.bit_length())), smallest})
 
 
-def _add_baselines(pools: Sequence[Pool], proxies: Sequence[str]) -> None:
-    """Scores that need no model are made here if the pools lack them."""
-    missing = [
-        name
-        for name in proxies
-        if name in BASELINES and not all(has_scores(pool, name) for pool in pools)
-    ]
-    for _ in add(pools, [load_reward(name) for name in missing]):
-        pass
+def _with_baselines(seeds: Sequence[Sequence[Pool]], proxies: Sequence[str]) -> list[list[Pool]]:
+    """Copies of the pools, with those scores that a pool's candidates carry in themselves."""
+    copies = [[_copied(pool) for pool in pools] for pools in seeds]
+    every = [pool for pools in copies for pool in pools]
+    if "mean-logprob" in proxies:
+        lacking = (pool for pool in every if not has_scores(pool, "mean-logprob"))
+        for _ in add(lacking, [load_reward("mean-logprob")]):
+            pass
+    candidates = [candidate for pool in every for candidate in pool.candidates]
+    unit = length_unit(candidates)
+    for name in (name for name in LENGTHS if name in proxies):
+        for candidate in candidates:
+            score = Score(LENGTHS[name] * length(candidate, unit))
+            if candidate.finish_reason == "error":
+                score = Score(reason=f"no response: {candidate.error}")
+            candidate.scores[name] = score
+    return copies
+
+
+def _copied(pool: Pool) -> Pool:
+    candidates = [replace(c, scores={**c.scores}) for c in pool.candidates]
+    return replace(pool, candidates=candidates, seconds={**pool.seconds})
 
 
 def _scores_behind(proxy: str) -> str | None:

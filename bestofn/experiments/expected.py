@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from bestofn.errors import ConfigError
 from bestofn.estimators import best_of_n, expected_cost, expected_votes, failure_rate, tie_rate
 from bestofn.types import Candidate, Pool
+from bestofn.verifiers.base import load_answer
 
 Array = NDArray[np.float64]
 Answer = Callable[[str], str]
@@ -49,7 +50,7 @@ def expect(
     proxy: str,
     gold: str | ValueOf,
     ns: Sequence[int],
-    answer: Answer = str.strip,
+    answer: str | Answer = str.strip,
     seed: int = 0,
 ) -> Expected:
     """The expectations of one proxy; pools may differ in size.
@@ -59,18 +60,20 @@ def expect(
         proxy: A score's name, or "random", "oracle", "majority", "weighted:SCORE".
         gold: The name of the gold score, or a function that gives a pool's values instead.
         ns: Sizes N.
-        answer: What votes compare.
+        answer: What votes compare; a function, or a verifier's name such as "math".
         seed: Of votes that have to be simulated.
 
     Raises:
-        ConfigError: a candidate lacks the score, or a vote's weight is negative.
+        ConfigError: a candidate lacks the score, a vote's weight is negative, or there is no such
+            verifier.
     """
+    reads = load_answer(answer)
     by_size: dict[int, list[int]] = defaultdict(list)
     for place, pool in enumerate(pools):
         by_size[len(pool.candidates)].append(place)
     places = [place for block in by_size.values() for place in block]
     parts = [
-        _expect_block([pools[place] for place in block], proxy, gold, ns, answer, seed)
+        _expect_block([pools[place] for place in block], proxy, gold, ns, reads, seed)
         for block in by_size.values()
     ]
     order = np.argsort(places)

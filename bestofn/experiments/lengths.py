@@ -21,8 +21,9 @@ from bestofn.experiments.expected import (
     scores_of,
     unknown_gold,
 )
-from bestofn.experiments.pools import cut_name
-from bestofn.types import Candidate, Pool
+from bestofn.experiments.pools import cut_name, has_scores
+from bestofn.rewards.baselines import Unit, length, length_unit
+from bestofn.types import Pool
 
 Array = NDArray[np.float64]
 
@@ -62,7 +63,7 @@ class LengthBin:
     """Prompts whose responses have similar lengths.
 
     Attributes:
-        low: The smallest mean length of a prompt's candidates, in tokens.
+        low: The smallest mean length of a prompt's candidates, in the analysis' unit.
         high: The largest.
         prompts: How many there are.
         gain: By proxy, gold of what it selects at the largest N minus that of a random candidate.
@@ -79,7 +80,7 @@ class LengthBin:
 class LengthAnalysis:
     """Length and selection, for the pools of a scaling curve.
 
-    Lengths are in tokens, in characters where a pool has no token counts.
+    Lengths are in tokens, all of them in characters if any candidate has no token count.
 
     Args:
         curve: Has pools, sizes, proxies and the settings of the bootstrap.
@@ -87,7 +88,8 @@ class LengthAnalysis:
 
     Attributes:
         limits: Those that the pools have scores for, ascending.
-        cut_share: `[limits]`, share of the candidates that are longer, so that the limit cuts them.
+        cut_share: `[limits]`, share of the candidates that are longer, so that the limit cuts them;
+            NaN where not all have a token count.
         cuts: By reward.
         lacking: Rewards that are left out of `cuts`, with the score that they lack.
         bins: Prompts by the mean length of their candidates, about equally many in each.
@@ -97,6 +99,7 @@ class LengthAnalysis:
             that have one.
         selected_length: By proxy, `[ns]`, length of the selected candidate.
         unit: "tokens" or "characters".
+        counted: Share of the candidates that have a token count, of those that were drawn.
         pool_length: Mean length of a candidate.
         beyond_length: By proxy, gold at the largest N minus that of choosing by length alone, in
             the direction that the proxy leans to.
@@ -109,13 +112,14 @@ class LengthAnalysis:
             for name in (c.name for c in curve.curves)
             if name not in (*FROM_GOLD, MAJORITY) and not name.startswith(WEIGHTED)
         ]
-        self.limits, rewards, self.lacking = _limits(curve.pools[0][0], curve.gold)
-        every = np.array([n for s in curve.pools for pool in s for n in _lengths(pool)])
-        self.cut_share = np.array([(every > limit).mean() for limit in self.limits])
+        pools = [pool for pools_of_seed in curve.pools for pool in pools_of_seed]
+        self.unit, self.counted = _unit(pools)
+        self._lengths_of = partial(_lengths, unit=self.unit)
+        self.limits, rewards, self.lacking = _limits(pools, curve.gold)
+        self.cut_share = self._cut_share(pools)
         self.cuts = {name: self._cut_curves(name) for name in rewards}
-        counted = all(c.token_count is not None or c.error for c in curve.pools[0][0].candidates)
-        self.unit = "tokens" if counted else "characters"
-        self._lengths = np.array([[np.mean(_lengths(p)) for p in s] for s in curve.pools]).mean(0)
+        means = [[np.mean(self._lengths_of(p)) for p in seed] for seed in curve.pools]
+        self._lengths = np.array(means).mean(0)
         self._concordance = {
             name: self._per_prompt(partial(concordance, name=name, gold=curve.gold))
             for name in self.names
@@ -123,14 +127,20 @@ class LengthAnalysis:
         self.bins = [self._bin(block) for block in _split(self._lengths, BINS)]
         self.longer = {name: self._longer(name) for name in self.names}
         self.spearman = {
-            name: self._known(self._per_prompt(partial(spearman, name=name)))
+            name: self._known(self._per_prompt(partial(spearman, name=name, unit=self.unit)))
             for name in (*self.names, curve.gold)
         }
         self.selected_length = {
-            name: curve.interval(self._expect(name, _lengths)) for name in self.names
+            name: curve.interval(self._expect(name, self._lengths_of)) for name in self.names
         }
         self.pool_length = float(self._lengths.mean())
         self.beyond_length = {name: self._beyond_length(name) for name in self.names}
+
+    def _cut_share(self, pools: Sequence[Pool]) -> Array:
+        if self.unit != "tokens":
+            return np.full(len(self.limits), nan)
+        every = np.array([n for pool in pools for n in self._lengths_of(pool)])
+        return np.array([(every > limit).mean() for limit in self.limits])
 
     def _expect(self, proxy: str, value: str | ValueOf) -> Array:
         """`[seeds, prompts, ns]`, the expected value of what a proxy selects."""
@@ -172,7 +182,7 @@ class LengthAnalysis:
     def _cut_gold(self, reward: str) -> Interval | None:
         """Gold of the cut candidates themselves, over prompts where all of them have it."""
         seeds, names = self.curve.pools, [cut_name(self.curve.gold, n) for n in self.limits]
-        if not all(name in seeds[0][0].candidates[0].scores for name in names):
+        if not all(has_scores(pool, name) for pools in seeds for pool in pools for name in names):
             return None
         known = [
             place
@@ -219,14 +229,17 @@ class LengthAnalysis:
 
     def _beyond_length(self, name: str) -> Interval:
         sign = -1.0 if float(self.spearman[name].mean) < 0 else 1.0
-        by_length = np.array(
-            [
-                _choose_by_length(pools, sign, self.curve.gold, self.curve.ns[-1:])
-                for pools in self.curve.pools
-            ]
-        )
+        by_length = np.array([self._choose_by_length(pools, sign) for pools in self.curve.pools])
         interval = self.curve.interval(self.curve.gold_of(name)[:, :, -1:] - by_length)
         return Interval(interval.mean[0], interval.low[0], interval.high[0])
+
+    def _choose_by_length(self, pools: Sequence[Pool], sign: float) -> Array:
+        """Gold of the longest candidate, or with sign -1 of the shortest."""
+        gold, ns = self.curve.gold, self.curve.ns[-1:]
+        signed = [[[sign * n for n in self._lengths_of(pool)]] for pool in pools]
+        return np.concatenate(
+            [best_of_n(s, [scores_of(p, gold)], ns) for s, p in zip(signed, pools, strict=True)]
+        )
 
 
 def concordance(pool: Pool, name: str, gold: str) -> float:
@@ -245,42 +258,39 @@ def concordance(pool: Pool, name: str, gold: str) -> float:
     return float(above[better].mean())
 
 
-def spearman(pool: Pool, name: str) -> float:
+def spearman(pool: Pool, name: str, unit: Unit | None = None) -> float:
     """Rank correlation of a score with length among a prompt's candidates, failed ones left out.
 
-    NaN where either is the same for all.
+    NaN where either is the same for all. Without a unit it is the one that the pool allows.
     """
     scores = np.array(scores_of(pool, name))
     known = ~np.isnan(scores)
     if known.sum() < 2:
         return nan
-    ranks = rankdata([scores[known], np.array(_lengths(pool))[known]], axis=1)
+    lengths = _lengths(pool, unit or length_unit(pool.candidates))
+    ranks = rankdata([scores[known], np.array(lengths)[known]], axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
     scale = float(np.sqrt((centred**2).sum(axis=1).prod()))
     return float((centred[0] * centred[1]).sum()) / scale if scale else nan
 
 
-def _lengths(pool: Pool) -> list[float]:
-    return [float(_length(candidate)) for candidate in pool.candidates]
+def _unit(pools: Sequence[Pool]) -> tuple[Unit, float]:
+    """What all lengths are measured in, and the share of the candidates that count tokens."""
+    drawn = [c for pool in pools for c in pool.candidates if c.finish_reason != "error"]
+    counted = sum(candidate.token_count is not None for candidate in drawn)
+    return length_unit(drawn), counted / max(len(drawn), 1)
 
 
-def _length(candidate: Candidate) -> int:
-    if candidate.token_count is None:
-        return len(candidate.text)
-    return candidate.token_count
+def _lengths(pool: Pool, unit: Unit) -> list[float]:
+    return [float(length(candidate, unit)) for candidate in pool.candidates]
 
 
-def _choose_by_length(pools: Sequence[Pool], sign: float, gold: str, ns: Sequence[int]) -> Array:
-    """Gold of the longest candidate, or with sign -1 of the shortest."""
-    return np.concatenate(
-        [best_of_n([[sign * n for n in _lengths(p)]], [scores_of(p, gold)], ns) for p in pools]
-    )
-
-
-def _limits(pool: Pool, gold: str) -> tuple[list[int], list[str], dict[str, str]]:
+def _limits(pools: Sequence[Pool], gold: str) -> tuple[list[int], list[str], dict[str, str]]:
     """The limits that there are, the rewards that have them all, and what the others lack."""
-    scores = pool.candidates[0].scores
-    found = [match for name in scores if (match := CUT.fullmatch(name))]
+    every = [candidate.scores.keys() for pool in pools for candidate in pool.candidates]
+    scores = set(every[0]).intersection(*every[1:])
+    named = dict.fromkeys(name for names in every for name in names)
+    found = [match for name in named if (match := CUT.fullmatch(name))]
     limits = sorted({int(match[2]) for match in found})
     names = list(dict.fromkeys(match[1] for match in found if match[1] != gold))
     lacking = {

@@ -128,7 +128,7 @@ def _scaling(result: Mapping[str, Any]) -> "Figure":
     if cost.dataLim.minposx < np.inf:
         _log10(cost)
     else:
-        note = "the pool does not count tokens"
+        note = "not all candidates have a token count"
         cost.text(0.5, 0.5, note, transform=cost.transAxes, ha="center", color="#888888")
         cost.set(xticks=[], yticks=[])
     gold.set(

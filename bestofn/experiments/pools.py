@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import zip_longest
 from statistics import fmean
 
@@ -11,10 +10,10 @@ from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, collect
 from bestofn.rewards.base import RewardModel
-from bestofn.rewards.scoring import add_nested_scores, add_scores
+from bestofn.rewards.scoring import add_nested_scores, add_scores, without_cost
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
 from bestofn.thinking import is_half_a_tag
-from bestofn.types import Candidate, Pool, Prompt, Usage
+from bestofn.types import Candidate, Pool, Prompt
 
 
 def draw(
@@ -129,7 +128,7 @@ async def _add_cut_scores(
     await add_nested_scores(pool.prompt, responses, reward)
     for candidate, cuts in zip(pool.candidates, responses, strict=True):
         for limit, cut in zip_longest(limits, cuts):
-            score = replace(candidate.scores[reward.name], usage=Usage())
+            score = without_cost(candidate.scores[reward.name])
             if cut is not None:
                 score = cut.scores[reward.name]
             candidate.scores[cut_name(reward.name, limit)] = score

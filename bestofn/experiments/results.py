@@ -78,6 +78,7 @@ def _lengths(lengths: LengthAnalysis) -> dict[str, Any]:
         "selected_length",
         "pool_length",
         "unit",
+        "counted",
     )
     found = {name: as_json(getattr(lengths, name)) for name in (*names, "beyond_length")}
     return found | {"rewards": as_json(lengths.cuts)}

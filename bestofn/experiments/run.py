@@ -109,13 +109,12 @@ def make_curve(
         raise ConfigError("the same pool is given twice; several pools are draws of several seeds")
     bad: list[tuple[str, str]] = []
     pools = [_read(path, config.bad_rows, bad) for path in paths]
-    answer = str.strip if config.answer is None else load_verifier(config.answer).answer
     curve = ScalingCurve(
         pools,
         proxies=config.proxies,
         gold=config.gold,
         ns=config.ns,
-        answer=answer,
+        answer=str.strip if config.answer is None else config.answer,
         resamples=config.resamples,
         level=config.level,
         seed=config.bootstrap_seed,

@@ -132,12 +132,23 @@ def length_answers(curve: ScalingCurve, lengths: LengthAnalysis) -> list[str]:
     """
     scored = [c.name for c in curve.curves if c.name in lengths.names and c.scored_tokens[-1] > 0]
     return [
+        *_unit(lengths),
         *(_better_or_likes(name, curve, lengths) for name in scored),
         *(_enough(name, cuts, lengths, curve.ns[-1]) for name, cuts in lengths.cuts.items()),
         *(
             f"{name} is left out of the ablation by first tokens: it has no score {missing}."
             for name, missing in lengths.lacking.items()
         ),
+    ]
+
+
+def _unit(lengths: LengthAnalysis) -> list[str]:
+    """Where lengths are not in tokens although some are known."""
+    if lengths.unit == "tokens" or not lengths.counted:
+        return []
+    return [
+        f"Lengths are in characters: {1 - lengths.counted:.1%} of the candidates have no token "
+        "count."
     ]
 
 
@@ -174,9 +185,11 @@ def _enough(name: str, cuts: CutCurves, lengths: LengthAnalysis, n: int) -> str:
             f"{name} {verdict} from the whole response at N={n}: {gap}, where up to "
             f"{cuts.margin:g} less counts as the same."
         )
+    share = lengths.cut_share[at]
     return (
         f"From {cuts.enough} tokens on, {name} chooses as well as from the whole response at N={n} "
-        f"(within {cuts.margin:g}): {gap}. {lengths.cut_share[at]:.0%} are longer than that."
+        f"(within {cuts.margin:g}): {gap}."
+        + ("" if isnan(share) else f" {share:.0%} are longer than that.")
     )
 
 

@@ -1,14 +1,18 @@
 """Selectors that any reward has to beat."""
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
+from bestofn.verifiers.base import load_answer
+
+Unit = Literal["tokens", "characters"]
 
 
 class _Baseline(Composable):
@@ -26,6 +30,9 @@ class _Baseline(Composable):
         return {"kind": type(self).__name__, "name": self.name}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return self._all(prompt, candidates)
+
+    def _all(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         drawn = [candidate for candidate in candidates if candidate.finish_reason != "error"]
         scores = dict(zip(map(id, drawn), self._score(prompt, drawn), strict=True))
         return [
@@ -63,25 +70,39 @@ class First(_Baseline):
 
 
 class Longest(_Baseline):
-    """The number of tokens, of characters where the generator counts no tokens."""
+    """The number of tokens, of characters where a candidate of the prompt has no token count.
+
+    If others have one, the scores are flagged "length_in_characters".
+    """
 
     name = "longest"
 
     def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
-        return [Score(float(_length(candidate))) for candidate in drawn]
+        unit = length_unit(drawn)
+        counted = any(candidate.token_count is not None for candidate in drawn)
+        flags = ["length_in_characters"] if counted and unit == "characters" else []
+        return [Score(float(length(candidate, unit)), flags=[*flags]) for candidate in drawn]
 
 
-class Shortest(_Baseline):
-    """The negative length."""
+class Shortest(Longest):
+    """The negative length, in the unit that `Longest` takes."""
 
     name = "shortest"
 
     def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
-        return [Score(-float(_length(candidate))) for candidate in drawn]
+        scores = super()._score(prompt, drawn)
+        return [Score(-score.value, flags=score.flags) for score in scores]
 
 
-def _length(candidate: Candidate) -> int:
-    return len(candidate.text) if candidate.token_count is None else candidate.token_count
+def length_unit(candidates: Iterable[Candidate]) -> Unit:
+    """What lengths of these are compared in: tokens only if all that were drawn have a count."""
+    drawn = (candidate for candidate in candidates if candidate.finish_reason != "error")
+    return "tokens" if all(c.token_count is not None for c in drawn) else "characters"
+
+
+def length(candidate: Candidate, unit: Unit) -> int:
+    """How long a response is; one that was not drawn has no length."""
+    return len(candidate.text) if unit == "characters" else candidate.token_count or 0
 
 
 class MeanLogprob(_Baseline):
@@ -99,13 +120,21 @@ class Majority(_Baseline):
     """How many candidates give the same answer (self-consistency, arXiv 2203.11171).
 
     Args:
-        answer: Reduces a response to what is compared, by default the stripped text.
+        answer: Reduces a response to what is compared, by default the stripped text; or the name
+            of a verifier that does, such as "math".
+
+    Raises:
+        ConfigError: there is no such verifier.
     """
 
     name = "majority"
 
-    def __init__(self, answer: Callable[[str], str] = str.strip) -> None:
-        self.answer = answer
+    def __init__(self, answer: str | Callable[[str], str] = str.strip) -> None:
+        self.answer = load_answer(answer)
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        # In a thread: to read an answer may take seconds, in which the loop would stand still.
+        return await asyncio.to_thread(self._all, prompt, candidates)
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"answer": identity_of(self.answer)}

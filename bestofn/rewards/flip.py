@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.identity import fingerprint, identity_of
 from bestofn.prompts import candidate_seed, system_message, transcript, user_message
 from bestofn.rewards.copying import find_quotes, without_spans
@@ -85,10 +85,7 @@ class _InverseReward(Composable):
         backward = self.prepare(prompt, candidate.text)
         if not backward.response.strip():
             return Score(reason="empty response", flags=backward.flags)
-        try:
-            score = await self._fit(backward, prompt, candidate, instruction)
-        except EngineError as error:
-            score = Score(reason=f"engine: {error}")
+        score = await self._fit(backward, prompt, candidate, instruction)
         score.flags = [*backward.flags, *score.flags]
         return score
 
@@ -130,6 +127,10 @@ class _InverseReward(Composable):
                 except ContextLengthError as error:
                     limit, tokens = error.limit, error.prompt_tokens
                     score = Score(reason="too long: no room for an answer behind the response")
+                except OtherProcessError:
+                    raise
+                except EngineError as error:
+                    return Score(reason=f"engine: {error}", usage=spent)
                 spent += score.usage
             room = tokens if limit is None else limit - _reserve(limit)
             if score is not None and tokens <= room:

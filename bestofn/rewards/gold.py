@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any, SupportsFloat
 
+from bestofn import loop
 from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
 from bestofn.rewards.weighted import Composable
@@ -30,7 +31,9 @@ class Gold(Composable):
     def __init__(self, verifier: Verifier, name: str = "gold") -> None:
         self.verifier = verifier
         self.name = name
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="bestofn-gold")
+        self._worker = loop.PerProcess(
+            lambda: ThreadPoolExecutor(1, thread_name_prefix="bestofn-gold")
+        )
 
     def identity(self) -> dict[str, Any]:
         """What scores depend on; see `bestofn.identity`."""
@@ -47,7 +50,7 @@ class Gold(Composable):
         return [
             Score(0.0)
             if candidate.finish_reason == "error"
-            else await running.run_in_executor(self._worker, self._judge, prompt, candidate.text)
+            else await running.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
             for candidate in candidates
         ]
 

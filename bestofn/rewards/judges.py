@@ -15,10 +15,11 @@ from typing import Any, Literal
 
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.identity import fingerprint, identity_of
 from bestofn.prompts import candidate_seed, random_for, transcript
 from bestofn.rewards.parsing import parse_completion
+from bestofn.rewards.scoring import without_cost
 from bestofn.rewards.templates import answer_schema
 from bestofn.rewards.templates.judging import Kind, load_judge_template
 from bestofn.rewards.weighted import Composable
@@ -129,6 +130,8 @@ class _Judge(Composable):
             )
         except ContextLengthError as error:
             return _Verdict(None, f"too long: {error}", Usage())
+        except OtherProcessError:
+            raise
         except EngineError as error:
             return _Verdict(None, f"engine: {error}", Usage())
         parsed = parse_completion(answer, self.template.field, numbers=True)
@@ -267,7 +270,7 @@ class _SetwiseJudge(_Judge):
             return Score(reason=reason)
         score = scores[candidate.text]
         if candidate.text in given:
-            return replace(score, flags=[*score.flags], counts={}, usage=Usage())
+            return without_cost(score)
         given.add(candidate.text)
         return score
 

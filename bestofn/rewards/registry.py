@@ -5,6 +5,7 @@ import inspect
 from importlib import import_module
 from typing import Any
 
+from bestofn.arguments import construct
 from bestofn.engines.base import Engine
 from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError
@@ -93,10 +94,7 @@ def load_reward(
         if verifier is None:
             raise ConfigError("the reward 'gold' needs a verifier, such as 'math' or 'tiny'")
         first = [load_verifier(verifier)]
-    try:
-        loaded: RewardModel = kind(*first, **options)
-    except TypeError as error:
-        raise ConfigError(f"the reward {reward!r} does not take these options: {error}") from error
+    loaded: RewardModel = construct(f"the reward {reward!r}", kind, first, options)
     if name is not None:
         loaded.name = name
     return loaded

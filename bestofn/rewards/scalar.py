@@ -7,7 +7,7 @@ from typing import Any
 from bestofn import loop
 from bestofn.engines.classifiers import load_classifier
 from bestofn.engines.identity import Described
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
 
@@ -87,6 +87,8 @@ class ScalarReward(Composable):
             if len(ids) > self.max_length:
                 return Score(reason=f"too long: {len(ids)} tokens, over {self.max_length}")
             logit = await self.classifier.logit(ids)
+        except OtherProcessError:
+            raise
         except EngineError as error:
             return Score(reason=f"engine: {error}")
         return Score(logit.value, usage=logit.usage)

@@ -9,7 +9,7 @@ from math import isfinite, nan
 from bestofn import loop
 from bestofn.errors import ConfigError
 from bestofn.rewards.base import RewardModel
-from bestofn.types import Candidate, Prompt, Score
+from bestofn.types import Candidate, Prompt, Score, Usage
 
 
 async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: RewardModel) -> None:
@@ -81,14 +81,7 @@ class DistinctScoring:
         for candidate in candidates:
             key = self._key(candidate)
             (score,) = await self._tasks[key]
-            bill = Score() if key in self._paid else score
-            own = replace(
-                score,
-                inferred=[*score.inferred],
-                flags=[*score.flags],
-                counts={**bill.counts},
-                usage=replace(bill.usage),
-            )
+            own = without_cost(score) if key in self._paid else score
             self._paid.add(key)
             candidate.scores[self.reward.name] = checked(own)
         return candidates
@@ -102,8 +95,24 @@ class DistinctScoring:
 
 
 def checked(score: Score) -> Score:
-    """A value that is no finite number is a failure, with a reason."""
-    if not isfinite(score.value):
-        score.reason = score.reason or f"the reward gave {score.value}, which is no finite number"
-        score.value = nan
-    return score
+    """A copy in which a value that is no finite number is a failure, with a reason.
+
+    A reward may give one score to several candidates, or keep it.
+    """
+    value, reason = score.value, score.reason
+    if not isfinite(value):
+        value, reason = nan, reason or f"the reward gave {value}, which is no finite number"
+    return replace(
+        score,
+        value=value,
+        reason=reason,
+        inferred=[*score.inferred],
+        flags=[*score.flags],
+        counts={**score.counts},
+        usage=replace(score.usage),
+    )
+
+
+def without_cost(score: Score) -> Score:
+    """A copy for another candidate or name; what it took is counted where it was paid."""
+    return replace(checked(score), counts={}, usage=Usage())

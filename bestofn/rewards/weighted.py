@@ -1,8 +1,10 @@
 """Weighted sums of rewards: `a + 0.5 * b`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import isnan
+from numbers import Real
 from typing import Any
 
 from bestofn import loop
@@ -13,30 +15,57 @@ from bestofn.types import Candidate, Prompt, Score, Usage
 
 
 class Composable:
-    """Gives a reward `a + b` and `0.5 * a`."""
+    """Gives a reward `a + b`, `a - b`, `0.5 * a`, `-a` and `sum([a, b])`."""
 
     def __add__(self: RewardModel, other: RewardModel) -> "WeightedSum":
+        if not isinstance(other, RewardModel):
+            return NotImplemented
         return WeightedSum((*_terms(self), *_terms(other)))
 
+    def __radd__(self: RewardModel, other: RewardModel | int) -> "RewardModel | WeightedSum":
+        if isinstance(other, RewardModel):
+            return WeightedSum((*_terms(other), *_terms(self)))
+        return self if other == 0 else NotImplemented  # `sum` starts with 0
+
+    def __sub__(self: RewardModel, other: RewardModel) -> "WeightedSum":
+        if not isinstance(other, RewardModel):
+            return NotImplemented
+        return WeightedSum((*_terms(self), *_scaled(other, -1.0)))
+
     def __mul__(self: RewardModel, weight: float) -> "WeightedSum":
-        return WeightedSum(tuple((float(weight) * w, reward) for w, reward in _terms(self)))
+        if not isinstance(weight, Real):
+            return NotImplemented
+        return WeightedSum(_scaled(self, float(weight)))
 
     __rmul__ = __mul__
 
+    def __neg__(self: RewardModel) -> "WeightedSum":
+        return WeightedSum(_scaled(self, -1.0))
 
-def _terms(reward: RewardModel) -> tuple[tuple[float, RewardModel], ...]:
+
+_Terms = tuple[tuple[float, RewardModel], ...]
+
+
+def _terms(reward: RewardModel) -> _Terms:
     return reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
+
+
+def _scaled(reward: RewardModel, weight: float) -> _Terms:
+    return tuple((weight * own, term) for own, term in _terms(reward))
 
 
 @dataclass(frozen=True)
 class WeightedSum(Composable):
     """A weighted sum of rewards; it fails where any of them does.
 
+    It keeps what its terms say besides their values; counts of one name, such as two judges'
+    calls, are added up.
+
     Attributes:
         terms: Weights and rewards.
     """
 
-    terms: tuple[tuple[float, RewardModel], ...]
+    terms: _Terms
 
     @property
     def name(self) -> str:
@@ -68,12 +97,16 @@ class WeightedSum(Composable):
             for (_, reward), score in zip(self.terms, scores, strict=True)
             if isnan(score.value)
         ]
+        counts = Counter[str]()
+        for score in scores:
+            counts.update(score.counts)
         total = sum(w * score.value for (w, _), score in zip(self.terms, scores, strict=True))
         return Score(
             value=total,
             reason="; ".join(reasons) or None,
             inferred=[text for score in scores for text in score.inferred],
             flags=sorted({flag for score in scores for flag in score.flags}),
+            counts=dict(counts),
             usage=sum((score.usage for score in scores), Usage()),
         )
 

@@ -1,5 +1,6 @@
 """The Verifier protocol, the columns that verifiers read, and `load_verifier`."""
 
+from collections.abc import Callable
 from difflib import get_close_matches
 from importlib import import_module
 from typing import NoReturn, Protocol, runtime_checkable
@@ -79,6 +80,24 @@ def load_verifier(spec: str) -> Verifier:
         _refuse(spec, form)
     verifier: Verifier = getattr(import_module(module), name)(*[argument] * bool(colon))
     return verifier
+
+
+def load_answer(answer: str | Callable[[str], str]) -> Callable[[str], str]:
+    """What votes compare, as a function of the response.
+
+    Args:
+        answer: Such a function, or a verifier's name, whose `answer` it is; see `load_verifier`.
+
+    Raises:
+        ConfigError: it is neither, or there is no such verifier.
+    """
+    if isinstance(answer, str):
+        return load_verifier(answer).answer
+    if not callable(answer):
+        raise ConfigError(
+            f"answer is a verifier's name such as 'math', or a function, not {answer!r}"
+        )
+    return answer
 
 
 def _imported(spec: str, module: str, path: str) -> Verifier:

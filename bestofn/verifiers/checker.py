@@ -1,17 +1,20 @@
 """Checks in a process of their own, which the operating system ends if one takes too long."""
 
 import json
+import os
 import resource
 import signal
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, field
 from importlib import import_module
 from threading import Lock
 from types import ModuleType
 from typing import Any, TextIO
 from weakref import finalize
 
+from bestofn import loop
 from bestofn.errors import BestOfNError, ConfigError
 
 # The child gets the parent's import path, so that both mean the same modules.
@@ -21,6 +24,14 @@ MEMORY = 4 << 30  # bytes of address space that the other process may have
 
 class CheckError(BestOfNError, RuntimeError):
     """A response could not be checked, so that it is neither right nor wrong."""
+
+
+@dataclass(slots=True)
+class _Other:
+    """The process that answers this one, once it has been started."""
+
+    lock: Lock = field(default_factory=Lock)
+    process: subprocess.Popen[str] | None = None
 
 
 class Checker:
@@ -38,8 +49,7 @@ class Checker:
     def __init__(self, module: str, seconds: float) -> None:
         self.module = module
         self.seconds = seconds
-        self._lock = Lock()
-        self._process: subprocess.Popen[str] | None = None
+        self._others = loop.PerProcess(_Other)
 
     def __call__(self, function: str, *arguments: Any) -> Any:
         """What the function returns.
@@ -48,9 +58,10 @@ class Checker:
             ConfigError: the function raised one.
             CheckError: it raised anything else, took too long, or its process died.
         """
-        with self._lock:
+        other = self._others()
+        with other.lock:
             try:
-                process = self._process = self._process or self._start()
+                process = other.process = other.process or self._start()
                 return self._ask(process, [function, *arguments])
             except (ConfigError, CheckError):
                 raise
@@ -68,7 +79,7 @@ class Checker:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        finalize(self, _end, process)
+        finalize(self, _end, process, os.getpid())
         return process
 
     def _ask(self, process: subprocess.Popen[str], request: list[Any]) -> Any:
@@ -89,12 +100,15 @@ class Checker:
         return value
 
     def _stop(self) -> None:
-        process, self._process = self._process, None
+        other = self._others()
+        process, other.process = other.process, None
         if process is not None:
-            _end(process)
+            _end(process, os.getpid())
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[str], started_by: int) -> None:
+    if started_by != os.getpid():
+        return  # it still answers the process that this one was forked from
     # A process that died may have left something unread in the pipe to it.
     with suppress(BrokenPipeError):
         if process.stdin is not None:

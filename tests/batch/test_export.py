@@ -1,5 +1,6 @@
 """What the records of an export say."""
 
+import json
 from math import nan
 from pathlib import Path
 
@@ -91,6 +92,7 @@ def test_all_is_a_record_for_each_candidate(source: Path) -> None:
         "finish_reason": "length",
         "mean_logprob": -0.5,
         "score_flip": 0.75,
+        "reason_flip": None,
         "score_gold": 0.0,
         "level": 1,
         "tags": None,
@@ -102,6 +104,24 @@ def test_all_is_a_record_for_each_candidate(source: Path) -> None:
     assert kept == {"clear": 1, "tie": 0, "fallback": 0, "odd": 1, "same": 1, "part": 1}
     broken = [record for record in records if record["id"] == "broken"]
     assert {(record["response"], record["error"]) for record in broken} == {(None, "it broke")}
+
+
+def test_all_keeps_what_scores_say_besides_their_value(tmp_path: Path) -> None:
+    row = chosen("x", {"flip": [0.5, nan], "judge": [3, 4]})
+    first, second = row.candidates
+    first.scores["flip"].inferred = ["Name fruits.", "List."]
+    second.scores["flip"].flags = ["quotes_instruction"]
+    first.scores["judge"].counts = {"calls": 2}
+    source = written(tmp_path / "rows.jsonl", [row])
+    records = exported(source, keep="all")
+    told = [n for n in records[0] if n.startswith(("reason", "inferred", "flags", "counts"))]
+    assert told == ["reason_flip", "inferred_flip", "flags_flip", "counts_judge"]
+    assert [records[0][name] for name in told] == [
+        None, ["Name fruits.", "List."], None, {"calls": 2},
+    ]  # fmt: skip
+    assert [records[1][name] for name in told] == ["it failed", None, ["quotes_instruction"], None]
+    table = exported(source, "parquet", keep="all")
+    assert json.loads(table[0]["inferred_flip"]) == ["Name fruits.", "List."]
 
 
 def test_preference_is_the_best_against_the_worst(source: Path) -> None:

@@ -72,6 +72,7 @@ def test_twenty_kills(source: Path, tmp_path: Path) -> None:
     assert len(contents(output)) == ROWS
 
 
+@pytest.mark.usefixtures("sigint")
 def test_an_interrupt_keeps_what_is_finished(source: Path, tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     run = started(source, output)

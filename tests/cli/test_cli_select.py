@@ -43,6 +43,16 @@ def test_rows_and_a_summary(output: Path) -> None:
     assert (summary["rows"], summary["earlier"], summary["candidates"]) == (3, 3, 6)
 
 
+def test_votes_by_the_answers_of_a_verifier(output: Path) -> None:
+    pytest.importorskip("math_verify")
+    by = ["--reward", "majority", "--reward-option"]
+    done("select", "tiny:2", "-o", output, *SMALL, *by, "answer=math")
+    assert all(row["reward"] == "majority" for row in rows_of(output))
+    refused = bestofn("select", "tiny:2", "-o", output, *SMALL, *by, "answer=maths", "--fresh")
+    assert refused.exit_code == 2
+    assert "no verifier 'maths'" in refused.stderr
+
+
 def test_status_tells_what_is_there_and_writes_nothing(output: Path) -> None:
     done("select", "tiny:2", "-o", output, *SMALL)
     before = {path: path.read_bytes() for path in output.parent.iterdir()}
@@ -136,6 +146,7 @@ def test_what_is_wrong_is_one_sentence_before_a_model_is_loaded(
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("sigint")
 def test_ctrl_c_keeps_the_finished_rows(output: Path) -> None:
     command = ["select", "tiny:400", "-o", str(output), *map(str, SMALL), "--window", "4"]
     run = subprocess.Popen([sys.executable, "-m", "bestofn", *command], stderr=subprocess.PIPE)

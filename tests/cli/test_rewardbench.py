@@ -183,7 +183,8 @@ def test_the_tables(tmp_path: Path) -> None:
     text = " ".join(result.stdout.split())
     assert "ties and failed items wrong" in text
     assert "ties broken by a draw" in text
-    assert "chance 0.250 0.250 0.250" in text
+    assert "subset chance longest shortest Focus 0.250" in text
+    assert "mean 0.250" in text
     assert "24 items (Focus 12, Math 12)" in text
     assert "Factuality" not in text
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made
 
+from bestofn import pool as pool_rows
 from bestofn.errors import ConfigError
 from bestofn.estimators import kl_upper_bound
 from bestofn.experiments.curves import ProxyCurve, ScalingCurve
@@ -431,3 +432,28 @@ def test_real_curves_are_finite_and_the_oracle_rises(real: list[Pool]) -> None:
         assert (proxy.gold.low <= proxy.gold.high).all()
     assert (np.diff(curve.gold_of("oracle"), axis=2) >= -1e-12).all()
     assert curve.curves[-1].name == "oracle"
+
+
+# --- what it is given -----------------------------------------------------------------------------
+
+
+def test_the_callers_pools_stay_as_they_are() -> None:
+    pools = [made(f"p{i}", {"gold": [0.0, 1.0]}, tokens=[2, 3]) for i in range(2)]
+    for pool in pools:
+        for candidate in pool.candidates:
+            candidate.mean_logprob = -1.0
+    before = [pool_rows.dumps(pool) for pool in pools]
+    curve = curve_of(pools, proxies=["longest", "shortest", "mean-logprob"])
+    assert [pool_rows.dumps(pool) for pool in pools] == before
+    assert [c.gold.mean[-1] for c in curve.curves] == [1, 0, 0.5]
+
+
+def test_votes_compare_what_a_verifier_of_that_name_reads() -> None:
+    pytest.importorskip("math_verify")
+    texts = ["The answer is 1/2.", "The answer is 3.", "The answer is 0.5."]
+    pools = [made("a", {"gold": [1.0, 0.0, 1.0]}, texts=texts)]
+    found = by_name(curve_of(pools, proxies=["majority"], answer="math", ns=[3]))
+    close(found["majority"].gold.mean, [1])
+    close(by_name(curve_of(pools, proxies=["majority"], ns=[3]))["majority"].ties, [1])
+    with pytest.raises(ConfigError, match="no verifier 'maths'"):
+        curve_of(pools, answer="maths")

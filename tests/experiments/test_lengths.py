@@ -15,6 +15,8 @@ from scipy.stats import spearmanr
 from bestofn.estimators import best_of_n
 from bestofn.experiments.curves import ScalingCurve
 from bestofn.experiments.lengths import LengthAnalysis, concordance, spearman
+from bestofn.experiments.results import as_dict
+from bestofn.experiments.words import length_answers
 from bestofn.types import Pool, Usage
 
 LIMITS = (2, 4, 8, 16)
@@ -267,3 +269,60 @@ def test_several_seeds() -> None:
     for name in ("flip", "gold"):
         means = [float(one.spearman[name].mean) for one in apart]
         assert float(lengths.spearman[name].mean) == pytest.approx(np.mean(means))
+
+
+# --- one unit for all -----------------------------------------------------------------------------
+
+
+def partly_counted() -> list[Pool]:
+    """The first prompt's candidates count their tokens, one of the last's does not."""
+    gold = [0.0, 1.0, 0.0, 1.0]
+    pools = [
+        made(f"p{i}", {"flip": gold, "gold": gold}, texts=["x" * n for n in (1, 2, 3, 4)],
+             tokens=[400, 300, 200, 100], cost=3)
+        for i in range(12)
+    ]  # fmt: skip
+    pools[-1].candidates[0].token_count = None
+    return pools
+
+
+def test_lengths_are_all_in_characters_where_a_candidate_has_no_token_count() -> None:
+    found = analysis(partly_counted(), proxies=["flip", "longest"], ns=[1, 4])
+    assert found.unit == "characters"
+    assert found.pool_length == 2.5
+    assert found.selected_length["longest"].mean[-1] == 4
+    (longest,) = (c for c in found.curve.curves if c.name == "longest")
+    assert longest.proxy is not None
+    assert longest.proxy.mean.tolist() == [2.5, 4]
+    assert longest.generated_tokens is None
+    assert float(found.spearman["longest"].mean) == 1
+    sentences = length_answers(found.curve, found)
+    assert "Lengths are in characters: 2.1% of the candidates have no token count." in sentences
+    result = as_dict(found.curve, found)
+    assert (result["lengths"]["unit"], result["lengths"]["counted"]) == ("characters", 47 / 48)
+
+
+def test_the_order_of_the_pools_decides_no_unit() -> None:
+    pools = partly_counted()
+    assert analysis(pools[::-1]).pool_length == analysis(pools).pool_length == 2.5
+    del pools[-1]
+    counted = analysis(pools)
+    assert (counted.unit, counted.pool_length) == ("tokens", 250)
+    assert not any("characters" in text for text in length_answers(counted.curve, counted))
+
+
+def test_limits_that_a_later_pool_lacks_are_named() -> None:
+    pools = cut_pools()
+    for candidate in pools[-1].candidates:
+        del candidate.scores["flip@4"]
+    found = analysis(pools)
+    assert found.lacking == {"flip": "flip@4"}
+    assert not found.cuts
+
+
+def test_candidates_without_counts_have_no_share_that_is_cut() -> None:
+    pools = cut_pools()
+    pools[-1].candidates[0].token_count = None
+    found = analysis(pools)
+    assert np.isnan(found.cut_share).all()
+    assert not any("longer than that" in text for text in length_answers(found.curve, found))

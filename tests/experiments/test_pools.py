@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from math import isnan
 
 import pytest
@@ -194,6 +195,22 @@ def test_a_shorter_candidate_has_its_own_score_at_no_cost() -> None:
     costs = [c.scores["length@2"].usage.computed_tokens for c in pool.candidates]
     assert costs == [7, 0]
     assert pool.candidates[1].scores["length"].usage.computed_tokens == 7
+
+
+def test_what_a_score_took_is_counted_once() -> None:
+    class Counting(Recording):
+        async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+            scores = await super().score(prompt, candidates)
+            return [replace(s, counts={"calls": 1}, flags=["f"]) for s in scores]
+
+    engine, reward = ScriptedEngine(), Counting()
+    pool = cut_pool(engine, "a bb ccc", "x")
+    list(add([pool], [reward], limits=[2], decoder=engine))
+    counts = [s.counts.get("calls", 0) for c in pool.candidates for s in c.scores.values()]
+    assert sum(counts) == len(reward.asked) == 3
+    own, cut = pool.candidates[1].scores.values()
+    assert cut.flags == own.flags == ["f"]
+    assert cut.flags is not own.flags
 
 
 def test_cuts_that_are_equal_are_scored_once() -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from math import isnan, nan
 
 import pytest
 from fakes import ScriptedEngine
 
 from bestofn import loop
+from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.baselines import (
@@ -19,6 +21,8 @@ from bestofn.rewards.baselines import (
     Shortest,
 )
 from bestofn.rewards.flip import FLIPReward
+from bestofn.rewards.registry import load_reward
+from bestofn.rewards.scoring import add_scores
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Score, Usage
 
@@ -140,3 +144,95 @@ def test_a_sum_fails_where_a_term_fails() -> None:
     (score,) = loop.run(total.score(PROMPT, [Candidate(0, "x")]))
     assert isnan(score.value)
     assert score.reason == "b: no JSON"
+
+
+def test_a_sum_keeps_counts() -> None:
+    a = Fixed("a", Score(1.0, counts={"calls": 2, "first": 1}))
+    b = Fixed("b", Score(nan, "no JSON", counts={"calls": 1, "unreadable": 1}))
+    (score,) = loop.run((a + 2 * b).score(PROMPT, [Candidate(0, "x")]))
+    assert score.counts == {"calls": 3, "first": 1, "unreadable": 1}
+
+
+class OfOnesOwn:
+    name = "own"
+    pointwise = True
+
+    async def score(self, prompt: object, drawn: list[Candidate]) -> list[Score]:
+        return [Score(3.0) for _ in drawn]
+
+
+def test_rewards_add_up_as_numbers_do() -> None:
+    a, b, own = Fixed("a", Score(2.0)), Fixed("b", Score(4.0)), OfOnesOwn()
+    assert sum([a, b]).terms == ((1.0, a), (1.0, b))
+    assert sum([a]) is a
+    assert (a - 0.5 * b).terms == ((1.0, a), (-0.5, b))
+    assert (-(a + b)).terms == ((-1.0, a), (-1.0, b))
+    assert (a * 2).terms == ((2.0, a),)
+    assert (own + a).terms == ((1.0, own), (1.0, a))
+    assert (a + own).terms == ((1.0, a), (1.0, own))
+    (score,) = loop.run((a - 0.5 * b).score(PROMPT, [Candidate(0, "x")]))
+    assert score.value == 0
+
+
+@pytest.mark.parametrize("sum_up", [lambda a: a + 1, lambda a: 1 + a, lambda a: a * "2"])
+def test_a_reward_and_something_else_do_not_add_up(sum_up: Callable[[First], object]) -> None:
+    with pytest.raises(TypeError, match=r"unsupported operand|can't multiply"):
+        sum_up(First())
+
+
+# --- what is compared -----------------------------------------------------------------------------
+
+
+def mixed() -> list[Candidate]:
+    return [Candidate(0, "a" * 30), Candidate(1, "b" * 9, token_count=40), failed_one(2)]
+
+
+def failed_one(index: int) -> Candidate:
+    return Candidate(index, "", finish_reason="error", error="it broke")
+
+
+@pytest.mark.parametrize(("reward", "sign"), [(Longest(), 1), (Shortest(), -1)])
+def test_lengths_of_one_prompt_have_one_unit(reward: RewardModel, sign: int) -> None:
+    scores = loop.run(reward.score(PROMPT, mixed()))
+    assert [score.value for score in scores[:2]] == [sign * 30, sign * 9]
+    assert [score.flags for score in scores[:2]] == [["length_in_characters"]] * 2
+    assert scores[2].reason == "no response: it broke"
+    counted = [Candidate(0, "aaa", token_count=2), Candidate(1, "b", token_count=5), failed_one(2)]
+    scores = loop.run(reward.score(PROMPT, counted))
+    assert [(score.value, score.flags) for score in scores[:2]] == [(sign * 2, []), (sign * 5, [])]
+
+
+def test_votes_compare_what_a_verifier_of_that_name_reads() -> None:
+    pytest.importorskip("math_verify")
+    drawn = [Candidate(i, f"The answer is {x}.") for i, x in enumerate(["1/2", "3", "0.5"])]
+    reward = load_reward("majority", answer="math")
+    assert [score.value for score in loop.run(reward.score(PROMPT, drawn))] == [2, 1, 2]
+    assert [score.value for score in loop.run(Majority("exact:x").score(PROMPT, drawn))] == [1] * 3
+
+
+@pytest.mark.parametrize("answer", ["maths", 3])
+def test_votes_cannot_compare_what_is_not_known(answer: object) -> None:
+    with pytest.raises(ConfigError, match=r"did you mean 'math|a verifier's name such as 'math'"):
+        Majority(answer)
+
+
+# --- scores belong to their candidate -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("pointwise", [True, False])
+def test_a_score_that_a_reward_keeps_stays_as_it_is(pointwise: bool) -> None:
+    kept = Score(float("inf"), flags=["f"])
+
+    class Keeps(OfOnesOwn):
+        async def score(self, prompt: object, drawn: list[Candidate]) -> list[Score]:
+            return [kept] * len(drawn)
+
+    reward = Keeps()
+    reward.pointwise = pointwise
+    drawn = [Candidate(0, "x"), Candidate(1, "y")]
+    loop.run(add_scores(PROMPT, drawn, reward))
+    first, second = (candidate.scores["own"] for candidate in drawn)
+    assert isnan(first.value)
+    first.flags.append("mine")
+    assert second.flags == ["f"]
+    assert kept == Score(float("inf"), flags=["f"])

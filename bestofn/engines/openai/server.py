@@ -66,12 +66,26 @@ class Server:
         self.max_retries = max_retries
         self.backoff = backoff
         self.timeout = timeout
-        self._slots = asyncio.Semaphore(max_concurrency)
         self._reached = False
         self._closed = False
         key = (api_key or "").strip()
-        self._client = make_client(url, key or NO_KEY, timeout, headers)
         self._secrets = _secrets(key, headers)
+
+        def connect() -> tuple[asyncio.Semaphore, openai.AsyncOpenAI]:
+            return asyncio.Semaphore(max_concurrency), make_client(
+                url, key or NO_KEY, timeout, headers
+            )
+
+        self._connection = loop.PerProcess(connect)
+        self._connection()
+
+    @property
+    def _slots(self) -> asyncio.Semaphore:
+        return self._connection()[0]
+
+    @property
+    def _client(self) -> openai.AsyncOpenAI:
+        return self._connection()[1]
 
     def beside(self, path: str) -> str:
         """The URL of an endpoint that stands beside /v1, not under it."""

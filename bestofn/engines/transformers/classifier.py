@@ -1,6 +1,7 @@
 """A sequence-classification model on the CPU or one GPU: sequences in, logits out."""
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from bestofn import loop
 from bestofn.engines.classifiers import Logit, classifier_chat, classifier_config
 from bestofn.engines.model_files import first_sentence, locate
 from bestofn.engines.transformers.loading import (
@@ -75,8 +77,10 @@ class TransformersClassifier:
         self._waiting: list[_Request] = []
         self._lock = threading.Lock()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="bestofn-classifier")
+        self._pid = os.getpid()
 
     async def logit(self, ids: Sequence[int]) -> Logit:
+        loop.require_process(self._pid, "a loaded model")
         started = time.perf_counter()
         request = _Request(ids)
         with self._lock:
@@ -138,6 +142,8 @@ class TransformersClassifier:
 
     def close(self) -> None:
         """Frees the model once its batch is done; requests that wait fail."""
+        if self._pid != os.getpid():
+            return
         self._worker.shutdown(wait=True, cancel_futures=True)
         with self._lock:
             waiting, self._waiting = self._waiting, []

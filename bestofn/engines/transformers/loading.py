@@ -5,11 +5,19 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+)
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from bestofn.engines.model_files import first_sentence
 from bestofn.errors import EngineError
+from bestofn.progress import redraws
 
 # Options of a model that its tokenizer needs as well.
 OF_BOTH = frozenset(
@@ -53,7 +61,8 @@ def told(model: str, device: torch.device) -> Iterator[None]:
         EngineError: the model cannot be loaded.
     """
     try:
-        yield
+        with _no_bars_in_logs():
+            yield
     except torch.OutOfMemoryError as error:
         raise EngineError(
             f"model {model!r} does not fit into the memory of {device}; "
@@ -71,6 +80,25 @@ def told(model: str, device: torch.device) -> Iterator[None]:
 def of_tokenizer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a model's options that its tokenizer is loaded with."""
     return {name: value for name, value in options.items() if name in OF_BOTH}
+
+
+@contextmanager
+def _no_bars_in_logs() -> Iterator[None]:
+    """Bars of transformers and the hub stay out of log files, unless the user has set them."""
+    if redraws() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
+        yield
+        return
+    weights, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.disable_progress_bar()  # both
+    try:
+        yield
+    finally:
+        if weights:
+            logging.enable_progress_bar()
+        if downloads:
+            enable_progress_bars()
+        else:
+            disable_progress_bars()
 
 
 def context_of(loaded: PreTrainedModel) -> int:

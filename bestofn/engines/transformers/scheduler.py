@@ -6,6 +6,7 @@ one token of every running row.
 
 import asyncio
 import contextlib
+import os
 import threading
 import time
 from collections import defaultdict
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
+from bestofn import loop
 from bestofn.engines.transformers.decoding import DecodingBatch, reservation
 from bestofn.engines.transformers.kv import BLOCK, Layers, PrefixCache
 from bestofn.engines.transformers.requests import GenerateRequest, Request, ScoreRequest
@@ -55,8 +57,10 @@ class Scheduler(threading.Thread):
         self._inbox: list[Request] = []
         self._wake = threading.Condition()
         self._closed = False
+        self._pid = os.getpid()
 
     def submit(self, request: Request) -> None:
+        loop.require_process(self._pid, "a loaded model")
         with self._wake:
             if self._closed:
                 raise EngineError("the engine is closed; load it again")
@@ -64,6 +68,8 @@ class Scheduler(threading.Thread):
             self._wake.notify()
 
     def close(self) -> None:
+        if self._pid != os.getpid():
+            return
         with self._wake:
             self._closed = True
             self._wake.notify()
@@ -212,10 +218,10 @@ class Scheduler(threading.Thread):
         by_loop: dict[asyncio.AbstractEventLoop, list[Request]] = defaultdict(list)
         for request in requests:
             by_loop[request.loop].append(request)
-        for loop, settled in by_loop.items():
+        for waiting_in, settled in by_loop.items():
             # A loop that has been closed has nobody waiting.
             with contextlib.suppress(RuntimeError):
-                loop.call_soon_threadsafe(_wake, settled, error)
+                waiting_in.call_soon_threadsafe(_wake, settled, error)
 
 
 def _score(requests: list[ScoreRequest], logits: torch.Tensor) -> list[ScoreRequest]:

@@ -47,6 +47,7 @@ class EngineProcess:
     def __init__(self, args: AsyncEngineArgs) -> None:
         self._errors = _StandardError()
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self._pid = os.getpid()
         self.llm: AsyncLLM | None = None
         try:
             # Standard error and the main module are the whole process's.
@@ -111,8 +112,9 @@ class EngineProcess:
         """The engine.
 
         Raises:
-            EngineError: it is closed.
+            EngineError: it is closed, or of another process.
         """
+        loop.require_process(self._pid, "a loaded model")
         if self.llm is None:
             raise EngineError("the vLLM engine is closed; load it again")
         return self.llm
@@ -145,7 +147,9 @@ class EngineProcess:
         return f"vLLM cannot start with model {model!r}: {cause or own}; {advice}"
 
     def close(self) -> None:
-        """Ends the engine's processes; a second call does nothing."""
+        """Ends the engine's processes; a second call does nothing, nor one in a forked process."""
+        if self._pid != os.getpid():
+            return
         llm, self.llm = self.llm, None
         if llm is None:
             return

@@ -13,8 +13,8 @@ from bestofn.experiments.audit.attacks import Attack
 from bestofn.prompts import random_for, user_message
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import is_pointwise, takes
-from bestofn.rewards.scoring import add_scores
-from bestofn.types import Candidate, Pool, Prompt, Usage
+from bestofn.rewards.scoring import add_scores, without_cost
+from bestofn.types import Candidate, Pool, Prompt
 
 GUARDS = ("flag", "strip")
 FLAG = "quotes_instruction"
@@ -127,7 +127,7 @@ def _unscored(row: Pool, scorer: Scorer) -> list[Candidate]:
         if scorer.copy_guard != "strip" or known is None or FLAG in known.flags:
             left.append(candidate)
         else:
-            candidate.scores[scorer.name] = replace(known, usage=Usage())
+            candidate.scores[scorer.name] = without_cost(known)
     return left
 
 

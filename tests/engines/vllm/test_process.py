@@ -139,6 +139,7 @@ def processes_of(group: int) -> list[int]:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are counted by /proc")
+@pytest.mark.usefixtures("sigint")
 def test_interrupt_and_exit_leave_nothing_behind(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))

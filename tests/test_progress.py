@@ -1,0 +1,115 @@
+"""What a run writes to standard error where that is a file: sparse lines, no bars."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from making import made, written
+
+TESTS = Path(__file__).parent
+MANY = """
+import sys
+sys.path.insert(0, {tests!r})
+import time
+import bestofn.progress
+bestofn.progress.EVERY = {every}
+from fakes import ScriptedEngine
+from bestofn import BestOfN
+from bestofn.rewards.baselines import Longest
+best = BestOfN(ScriptedEngine(), Longest(), n=2, window=1)
+for _ in best.select_many([str(i) for i in range(400)], progress={progress}):
+    time.sleep(0.002)
+"""
+
+
+def written_to_stderr(command: list[str], tmp_path: Path) -> str:
+    """With standard error in a file, and with what makes rich take a file for a terminal."""
+    log = tmp_path / "log.txt"
+    with log.open("wb") as file:
+        environment = os.environ | {"FORCE_COLOR": "1", "PYTHONPATH": str(TESTS.parent)}
+        subprocess.run(
+            [sys.executable, *command],
+            check=True,
+            timeout=240,
+            stderr=file,
+            stdout=subprocess.DEVNULL,
+            env=environment,
+        )
+    return log.read_bytes().decode()
+
+
+def many(every: float, progress: bool = True) -> list[str]:
+    return ["-c", MANY.format(tests=str(TESTS), every=every, progress=progress)]
+
+
+def test_select_many_writes_one_line_at_the_end_of_a_short_run(tmp_path: Path) -> None:
+    (line,) = written_to_stderr(many(1000.0), tmp_path).splitlines()
+    assert line.startswith("400/400 prompts, ")
+    assert line.endswith(" candidates/s, 0.0% failed, 0% cached")
+
+
+def test_select_many_writes_a_line_now_and_then_in_a_long_one(tmp_path: Path) -> None:
+    first, *_, last = written_to_stderr(many(0.2), tmp_path).splitlines()
+    assert "/400 prompts, " in first
+    assert first.endswith(" left")
+    assert last.startswith("400/400 prompts, ")
+
+
+def test_select_many_writes_nothing_that_nobody_wants(tmp_path: Path) -> None:
+    assert written_to_stderr(many(0.0, progress=False), tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ask", "Name 2 fruits.", "-n", "2", "--max-tokens", "8"],
+        ["ask", "Name 2 fruits.", "-n", "2", "--max-tokens", "8", "--engine", "hf:{tiny}"],
+        ["demo", "--prompts", "3", "-n", "2"],
+        ["select", "tiny:3", "-o", "{folder}/out.jsonl", "-n", "2", "--max-tokens", "8"],
+        ["sample", "tiny:3", "-o", "{folder}/pool.jsonl", "-m", "2", "--max-tokens", "8"],
+        ["rewardbench", "--data", "tiny:1", "--reward", "flip-likelihood", "-o", "{folder}/bench"],
+        ["audit", "--prompts", "tiny:1", "-o", "{folder}/audit"],
+        ["export", "{rows}", "-o", "{folder}/out.csv"],
+        ["doctor"],
+    ],
+    ids=lambda command: " ".join(command[:1]),
+)
+def test_commands_write_no_bars_to_a_file(command: list[str], tmp_path: Path) -> None:
+    from bestofn.engines.model_files import locate
+
+    places = {"tiny": locate("tiny"), "folder": str(tmp_path), "rows": str(tmp_path / "rows.jsonl")}
+    written(tmp_path / "rows.jsonl", [made("a", {"flip": [0.0, 1.0]})])
+    log = written_to_stderr(["-m", "bestofn", *(a.format(**places) for a in command)], tmp_path)
+    assert "\r" not in log
+    assert "\x1b[?25" not in log  # a cursor that is hidden, as for a spinner
+    assert "%|" not in log
+    assert "Loading weights" not in log
+    assert len(log.splitlines()) <= 4
+
+
+def test_loading_a_model_leaves_the_users_bars_as_they_were(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+    from transformers.utils import logging
+
+    from bestofn import load_engine
+
+    before = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
+    try:
+        for weights, downloads in ((True, True), (True, False), (False, True), (False, False)):
+            (logging.enable_progress_bar if weights else logging.disable_progress_bar)()
+            (enable_progress_bars if downloads else disable_progress_bars)()
+            load_engine("tiny").close()
+            assert logging.is_progress_bar_enabled() is weights
+            assert are_progress_bars_disabled() is not downloads
+    finally:
+        (logging.enable_progress_bar if before[0] else logging.disable_progress_bar)()
+        (disable_progress_bars if before[1] else enable_progress_bars)()
+    assert "Loading weights" not in capsys.readouterr().err
