@@ -4,14 +4,15 @@ import asyncio
 import contextlib
 import inspect
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol
 
 from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError
-from bestofn.prompts import as_turns, candidate_seed
+from bestofn.pool import as_candidate
+from bestofn.prompts import as_turns, candidate_seed, clean, plain
 from bestofn.types import Candidate, Prompt
 
 GenerateFunction = Callable[
@@ -67,10 +68,12 @@ class EngineGenerator:
 
     def _candidate(self, index: int, seed: int | None, completion: Completion) -> Candidate:
         logprobs = completion.token_logprobs
+        if logprobs and not all(map(isfinite, logprobs)):
+            logprobs = None  # some servers give -inf, which no row can hold
         return Candidate(
             index=index,
-            text=completion.text,
-            reasoning=completion.reasoning,
+            text=clean(completion.text),
+            reasoning=None if completion.reasoning is None else clean(completion.reasoning),
             finish_reason=completion.finish_reason,
             # Some servers count the tokens without naming them.
             token_count=len(completion.token_ids) or completion.usage.generated_tokens,
@@ -136,11 +139,32 @@ def _plain(prompt: Prompt) -> Any:
 
 
 def _as_candidate(index: int, response: str | Candidate) -> Candidate:
+    """A copy of what a function returned, as rows can hold it: it may keep or repeat its own."""
     if isinstance(response, str):
-        return Candidate(index, response)
-    if isinstance(response, Candidate):
-        # A copy: the function may give the same one twice, or keep it.
-        return replace(response, index=index, scores={})
-    found = type(response).__name__
-    message = f"the generator returned {found}, not a string or a Candidate"
-    return Candidate(index, "", finish_reason="error", error=message)
+        return Candidate(index, clean(response))
+    if not isinstance(response, Candidate):
+        found = type(response).__name__
+        return _failed(index, f"the generator returned {found}, not a string or a Candidate")
+    try:
+        return as_candidate(_fields(response) | {"index": index})
+    except ConfigError as error:
+        return _failed(index, f"the generator returned a Candidate that cannot be used: {error}")
+
+
+def _failed(index: int, error: str) -> Candidate:
+    return Candidate(index, "", finish_reason="error", error=error)
+
+
+def _fields(candidate: Candidate) -> dict[str, Any]:
+    """The fields but for the scores; NaN and infinities are unknown."""
+    known = {
+        name: plain(getattr(candidate, name))
+        for name in candidate.__slots__
+        if name not in ("usage", "scores")
+    }
+    logprobs = known["token_logprobs"]
+    if logprobs is not None and None in logprobs:
+        known["token_logprobs"] = None
+    usage = candidate.usage
+    known["usage"] = {name: plain(getattr(usage, name)) or 0 for name in usage.__slots__}
+    return known

@@ -141,9 +141,17 @@ def _reserve(limit: int) -> int:
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
-    """All of the conversation but the message that is to be inferred."""
-    known = prompt.messages[:-1] if target == "user" else prompt.messages[1:]
-    return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in known)
+    """All of the conversation but the message that is to be inferred, and the calls of tools.
+
+    Calls often repeat the instruction, and would tell it without the response.
+    """
+    asked = max(place for place, turn in enumerate(prompt.messages) if turn.role == "user")
+    hidden = asked if target == "user" else 0
+    return "\n\n".join(
+        f"{turn.role.capitalize()}: {turn.content}"
+        for place, turn in enumerate(prompt.messages)
+        if place != hidden and (turn.content or not turn.extra)
+    )
 
 
 class FLIPReward(_InverseReward):

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from bestofn import loop
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
-from bestofn.prompts import candidate_seed, random_for
+from bestofn.prompts import candidate_seed, random_for, transcript
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.templates import answer_schema
 from bestofn.rewards.templates.judging import Kind, load_judge_template
@@ -130,7 +130,7 @@ def _request(prompt: Prompt) -> str:
     """The last user message; of a longer conversation all turns, each with its role."""
     if len(prompt.messages) == 1:
         return prompt.messages[0].content
-    return "\n\n".join(f"{m.role.capitalize()}: {m.content}" for m in prompt.messages)
+    return transcript(prompt.messages)
 
 
 def _unusable(candidate: Candidate) -> str | None:

@@ -102,7 +102,9 @@ class DistinctScoring:
 
 
 def checked(score: Score) -> Score:
-    """A value that is no finite number is a failure, with a reason."""
+    """A value that is no finite number is a failure, with a reason; one of numpy is a number."""
+    if not isinstance(score.value, int | float):
+        score.value = float(score.value)
     if not isfinite(score.value):
         score.reason = score.reason or f"the reward gave {score.value}, which is no finite number"
         score.value = nan
