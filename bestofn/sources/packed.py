@@ -100,6 +100,8 @@ def _check_text(head: bytes, kind: str | None, suffix: str) -> None:
     """Refuses what is no text; text whose name ends like that of a packed file is read."""
     if kind is not None:
         raise OSError(f"by its first bytes it is {as_said(kind)}")
+    if suffix in PACKED and not head:
+        raise EOFError("the file is empty")
     if suffix in PACKED and not _is_text(head):
         raise OSError(f"its name ends in {suffix}, but by its first bytes it is no such file")
 
