@@ -75,7 +75,7 @@ def _about_tools(message: Mapping[str, Any], role: Any) -> dict[str, Any]:
 def _parsed(calls: Any) -> Any:
     """Calls of tools, which tables hold as JSON text."""
     try:
-        return json.loads(calls) if isinstance(calls, str) else calls
+        return plain(json.loads(calls)) if isinstance(calls, str) else calls
     except (ValueError, RecursionError):
         return calls
 

@@ -14,6 +14,7 @@ from bestofn.sources.base import FORMS, Entry, Part, Row, Source, fault, unreada
 from bestofn.sources.files import file_parts, files_of, quick_count
 from bestofn.sources.hub import hub_part
 from bestofn.sources.json_rows import stdin_entries
+from bestofn.sources.saved import is_saved
 from bestofn.types import Prompt
 
 
@@ -79,6 +80,8 @@ def open_source(source: Source, *, streaming: bool) -> list[Part]:
     kind, colon, rest = source.partition(":")
     if source == "-":
         return [_stdin_part()]
+    if kind == "hf" and is_saved(Path(rest)):
+        return file_parts(Path(rest))
     if source.startswith("hf://") or (kind == "hf" and rest):
         return [hub_part(source, streaming)]
     if kind == "tiny" and colon:
