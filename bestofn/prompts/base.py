@@ -32,7 +32,7 @@ def as_prompt(
     if columns is None:
         columns = value.columns if isinstance(value, Prompt) else {}
     # The hash is of the text as it was given, so that ids are those of version 0.1.
-    name = id or known or _hash(messages)
+    name = id or known or _hash(_as_text(messages))
     return Prompt(tuple(map(cleaned, messages)), clean(str(name)), columns)
 
 
@@ -66,15 +66,22 @@ def _check(messages: Sequence[Message]) -> None:
         raise ConfigError("the prompt is empty; give it some text")
 
 
-def _hash(messages: Sequence[Message]) -> str:
+def _hash(text: str) -> str:
     """16 hexadecimal digits."""
-    text = "\x1e".join(map(_hashed, messages))
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _hashed(message: Message) -> str:
-    extra = f"\x1f{json.dumps(message.extra, sort_keys=True)}" if message.extra else ""
-    return f"{message.role}\x1f{message.content}{extra}"
+def _as_text(messages: Sequence[Message]) -> str:
+    """All that tells one conversation from another."""
+    parts = (
+        [turn.role, turn.content, *([_sorted(turn.extra)] if turn.extra else [])]
+        for turn in messages
+    )
+    return "\x1e".join(map("\x1f".join, parts))
+
+
+def _sorted(extra: Mapping[str, Any]) -> str:
+    return json.dumps(extra, sort_keys=True, ensure_ascii=False)
 
 
 def folded(text: str) -> str:
@@ -84,13 +91,13 @@ def folded(text: str) -> str:
 
 def content_key(prompt: Prompt) -> str:
     """A hash of what is asked, the same before a prompt is written and after it is read."""
-    return _hash([replace(turn, content=folded(turn.content)) for turn in prompt.messages])
+    return _hash(folded(_as_text(prompt.messages)))
 
 
-def comparable(prompt: Prompt) -> str:
-    """Messages and columns as a text that is the same before they are written and after."""
+def comparable(prompt: Prompt) -> Any:
+    """Messages and columns in a form that is the same before they are written and after."""
     parts = [as_turns(prompt.messages), dict(prompt.columns)]
-    return folded(json.dumps(parts, sort_keys=True, ensure_ascii=False))
+    return json.loads(folded(json.dumps(parts, ensure_ascii=False)))
 
 
 def user_message(prompt: Prompt) -> str:
