@@ -12,7 +12,7 @@ from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError
 from bestofn.pool import as_candidate
-from bestofn.prompts import as_turns, candidate_seed, clean, plain
+from bestofn.prompts import as_given, candidate_seed, clean, plain
 from bestofn.types import Candidate, Prompt
 
 GenerateFunction = Callable[
@@ -99,7 +99,7 @@ class FunctionGenerator:
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         try:
-            responses = await self._call(_plain(prompt), n)
+            responses = await self._call(as_given(prompt.messages), n)
         except ConfigError:
             raise
         except Exception as error:
@@ -130,12 +130,6 @@ async def collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
     """All candidates, by index."""
     async with contextlib.aclosing(draws):
         return sorted([candidate async for candidate in draws], key=lambda c: c.index)
-
-
-def _plain(prompt: Prompt) -> Any:
-    if len(prompt.messages) == 1:
-        return prompt.messages[0].content
-    return as_turns(prompt.messages)
 
 
 def _as_candidate(index: int, response: str | Candidate) -> Candidate:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import answer_text, as_prompt, as_turns, clean, plain, written
+from bestofn.prompts import answer_text, as_given, as_prompt, as_turns, clean, plain, written
 from bestofn.types import Candidate, Pool, Score, Selection, Usage
 
 T = TypeVar("T")
@@ -27,10 +27,9 @@ def to_row(pool: Pool) -> dict[str, Any]:
     A Selection's row also says which candidate was chosen, and what it says.
     """
     prompt = pool.prompt
-    turns = as_turns(prompt.messages)
     row: dict[str, Any] = {
         "id": prompt.id,
-        "prompt": turns[0]["content"] if len(turns) == 1 else turns,
+        "prompt": as_given(prompt.messages),
     }
     if prompt.columns:
         row["columns"] = plain(prompt.columns)

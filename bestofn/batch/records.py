@@ -88,8 +88,8 @@ class Survey:
     def add(self, pool: Pool) -> None:
         """Takes note of a row."""
         self.rows += 1
-        self.chat |= len(pool.prompt.messages) > 1
         self.tools |= any(turn.extra for turn in pool.prompt.messages)
+        self.chat |= self.tools or len(pool.prompt.messages) > 1
         named = [name for candidate in pool.candidates for name in candidate.scores]
         if isinstance(pool, Selection):
             named.append(pool.reward)

@@ -12,12 +12,21 @@ from bestofn.prompts.base import (
     system_message,
     user_message,
 )
-from bestofn.prompts.messages import answer_text, as_message, as_turns, spoken, transcript, written
+from bestofn.prompts.messages import (
+    answer_text,
+    as_given,
+    as_message,
+    as_turns,
+    spoken,
+    transcript,
+    written,
+)
 from bestofn.prompts.values import clean, plain
 
 __all__ = [
     "PromptLike",
     "answer_text",
+    "as_given",
     "as_message",
     "as_prompt",
     "as_turns",

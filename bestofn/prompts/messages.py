@@ -155,6 +155,12 @@ def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return [{"role": turn.role, "content": turn.content, **turn.extra} for turn in messages]
 
 
+def as_given(messages: Sequence[Message]) -> Any:
+    """The text of a single user message, else all turns."""
+    alone = len(messages) == 1 and not messages[0].extra
+    return messages[0].content if alone else as_turns(messages)
+
+
 def spoken(message: Message) -> str:
     """A turn's text, with the calls of tools in it as JSON."""
     calls = [message.extra[name] for name in CALLS if name in message.extra]
