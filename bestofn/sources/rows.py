@@ -80,7 +80,7 @@ def open_source(source: Source, *, streaming: bool) -> list[Part]:
     kind, colon, rest = source.partition(":")
     if source == "-":
         return [_stdin_part()]
-    if kind == "hf" and is_saved(Path(rest)):
+    if kind == "hf" and rest and is_saved(Path(rest)):
         return file_parts(Path(rest))
     if source.startswith("hf://") or (kind == "hf" and rest):
         return [hub_part(source, streaming)]

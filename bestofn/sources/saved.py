@@ -2,6 +2,7 @@
 
 import json
 from functools import partial
+from os.path import isfile
 from pathlib import Path
 
 from bestofn.errors import ConfigError
@@ -13,9 +14,9 @@ SPLITS = "dataset_dict.json"
 
 def is_saved(folder: Path) -> bool:
     """Whether a folder is such a dataset, or one of several splits."""
-    return (folder / SPLITS).is_file() or (
-        (folder / "state.json").is_file() and (folder / "dataset_info.json").is_file()
-    )
+    # `isfile` says no to what cannot be a path, where `Path.is_file` raises.
+    dataset = all(isfile(folder / name) for name in ("state.json", "dataset_info.json"))
+    return dataset or isfile(folder / SPLITS)
 
 
 def saved_part(folder: Path) -> Part:
