@@ -122,17 +122,21 @@ class PromptsConfig(Section):
     """Where prompts come from."""
 
     prompts: str
-    """A file or folder of JSONL, Parquet, CSV or TSV (also .gz, .zst), '-' for JSONL on stdin,
-    'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or 'tiny:COUNT' for held-out
-    instructions of the tiny world."""
+    """A file or folder of JSONL, JSON arrays, Parquet, CSV or TSV (also .gz, .zst, .bz2, .xz), a
+    folder of save_to_disk, '-' for JSON on stdin, 'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on
+    the hub, or 'tiny:COUNT' for held-out instructions of the tiny world."""
     prompt_column: str = "prompt"
-    """What to ask: a text, or a list of chat messages."""
+    """What to ask: a text, or a list of chat messages. Rows without 'prompt' may have 'messages',
+    'conversations' or 'conversation'."""
     id_column: str | None = None
     """What names a prompt; without it a hash of its content does."""
     system_column: str | None = None
     """Holds a system prompt."""
     template: str | None = None
     """Makes the prompt of several columns, such as 'Solve: {problem}'."""
+    drop_last_assistant: bool | None = None
+    """Of a conversation that ends with an answer of the assistant, drop the answer; the column
+    'dropped_answer' then has it."""
     limit: int | None = Field(default=None, ge=1)
     """Take only the first so many rows."""
 

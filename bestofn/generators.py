@@ -5,7 +5,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -13,7 +13,8 @@ from bestofn import loop
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
-from bestofn.prompts import as_turns, candidate_seed
+from bestofn.pool import as_candidate
+from bestofn.prompts import as_given, candidate_seed, clean, plain
 from bestofn.types import Candidate, Prompt
 
 GenerateFunction = Callable[
@@ -101,10 +102,12 @@ class EngineGenerator:
 
     def _candidate(self, index: int, seed: int | None, completion: Completion) -> Candidate:
         logprobs = completion.token_logprobs
+        if logprobs and not all(map(isfinite, logprobs)):
+            logprobs = None  # some servers give -inf, which no row can hold
         return Candidate(
             index=index,
-            text=completion.text,
-            reasoning=completion.reasoning,
+            text=clean(completion.text),
+            reasoning=None if completion.reasoning is None else clean(completion.reasoning),
             finish_reason=completion.finish_reason,
             # Some servers count the tokens without naming them.
             token_count=len(completion.token_ids) or completion.usage.generated_tokens,
@@ -134,7 +137,7 @@ class FunctionGenerator:
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         try:
-            responses = await self._call(_plain(prompt), n)
+            responses = await self._call(as_given(prompt.messages), n)
         except ConfigError:
             raise
         except Exception as error:
@@ -167,18 +170,33 @@ async def collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
         return sorted([candidate async for candidate in draws], key=lambda c: c.index)
 
 
-def _plain(prompt: Prompt) -> Any:
-    if len(prompt.messages) == 1:
-        return prompt.messages[0].content
-    return as_turns(prompt.messages)
-
-
 def _as_candidate(index: int, response: str | Candidate) -> Candidate:
+    """A copy of what a function returned, as rows can hold it: it may keep or repeat its own."""
     if isinstance(response, str):
-        return Candidate(index, response)
-    if isinstance(response, Candidate):
-        # A copy: the function may give the same one twice, or keep it.
-        return replace(response, index=index, scores={})
-    found = type(response).__name__
-    message = f"the generator returned {found}, not a string or a Candidate"
-    return Candidate(index, "", finish_reason="error", error=message)
+        return Candidate(index, clean(response))
+    if not isinstance(response, Candidate):
+        found = type(response).__name__
+        return _failed(index, f"the generator returned {found}, not a string or a Candidate")
+    try:
+        return as_candidate(_fields(response) | {"index": index})
+    except ConfigError as error:
+        return _failed(index, f"the generator returned a Candidate that cannot be used: {error}")
+
+
+def _failed(index: int, error: str) -> Candidate:
+    return Candidate(index, "", finish_reason="error", error=error)
+
+
+def _fields(candidate: Candidate) -> dict[str, Any]:
+    """The fields but for the scores; NaN and infinities are unknown."""
+    known = {
+        name: plain(getattr(candidate, name))
+        for name in candidate.__slots__
+        if name not in ("usage", "scores")
+    }
+    logprobs = known["token_logprobs"]
+    if logprobs is not None and None in logprobs:
+        known["token_logprobs"] = None
+    usage = candidate.usage
+    known["usage"] = {name: plain(getattr(usage, name)) or 0 for name in usage.__slots__}
+    return known

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from math import isfinite, isnan, nan
@@ -11,10 +12,13 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, as_turns, plain
+from bestofn.prompts import answer_text, as_given, as_prompt, as_turns, clean, plain, written
 from bestofn.types import Candidate, Pool, Score, Selection, Usage
 
 T = TypeVar("T")
+BY_HAND = ("id", "prompt", "responses", "columns")
+ESCAPED = re.compile(rb"\\u[dD][89a-fA-F]")
+"""Half of a surrogate pair in JSON; nothing else can bring one in."""
 
 
 def to_row(pool: Pool) -> dict[str, Any]:
@@ -23,13 +27,12 @@ def to_row(pool: Pool) -> dict[str, Any]:
     A Selection's row also says which candidate was chosen, and what it says.
     """
     prompt = pool.prompt
-    turns = as_turns(prompt.messages)
     row: dict[str, Any] = {
         "id": prompt.id,
-        "prompt": turns[0]["content"] if len(turns) == 1 else turns,
+        "prompt": as_given(prompt.messages),
     }
     if prompt.columns:
-        row["columns"] = dict(prompt.columns)
+        row["columns"] = plain(prompt.columns)
     if isinstance(pool, Selection):
         row |= {
             "index": pool.index,
@@ -96,9 +99,7 @@ def dumps(pool: Pool) -> str:
 
 def as_line(row: Mapping[str, Any]) -> str:
     """A row that is an object already."""
-    text = json.dumps(row, ensure_ascii=False, allow_nan=False)
-    # Half a surrogate pair, as cut emoji leave behind, cannot be written to a file.
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return clean(json.dumps(row, ensure_ascii=False, allow_nan=False, default=plain))
 
 
 def _restored(value: Any) -> Any:
@@ -120,26 +121,41 @@ def _restored_score(score: Any) -> Any:
     return score
 
 
-_CANDIDATES = TypeAdapter(list[Annotated[Candidate, BeforeValidator(_restored)]])
+_Candidate = Annotated[Candidate, BeforeValidator(_restored)]
+_CANDIDATE = TypeAdapter[Candidate](_Candidate)
+_CANDIDATES = TypeAdapter(list[_Candidate])
 _USAGE = TypeAdapter(Usage)
 _SECONDS = TypeAdapter(dict[str, Annotated[float, Field(allow_inf_nan=False)]])
 _COLUMNS = TypeAdapter(dict[str, Any])
 _CHOSEN = TypeAdapter(_Chosen)
 
 
+def as_candidate(fields: Mapping[str, Any]) -> Candidate:
+    """A candidate of these fields.
+
+    Raises:
+        ConfigError: one is missing or wrong; the message names it.
+    """
+    return _validated(_CANDIDATE, fields)
+
+
 def from_row(row: Mapping[str, Any]) -> Pool:
     """The pool that `to_row` made the row of; a Selection if the row says what was chosen.
+
+    Or the pool of a row made by hand, with `prompt` and `responses`, which are texts, objects with
+    a `text`, or chat messages. It needs no `id`, and its other fields are the prompt's columns.
 
     Raises:
         ConfigError: a field is missing or wrong; the message names it.
     """
+    row = _made_by_hand(row) if "responses" in row and "candidates" not in row else row
     for name in ("id", "prompt", "candidates"):
         if name not in row:
             raise ConfigError(f"the row has no field {name!r}")
     if not isinstance(row["id"], str):
         raise ConfigError(f"the row's field 'id' must be text, not {row['id']!r}")
     columns = plain(_validated(_COLUMNS, row.get("columns", {}), "columns"))
-    prompt = as_prompt(row["prompt"], row["id"], columns)
+    prompt = as_prompt(written(row["prompt"]), row["id"], columns)
     candidates = _validated(_CANDIDATES, row["candidates"], "candidates")
     _check_numbering(candidates)
     seconds = _validated(_SECONDS, row.get("seconds", {}), "seconds")
@@ -153,6 +169,32 @@ def from_row(row: Mapping[str, Any]) -> Pool:
     selection = Selection(prompt, candidates, seconds=seconds, usage=usage, **chosen.model_dump())
     _check_choice(selection)
     return selection
+
+
+def _made_by_hand(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The row as `to_row` would have made it, all but what scores add."""
+    if "prompt" not in row:
+        raise ConfigError("the row has no field 'prompt'")
+    responses, known = row["responses"], row.get("id")
+    if not isinstance(responses, list) or not responses:
+        raise ConfigError("the row's field 'responses' must be a list of at least one response")
+    prompt = as_prompt(row["prompt"])
+    others = {name: value for name, value in row.items() if name not in BY_HAND}
+    return {
+        "id": prompt.id if known is None else str(known) if type(known) is int else known,
+        "prompt": as_turns(prompt.messages),
+        "columns": others | _validated(_COLUMNS, row.get("columns", {}), "columns"),
+        "candidates": [_response(place, response) for place, response in enumerate(responses)],
+    }
+
+
+def _response(place: int, response: Any) -> dict[str, Any]:
+    if isinstance(response, Mapping) and "text" in response and "type" not in response:
+        return {**response, "index": place}
+    try:
+        return {"index": place, "text": answer_text(response)}
+    except ConfigError as error:
+        raise ConfigError(f"the row's field 'responses.{place}' is wrong: {error}") from None
 
 
 def _validated(adapter: TypeAdapter[T], value: Any, *field: str) -> T:
@@ -190,8 +232,11 @@ def loads(line: str | bytes) -> Pool:
     Raises:
         ConfigError: it is no JSON object, or no row.
     """
+    data = line if isinstance(line, bytes) else clean(line).encode()
     try:
-        row = json.loads(line)
+        row = json.loads(data)
+        if ESCAPED.search(data):
+            row = json.loads(clean(json.dumps(row, ensure_ascii=False)))
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"not JSON: {getattr(error, 'msg', error)}") from None
     if not isinstance(row, dict):
@@ -219,7 +264,8 @@ def read(path: Path, bad_row: Callable[[ConfigError], None] | None = None) -> It
                 raise ConfigError(f"the row has no candidates: {pool.error}")
             if pool.prompt.id in seen:
                 raise ConfigError(
-                    f"the id {pool.prompt.id!r} stands in line {seen[pool.prompt.id]} already"
+                    f"the id {pool.prompt.id!r} is in line {seen[pool.prompt.id]} already; each "
+                    "row needs an id of its own"
                 )
         except ConfigError as error:
             named = ConfigError(f"{path}, line {number}: {error}")

@@ -1,10 +1,12 @@
 """The same rows in every kind of file, and what is read of them."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
-from collections.abc import Sequence
+import lzma
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,14 @@ import zstandard
 from bestofn.errors import ConfigError
 from bestofn.sources import Row, read_rows
 
+PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": gzip.compress,
+    ".zst": lambda content: zstandard.ZstdCompressor(write_checksum=True).compress(content),
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
 KINDS = [
-    *(kind + pack for kind in ("jsonl", "json", "csv", "tsv") for pack in ("", ".gz", ".zst")),
+    *(kind + pack for kind in ("jsonl", "json", "csv", "tsv") for pack in ("", *PACKERS)),
     "ndjson",
     "parquet",
     "CSV.GZ",
@@ -57,11 +65,8 @@ def csv_bytes(rows: Sequence[dict[str, Any]], delimiter: str = ",", **options: A
 
 def packed(path: Path, content: bytes) -> bytes:
     """The bytes of a file with this content."""
-    if path.suffix.lower() == ".gz":
-        return gzip.compress(content)
-    if path.suffix.lower() == ".zst":
-        return zstandard.ZstdCompressor(write_checksum=True).compress(content)
-    return content
+    pack = PACKERS.get(path.suffix.lower())
+    return pack(content) if pack else content
 
 
 def values(source: Any, **options: Any) -> list[dict[str, Any]]:

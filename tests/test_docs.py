@@ -71,6 +71,8 @@ def test_commands_of_the_experiments_run_one_after_another(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "recipes").symlink_to(DOCS.parent / "recipes")
+    (pool,) = re.findall(r"```json\n(.*?)```", (DOCS / "experiments.md").read_text(), re.DOTALL)
+    (tmp_path / "mine.jsonl").write_text(pool)
     found = commands("experiments.md")
     assert {command[0] for command in found} == {"sample", "score", "curve", "report", "run"}
     for command in found:

@@ -151,7 +151,7 @@ BAD_ROWS = [
     (b"\xff\xfe{}\n", "not JSON"),
     (good("c").replace(b'"b"', b'"\xe9"'), "not JSON"),
     (b"[" * 100_000 + b"\n", "not JSON"),
-    (good("a"), "id 'a' stands in line 1 already"),
+    (good("a"), "id 'a' is in line 1 already"),
     (changed(candidates=[]), "'candidates' is empty"),
     (changed(candidates=None), "'candidates' is wrong"),
     (changed(candidates=[{"index": 0, "text": "x", "scores": {"flip": {"value": "high"}}}]),

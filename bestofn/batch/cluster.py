@@ -18,7 +18,7 @@ from bestofn.batch.select import Row, run, select_row, timed
 from bestofn.batch.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.journal import Confirm
-from bestofn.prompts import as_prompt
+from bestofn.prompts import as_prompt, written
 from bestofn.types import Pool, Prompt
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _packed(prompt: Prompt) -> str:
 
 def _unpacked(text: str) -> Prompt:
     row = json.loads(text)
-    return as_prompt(row["prompt"], row["id"], row.get("columns", {}))
+    return as_prompt(written(row["prompt"]), row["id"], row.get("columns", {}))
 
 
 @contextmanager

@@ -123,6 +123,7 @@ class SelectConfig(PromptsConfig, DrawConfig):
             system_column=self.system_column,
             template=self.template,
             system=self.system,
+            drop_last_assistant=bool(self.drop_last_assistant),
             limit=self.limit,
             shard=self.shard,
         )

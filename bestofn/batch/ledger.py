@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any, Literal
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, content_id
+from bestofn.prompts import as_prompt, content_key, folded, written
 from bestofn.types import Prompt
 
 
@@ -28,7 +28,7 @@ class Ledger:
         key = _hash(row["id"])
         if key in self._known:
             raise ConfigError(f"the id {row['id']!r} stands in an earlier line")
-        self._known[key] = _content(as_prompt(row["prompt"]))
+        self._known[key] = _content(as_prompt(written(row["prompt"])))
 
     def meet(self, prompt: Prompt) -> Literal["new", "answered", "repeated"]:
         """What is known of a prompt of the input, which is known from now on.
@@ -47,11 +47,11 @@ class Ledger:
 
 
 def _hash(text: str) -> int:
-    return int.from_bytes(blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest())
+    return int.from_bytes(blake2b(folded(text).encode("utf-8", "replace"), digest_size=8).digest())
 
 
 def _content(prompt: Prompt) -> int:
-    return 1 + (int(content_id(prompt), 16) >> 2)
+    return 1 + (int(content_key(prompt), 16) >> 2)
 
 
 def read_output(path: Path) -> Iterator[dict[str, Any]]:

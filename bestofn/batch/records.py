@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, fields
 from math import isnan
 from typing import Literal
 
-from bestofn.batch.tables import Columns, Kind, Record, common_kind, kind_of, plain
+from bestofn.batch.tables import Columns, Kind, Record, common_kind, kind_of
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_turns
+from bestofn.prompts import as_turns, plain
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Pool, Selection, Usage
 
@@ -74,6 +74,7 @@ class Survey:
         rows: How many.
         chosen: Whether each says which candidate was chosen.
         chat: Whether a prompt has more than one turn.
+        tools: Whether a turn of one calls a tool, or is a tool's.
         rewards: The names of all rewards.
         parts: Of `_PARTS` and rewards, which there are.
         extras: The rows' own columns, and what kind of column holds their values; None where
@@ -83,6 +84,7 @@ class Survey:
     rows: int = 0
     chosen: bool = True
     chat: bool = False
+    tools: bool = False
     rewards: list[str] = field(default_factory=list)
     parts: set[tuple[str, str]] = field(default_factory=set)
     extras: dict[str, Kind | None] = field(default_factory=dict)
@@ -90,7 +92,8 @@ class Survey:
     def add(self, pool: Pool) -> None:
         """Takes note of a row."""
         self.rows += 1
-        self.chat |= len(pool.prompt.messages) > 1
+        self.tools |= any(turn.extra for turn in pool.prompt.messages)
+        self.chat |= self.tools or len(pool.prompt.messages) > 1
         named = [name for candidate in pool.candidates for name in candidate.scores]
         if isinstance(pool, Selection):
             named.append(pool.reward)
@@ -142,10 +145,12 @@ def plan(found: Survey, keep: Keep, reward: str | None, min_margin: float) -> Pl
         ConfigError: the candidates have no score by the reward, or it must be named.
     """
     reward = _choosing(found, keep, reward)
+    messages: Kind = "tool_messages" if found.tools else "messages"
     if keep in ("preference", "sft"):
         columns = _PREFERENCE if keep == "preference" else _SFT
-        return Plan(keep, columns, reward, min_margin, chat=True)
-    prompt: Kind = "messages" if found.chat else "text"
+        column = "prompt" if keep == "preference" else "messages"
+        return Plan(keep, {**columns, column: messages}, reward, min_margin, chat=True)
+    prompt: Kind = messages if found.chat else "text"
     own: dict[str, Kind] = {**(_BEST if keep == "best" else _CANDIDATE), "prompt": prompt}
     scores = {name: plain(f"score_{name}") for name in found.rewards} if keep == "all" else {}
     parts = {

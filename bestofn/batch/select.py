@@ -230,7 +230,8 @@ def _check_apart(source: Source, output: Path) -> None:
     """Refuses to write rows where they would be read as prompts."""
     if not isinstance(source, str | PathLike):
         return
-    if output.parent.resolve() == Path(source).resolve():
+    folder = Path(source).resolve()
+    if output.parent.resolve() in (folder, folder / "data"):
         raise ConfigError(f"{output} is in the folder that is read; write to another folder")
 
 

@@ -5,23 +5,24 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import islice
-from math import isfinite
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from bestofn.errors import ConfigError
+from bestofn.prompts import plain
 
 if TYPE_CHECKING:
     import pyarrow
 
 Format = Literal["jsonl", "parquet", "csv", "hf"]
-Kind = Literal["bool", "int", "float", "text", "messages", "json"]
+Kind = Literal["bool", "int", "float", "text", "messages", "tool_messages", "json"]
 """What a column holds besides None; "json" is anything, written as JSON text."""
 Columns = Mapping[str, Kind]
 Record = dict[str, Any]
 
 BATCH = 1000  # records in memory at once
+ABOUT_TOOLS = ("tool_calls", "function_call", "tool_call_id", "name")
 _KINDS: dict[type, Kind] = {bool: "bool", int: "int", float: "float", str: "text"}
 
 
@@ -39,17 +40,6 @@ def common_kind(one: Kind | None, other: Kind) -> Kind:
     return "float" if {one, other} == {"int", "float"} else "json"
 
 
-def plain(value: Any) -> Any:
-    """A value as every format can hold it: NaN is null, half a surrogate pair a question mark."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode("utf-8")
-    if isinstance(value, Mapping):
-        return {plain(name): plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not isfinite(value) else value
-
-
 def require(format: Format) -> None:
     """Checks that what a format needs is installed.
 
@@ -65,7 +55,8 @@ def write(path: Path, format: Format, columns: Columns, records: Iterable[Record
     """Writes records to a new file, or for "hf" to a new folder, and says how many there were.
 
     A column that a record lacks is null. JSONL holds all values as they are; the other formats
-    hold those of a "json" column as JSON text, and CSV those of a "messages" column too.
+    hold those of a "json" column as JSON text, and CSV lists of messages too. Of messages with
+    calls of tools, tables hold the calls as JSON text.
 
     Raises:
         OSError: it cannot be written.
@@ -97,7 +88,7 @@ def _write_csv(path: Path, columns: Columns, records: Iterator[Record]) -> None:
 
 
 def _csv_kind(kind: Kind) -> Kind:
-    return "json" if kind == "messages" else kind
+    return "json" if kind in ("messages", "tool_messages") else kind
 
 
 def _write_parquet(path: Path, columns: Columns, records: Iterator[Record]) -> None:
@@ -147,12 +138,15 @@ def _write_batches(
 def _arrow_schema(columns: Columns) -> "pyarrow.Schema":
     import pyarrow as pa
 
+    message = [(name, pa.string()) for name in ("role", "content")]
+    about_tools = [(name, pa.string()) for name in ABOUT_TOOLS]
     types = {
         "bool": pa.bool_(),
         "int": pa.int64(),
         "float": pa.float64(),
         "text": pa.string(),
-        "messages": pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())])),
+        "messages": pa.list_(pa.struct(message)),
+        "tool_messages": pa.list_(pa.struct(message + about_tools)),
         "json": pa.string(),
     }
     return pa.schema([(name, types[kind]) for name, kind in columns.items()])
@@ -167,7 +161,13 @@ def _cell(value: Any, kind: Kind) -> Any:
         return None
     if kind == "json":
         return _as_json(value)
+    if kind == "tool_messages":
+        return [{name: _text(part) for name, part in message.items()} for message in value]
     return float(value) if kind == "float" else value
+
+
+def _text(part: Any) -> Any:
+    return part if isinstance(part, str) else _as_json(part)
 
 
 def _as_json(value: Any) -> str:

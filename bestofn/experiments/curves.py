@@ -22,6 +22,7 @@ from bestofn.experiments.expected import (
     unknown_gold,
 )
 from bestofn.experiments.pools import add, has_scores
+from bestofn.prompts import content_key
 from bestofn.rewards.baselines import length, length_unit
 from bestofn.rewards.registry import load_reward
 from bestofn.types import Pool, Score
@@ -294,7 +295,7 @@ def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | No
     for place, pool in enumerate(pools):
         if pool is None:
             return f"not among the pools of seed {place} (counted from 0)"
-        if pools[0] is not None and pool.prompt.messages != pools[0].prompt.messages:
+        if pools[0] and content_key(pool.prompt) != content_key(pools[0].prompt):
             return f"another prompt than in the first seed under the same id, in seed {place}"
         if len(pool.candidates) < largest:
             return f"{len(pool.candidates)} candidates are too few for N={largest}"

@@ -14,6 +14,7 @@ from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.pools import draw
 from bestofn.generators import EngineGenerator
 from bestofn.journal import open_journal
+from bestofn.prompts import comparable, folded
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.sources import read_prompts
 from bestofn.types import Pool, Prompt
@@ -58,6 +59,7 @@ def sample_file(
             system_column=config.system_column,
             template=config.template,
             system=config.system,
+            drop_last_assistant=bool(config.drop_last_assistant),
             limit=config.limit,
             shuffle=config.shuffle,
         )
@@ -112,11 +114,11 @@ def missing_prompts(prompts: Sequence[Prompt], path: Path, result: Drawn) -> lis
     Raises:
         ConfigError: the file has a pool under the id of one, drawn for another prompt.
     """
-    missing = {prompt.id: prompt for prompt in prompts}
+    missing = {folded(prompt.id): prompt for prompt in prompts}
     for row in pool.read(path):
         result.failed += _failed(row)
-        prompt = missing.pop(row.prompt.id, None)
-        if prompt is not None and (prompt, prompt.columns) != (row.prompt, row.prompt.columns):
+        prompt = missing.pop(folded(row.prompt.id), None)
+        if prompt is not None and comparable(prompt) != comparable(row.prompt):
             raise ConfigError(
                 f"the prompt {prompt.id!r} or its columns are not those that {path} was drawn "
                 "with; write to another file"

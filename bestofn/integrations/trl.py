@@ -7,7 +7,7 @@ from typing import Any
 
 from bestofn import loop
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, plain
+from bestofn.prompts import as_message, as_prompt, clean, plain
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.scoring import add_scores
 from bestofn.thinking import ends_in_opening, split_thinking
@@ -22,6 +22,11 @@ NOT_COLUMNS = ("completion_ids", "environments")
 REASONING = ("reasoning_content", "thinking", "reasoning")
 """Where chat templates put what stood in thinking tags."""
 
+UNUSABLE = (ConfigError, RecursionError)
+"""What a prompt or a completion of another form raises."""
+NO_PROMPT = Prompt(())
+"""Stands for a prompt that cannot be used."""
+
 
 def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunction:
     """A reward as one of the `reward_funcs` of TRL's `GRPOTrainer`; any reward, not FLIP alone.
@@ -35,6 +40,9 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
     data set come along as `Prompt.columns`, which verifiers read. Equal prompts that follow each
     other are a group: of equal responses in it one is scored, and a setwise reward is given all of
     it. Groups are scored concurrently.
+
+    What cannot be scored ends no training: a prompt or a completion of another form, such as one
+    that ends with a call of a tool, has no score, and the reason says why.
 
     Where the trainer passes `log_metric` and `log_extra`, it is told, under the reward's name:
     `failure_rate`, the share of completions without a score; `tie_rate`, the share of pairs within
@@ -78,7 +86,16 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
 
 
 async def _score(groups: Sequence[Pool], reward: RewardModel) -> None:
-    await loop.gather(*(add_scores(group.prompt, group.candidates, reward) for group in groups))
+    await loop.gather(*(_score_group(group, reward) for group in groups))
+
+
+async def _score_group(group: Pool, reward: RewardModel) -> None:
+    for candidate in group.candidates:
+        if candidate.error is not None:
+            candidate.scores[reward.name] = Score(reason=candidate.error)
+    usable = [candidate for candidate in group.candidates if candidate.error is None]
+    if usable:
+        await add_scores(group.prompt, usable, reward)
 
 
 def _groups(
@@ -89,19 +106,28 @@ def _groups(
 ) -> list[Pool]:
     """The completions of equal prompts that follow each other, as candidates of one prompt.
 
+    A candidate that cannot be scored has an error.
+
     Raises:
-        ConfigError: the numbers differ, or a prompt or a completion has another form.
+        ConfigError: the numbers differ.
     """
     if len(prompts) != len(completions):
         raise ConfigError(f"{len(prompts)} prompts but {len(completions)} completions")
     groups: list[Pool] = []
     for row, (asked, completion) in enumerate(zip(prompts, completions, strict=True)):
-        prompt = _prompt(asked, columns, row)
+        try:
+            prompt = _prompt(asked, columns, row)
+        except UNUSABLE as error:
+            groups.append(Pool(NO_PROMPT, [_failed(0, "prompt", error)]))
+            continue
         # Columns count: the same question may come with another reference answer.
         if not groups or (prompt, prompt.columns) != (groups[-1].prompt, groups[-1].prompt.columns):
             groups.append(Pool(prompt, []))
         group = groups[-1].candidates
-        group.append(_candidate(len(group), asked, completion, opened))
+        try:
+            group.append(_candidate(len(group), asked, completion, opened))
+        except UNUSABLE as error:
+            group.append(_failed(len(group), "completion", error))
     return groups
 
 
@@ -110,20 +136,41 @@ def _prompt(prompt: Turns, columns: Mapping[str, Any], row: int) -> Prompt:
     return as_prompt(prompt, columns={name: plain(values[row]) for name, values in lists.items()})
 
 
+def _failed(index: int, what: str, error: Exception) -> Candidate:
+    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+    return Candidate(index, "", finish_reason="error", error=f"{what}: {reason}")
+
+
 def _candidate(index: int, prompt: Turns, completion: Turns, opened: bool) -> Candidate:
-    """One completion, its reasoning split off. Of several messages the last is the response."""
+    """One completion, its reasoning split off. Of several messages the last is the response.
+
+    Raises:
+        ConfigError: it has no response, or another form.
+    """
     if isinstance(completion, str):
         opened = opened or (isinstance(prompt, str) and ends_in_opening(prompt))
-        reasoning, text = split_thinking(completion, opened=opened)
+        reasoning, text = split_thinking(clean(completion), opened=opened)
         return Candidate(index, text, reasoning=reasoning)
-    message = completion[-1] if completion else None
-    content = message.get("content") or "" if isinstance(message, Mapping) else None
-    if message is None or not isinstance(content, str):
-        raise ConfigError(f"a completion is a text or chat messages with text, not {completion!r}")
-    apart = next((message[name] for name in REASONING if message.get(name)), None)
+    message = completion[-1] if isinstance(completion, Sequence) and completion else None
+    if not isinstance(message, Mapping):
+        raise ConfigError(f"a completion is a text or chat messages, not {completion!r}")
+    apart = next((clean(str(message[name])) for name in REASONING if message.get(name)), None)
     # What the chat template has split has no tags left.
+    content = _content(message, apart)
     reasoning, text = split_thinking(content, opened=opened and not apart)
     return Candidate(index, text, reasoning=apart or reasoning)
+
+
+def _content(message: Mapping[str, Any], reasoning: str | None) -> str:
+    """The text of a completion's last message."""
+    if "content" in message and message["content"] is None and reasoning is not None:
+        return ""  # it was cut off while it was thinking
+    turn = as_message({"role": "assistant", **message})
+    if turn.role != "assistant":
+        raise ConfigError(f"it ends with a message of the role {turn.role!r}, not the assistant's")
+    if turn.extra and not turn.content.strip():
+        raise ConfigError("it ends with a call of a tool, without an answer")
+    return clean(turn.content)
 
 
 def _metrics(groups: Sequence[Sequence[Score]]) -> dict[str, float]:

@@ -167,9 +167,19 @@ def _reserve(limit: int) -> int:
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
-    """All of the conversation but the message that is to be inferred."""
-    known = prompt.messages[:-1] if target == "user" else prompt.messages[1:]
-    return transcript(known)
+    """All of the conversation but the message that is to be inferred, and the calls of tools.
+
+    Calls often repeat the instruction, and would tell it without the response.
+    """
+    asked = max(place for place, turn in enumerate(prompt.messages) if turn.role == "user")
+    hidden = asked if target == "user" else 0
+    return transcript(
+        [
+            replace(turn, extra={})
+            for place, turn in enumerate(prompt.messages)
+            if place != hidden and (turn.content or not turn.extra)
+        ]
+    )
 
 
 class FLIPReward(_InverseReward):

@@ -97,9 +97,9 @@ class DistinctScoring:
 def checked(score: Score) -> Score:
     """A copy in which a value that is no finite number is a failure, with a reason.
 
-    A reward may give one score to several candidates, or keep it.
+    A reward may give one score to several candidates, or keep it. Its value may be numpy's.
     """
-    value, reason = score.value, score.reason
+    value, reason = float(score.value), score.reason
     if not isfinite(value):
         value, reason = nan, reason or f"the reward gave {value}, which is no finite number"
     return replace(

@@ -9,9 +9,9 @@ from bestofn.errors import ConfigError
 from bestofn.prompts import PromptLike
 
 FORMS = (
-    "a JSONL file, a CSV or TSV file (each also .gz or .zst), a Parquet file, a folder of these, "
-    "'-' for JSONL on standard input, 'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, "
-    "or 'tiny:COUNT'"
+    "a JSONL file or a JSON array, a CSV or TSV file (each also .gz, .zst, .bz2 or .xz), a Parquet "
+    "file, a folder of these or of save_to_disk, '-' for JSON on standard input, "
+    "'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or 'tiny:COUNT'"
 )
 LONGEST = 400  # characters of a fault, without its place; a row can be a megabyte
 

@@ -33,7 +33,7 @@ def hub_part(source: str, streaming: bool) -> Part:
     except Exception as error:  # the library raises whatever went wrong below it
         sentence = " ".join(str(error).split())
         raise ConfigError(f"the dataset {source} cannot be loaded: {sentence}") from None
-    return Part(source, partial(_entries, source, dataset))
+    return Part(source, partial(dataset_entries, source, dataset))
 
 
 def _arguments(source: str) -> dict[str, Any]:
@@ -47,7 +47,12 @@ def _arguments(source: str) -> dict[str, Any]:
     return {"path": name, "name": config, "split": split}
 
 
-def _entries(source: str, dataset: Any) -> Iterator[Entry]:
+def dataset_entries(source: str, dataset: Any) -> Iterator[Entry]:
+    """The rows of a dataset.
+
+    Raises:
+        ConfigError: one cannot be read.
+    """
     try:
         for number, values in enumerate(dataset):
             yield Row(f"{source}, row {number}", values)

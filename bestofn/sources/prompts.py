@@ -10,11 +10,15 @@ from random import Random
 from typing import Any, TypedDict
 
 from bestofn.errors import BestOfNError, ConfigError
-from bestofn.prompts import as_prompt, plain, system_message
+from bestofn.prompts import as_prompt, clean, conversation, plain, system_message
 from bestofn.sources.base import Entry, Part, Row, Source, fault
 from bestofn.sources.rows import all_entries, open_source, read_rows, tell
 from bestofn.sources.template import Template
 from bestofn.types import Message, Prompt
+
+USUAL_COLUMNS = ("prompt", "messages", "conversations", "conversation")
+"""Where a prompt is looked for, in this order, if no column is named."""
+DROPPED = "dropped_answer"
 
 
 class SourceOptions(TypedDict, total=False):
@@ -25,6 +29,7 @@ class SourceOptions(TypedDict, total=False):
     system_column: str | None
     template: str | None
     system: str | None
+    drop_last_assistant: bool
     limit: int | None
     shard: tuple[int, int] | None
 
@@ -37,6 +42,7 @@ def iter_prompts(
     system_column: str | None = None,
     template: str | None = None,
     system: str | None = None,
+    drop_last_assistant: bool = False,
     limit: int | None = None,
     shard: tuple[int, int] | None = None,
     streaming: bool = True,
@@ -50,12 +56,14 @@ def iter_prompts(
     Args:
         source: What `read_rows` takes.
         prompt_column: Holds a text, or a list of chat messages. Rows without the default "prompt"
-            may have "messages" instead.
+            may have "messages", "conversations" or "conversation" instead.
         id_column: Names the prompt, by a text or an integer; by default a hash of its content does.
         system_column: Holds a system prompt; null and blank text are none.
         template: A text such as "Solve: {problem}" over columns, in place of `prompt_column`;
             "{{" and "}}" are braces.
         system: A system prompt for prompts that have none.
+        drop_last_assistant: Of a conversation that ends with an answer, drop the answer; the
+            column "dropped_answer" then has it.
         limit: How many rows to take at most, bad ones included.
         shard: (i, k) takes the i-th of k shares, i from 1. A hash of its id says which share a
             prompt is in, so that equal ids are in the same one; a bad row goes by its position.
@@ -81,6 +89,7 @@ def iter_prompts(
         system_column,
         None if template is None else Template.parse(template),
         system,
+        drop_last_assistant,
     )
     parts = open_source(source, streaming=streaming)
     for part in parts:
@@ -97,6 +106,7 @@ def read_prompts(
     system_column: str | None = None,
     template: str | None = None,
     system: str | None = None,
+    drop_last_assistant: bool = False,
     limit: int | None = None,
     shuffle: int | None = None,
     streaming: bool = False,
@@ -124,6 +134,7 @@ def read_prompts(
             system_column=system_column,
             template=template,
             system=system,
+            drop_last_assistant=drop_last_assistant,
             limit=limit,
             streaming=streaming,
         )
@@ -178,6 +189,7 @@ class _Form:
     system_column: str | None
     template: Template | None
     system: str | None
+    drop_last_assistant: bool
 
     def check(self, part: Part) -> None:
         """Refuses a table that lacks a column."""
@@ -196,8 +208,8 @@ class _Form:
 
     def _asked(self, known: Collection[str]) -> str:
         """The column that the prompt is in."""
-        other = self.prompt_column == "prompt" and "prompt" not in known and "messages" in known
-        return "messages" if other else self.prompt_column
+        names = USUAL_COLUMNS if self.prompt_column == "prompt" else ()
+        return next((name for name in names if name in known), self.prompt_column)
 
     def prompt(self, row: Row) -> Prompt | ConfigError:
         """The prompt of a row, or what is wrong with it."""
@@ -222,16 +234,35 @@ class _Form:
             others = {name: item for name, item in values.items() if name != column}
             known = ""
         taken = (self.id_column, self.system_column)
-        columns = {str(name): plain(item) for name, item in others.items() if name not in taken}
+        columns = plain({name: item for name, item in others.items() if name not in taken})
         name = self._id(values) or known
         system = self._system(values)
         try:
-            prompt = as_prompt(value, name, columns)
+            messages = self._asking(conversation(value), columns)
+            prompt = as_prompt(messages, name, columns)
         except BestOfNError as error:
             raise ConfigError(f"{label}: {error}") from None
         if system is None or system_message(prompt) is not None:
             return prompt
-        return as_prompt((Message("system", system), *prompt.messages), name, columns)
+        return as_prompt((Message("system", system), *messages), name, columns)
+
+    def _asking(
+        self, messages: tuple[Message, ...], columns: dict[str, Any]
+    ) -> tuple[Message, ...]:
+        """The messages up to where the model is to answer; an answer that is there is a column."""
+        if not messages or messages[-1].role != "assistant":
+            return messages
+        if not self.drop_last_assistant:
+            raise ConfigError(
+                "the last message of a prompt must be a user message, not an answer of the "
+                "assistant; --drop-last-assistant (drop_last_assistant=True) drops it"
+            )
+        if DROPPED in columns:
+            raise ConfigError(
+                f"the row has a column {DROPPED!r}, which the dropped answer needs; rename it"
+            )
+        columns[DROPPED] = clean(messages[-1].content)
+        return messages[:-1]
 
     def _id(self, values: Mapping[str, Any]) -> str | None:
         if self.id_column is None:

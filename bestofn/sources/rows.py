@@ -1,5 +1,6 @@
 """The rows of anything that rows can come from, one at a time."""
 
+import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from functools import partial
@@ -10,8 +11,10 @@ from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.sources.base import FORMS, Entry, Part, Row, Source, fault, unreadable
-from bestofn.sources.files import file_parts, files_of, json_rows, quick_count
+from bestofn.sources.files import file_parts, files_of, quick_count
 from bestofn.sources.hub import hub_part
+from bestofn.sources.json_rows import stdin_entries
+from bestofn.sources.saved import is_saved
 from bestofn.types import Prompt
 
 
@@ -24,8 +27,10 @@ def read_rows(
     """The rows of a source, read as they are taken.
 
     Args:
-        source: A file (JSONL, CSV, TSV, each also .gz and .zst, or Parquet); a folder, of which
-            all such files are read in the order of their names; "-" for JSONL on standard input;
+        source: A file (JSONL, a JSON array, CSV, TSV, each also .gz, .zst, .bz2 and .xz, or
+            Parquet); a folder, of which all such files, and those in its sub-folder `data`, are
+            read in the order of their names, or that `save_to_disk` wrote; "-" for JSON on standard
+            input;
             "hf:NAME[:CONFIG][:SPLIT]" for a dataset of the hub or a folder with data files;
             "hf://datasets/OWNER/NAME/FILE" for one file of the hub; "tiny:COUNT" for held-out
             instructions of the tiny world. In Python also rows, mappings or prompts in any
@@ -75,6 +80,8 @@ def open_source(source: Source, *, streaming: bool) -> list[Part]:
     kind, colon, rest = source.partition(":")
     if source == "-":
         return [_stdin_part()]
+    if kind == "hf" and rest and is_saved(Path(rest)):
+        return file_parts(Path(rest))
     if source.startswith("hf://") or (kind == "hf" and rest):
         return [hub_part(source, streaming)]
     if kind == "tiny" and colon:
@@ -86,7 +93,8 @@ def _stdin_part() -> Part:
     file = getattr(sys.stdin, "buffer", None)
     if file is None:
         raise unreadable("-", "there are no bytes on standard input")
-    return Part("-", partial(json_rows, "standard input", file))
+    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
+    return Part("-", partial(stdin_entries, buffered))
 
 
 def _tiny_part(source: str, count: str) -> Part:
@@ -145,4 +153,4 @@ def count_rows(source: Source) -> int | None:
     if not isinstance(source, str | PathLike) or not path.exists():
         return None
     counts = [quick_count(file) for file in files_of(path)]
-    return None if None in counts else sum(filter(None, counts))
+    return None if None in counts or not counts else sum(filter(None, counts))

@@ -10,7 +10,15 @@ from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.sources.base import Entry, Part, Row, fault, unreadable
-from bestofn.sources.packed import READ_ERRORS, Content, open_unpacked
+from bestofn.sources.packed import (
+    PARQUET,
+    READ_ERRORS,
+    Content,
+    as_said,
+    first_bytes,
+    kind_by_bytes,
+    open_unpacked,
+)
 
 LONGEST_CELL = 1 << 24  # characters; a quote that is never closed takes in no more
 BATCH = 256  # rows of a Parquet file that are held at once
@@ -163,6 +171,9 @@ def _open_parquet(path: Path) -> Any:
     except ImportError:
         raise ConfigError("Parquet files need: pip install 'bestofn[datasets]'") from None
     try:
+        head = first_bytes(path)
+        if head and (kind := kind_by_bytes(head)) != PARQUET:
+            raise unreadable(path, f"by its first bytes it is {as_said(kind)}, not Parquet")
         # With pre_buffer, the default, all of the file that was read is kept to its end.
         return pyarrow.parquet.ParquetFile(path, buffer_size=BUFFER, pre_buffer=False)
     except (OSError, pyarrow.ArrowException) as error:

@@ -7,6 +7,7 @@ from string import Formatter
 from typing import Any
 
 from bestofn.errors import ConfigError
+from bestofn.prompts import plain
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,8 @@ def _field(name: str, spec: str | None, conversion: str | None) -> str:
 
 
 def _text(name: str, value: Any) -> str:
-    if value is None or value != value:  # NaN, which stands for null in data frames
+    value = plain(value)  # of numpy and pandas too, whose nulls are of many kinds
+    if value is None:
         raise ConfigError(f"column {name!r} is null; the template needs a text or a number")
     if isinstance(value, bool) or not isinstance(value, str | Number):
         raise ConfigError(

@@ -147,13 +147,13 @@ def test_what_no_file_can_hold(tmp_path: Path, format: Format) -> None:
     source = tmp_path / "rows.jsonl"
     source.write_text(json.dumps(row) + "\n")
     (record,) = exported(source, format)
-    deep = {"?": [None, "?"]}
-    assert record["response"] == "cut ?"
-    assert record["deep"] == (deep if format == "jsonl" else json.dumps(deep))
+    deep = {"\ufffd": [None, "\ufffd"]}
+    assert record["response"] == "cut \ufffd"
+    assert record["deep"] == (deep if format == "jsonl" else json.dumps(deep, ensure_ascii=False))
     assert same(record["bad"] or None, None)
-    assert int(record["?"]) == 1
+    assert int(record["\ufffd"]) == 1
     (pair,) = exported(source, format, keep="preference")
-    assert "cut ?" in str(pair["chosen"])
+    assert "cut \ufffd" in str(pair["chosen"])
 
 
 # --- targets --------------------------------------------------------------------------------------

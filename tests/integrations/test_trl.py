@@ -134,20 +134,82 @@ def test_what_the_template_has_split_is_not_split_again() -> None:
     assert reward.seen[0][1].text == "an answer"
 
 
-@pytest.mark.parametrize(
-    ("prompts", "completions", "message"),
-    [
-        (["x"], [], "1 prompts but 0 completions"),
-        ([asked("x") + said("y")], ["a"], "last message of a prompt must be a user message"),
-        (["x"], [[]], "a completion is a text or chat messages"),
-        (["x"], [["a"]], "a completion is a text or chat messages"),
-        (["x"], [said([{"type": "text"}])], "a completion is a text or chat messages"),  # type: ignore[arg-type]
-        ([" "], ["a"], "the prompt is empty"),
-    ],
-)
-def test_other_forms_are_refused(prompts: Any, completions: Any, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        flip_reward_func(Recorded())(prompts, completions)
+def test_another_number_of_completions_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="1 prompts but 0 completions"):
+        flip_reward_func(Recorded())(["x"], [])
+
+
+def calling(content: str | None) -> list[dict[str, Any]]:
+    call = {"type": "function", "function": {"name": "w", "arguments": "{}"}}
+    return [{"role": "assistant", "content": content, "tool_calls": [call]}]
+
+
+RESULT = [{"role": "tool", "tool_call_id": "1", "content": "20 C"}]
+DEEP: list[Any] = []
+for _ in range(50_000):
+    DEEP = [DEEP]
+UNUSABLE = {
+    "answered prompt": (asked("x") + said("y"), "a", "last message of a prompt must be a user"),
+    "blank prompt": (" ", "a", "prompt: the prompt is empty"),
+    "no prompt": (None, "a", "prompt: a prompt is a string or a list of chat messages"),
+    "robot's prompt": ([{"role": "robot", "content": "x"}, *asked("x")], "a", "not 'robot'"),
+    "picture": ([{"role": "user", "content": [{"type": "image"}]}], "a", "of type 'image'"),
+    "null prompt": ([{"role": "user", "content": None}], "a", "a text `content`"),
+    "tools alone": (RESULT, "a", "prompt: a prompt needs a user message"),
+    "deep prompt": ([DEEP], "a", "prompt: nested too deeply"),
+    "no messages": ("x", [], "completion: a completion is a text or chat messages"),
+    "texts": ("x", ["a"], "completion: a completion is a text or chat messages"),
+    "a number": ("x", 7, "completion: a completion is a text or chat messages"),
+    "call": ("x", calling(None), "completion: it ends with a call of a tool"),
+    "blank call": ("x", calling(""), "completion: it ends with a call of a tool"),
+    "result": ("x", calling(None) + RESULT, "message of the role 'tool'"),
+    "null": ("x", [{"role": "assistant", "content": None}], "a text `content`"),
+    "robot": ("x", [{"role": "robot", "content": "a"}], "not 'robot'"),
+    "part": ("x", said([{"type": "refusal"}]), "a part of type 'refusal'"),  # type: ignore[arg-type]
+    "deep": ("x", [{"role": "assistant", "content": DEEP}], "completion: nested too deeply"),
+}
+
+
+@pytest.mark.parametrize("pointwise", [True, False])
+@pytest.mark.parametrize("kind", UNUSABLE)
+def test_other_forms_have_no_score_and_a_reason(kind: str, pointwise: bool) -> None:
+    prompt, completion, reason = UNUSABLE[kind]
+    extra: dict[str, list[str]] = {}
+    # A reward that gives every text a value, so that no score is a matter of the form.
+    func = flip_reward_func(Recorded({"a": 0.5}, pointwise))
+    scores = func(["x", prompt, "x"], ["a", completion, "a"], log_extra=extra.__setitem__)
+    assert scores == [0.5, None, 0.5]
+    first, middle, last = extra["recorded/reason"]
+    assert (first, last) == ("", "")
+    assert reason in middle
+
+
+def test_a_column_that_no_row_can_hold_is_no_exception() -> None:
+    assert flip_reward_func(Recorded())(["x"], ["a"], deep=[DEEP]) == [None]
+
+
+def test_turns_of_tools_and_text_parts_are_scored() -> None:
+    reward = Watched({"20 degrees.": 1.0})
+    prompt = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
+        *calling(None),
+        *RESULT,
+    ]
+    completion = [{"role": "assistant", "content": [{"type": "text", "text": "20 degrees."}]}]
+    assert flip_reward_func(reward)([prompt], [completion]) == [1.0]
+    (asked_for, _), *_ = reward.seen
+    assert [turn.role for turn in asked_for.messages] == ["developer", "user", "assistant", "tool"]
+    assert asked_for.messages[1].content == "Weather?"
+
+
+def test_a_flip_score_of_a_prompt_that_ends_with_a_tool() -> None:
+    engine = ScriptedEngine("Weather in Bonn?")
+    prompt = [*asked("Weather in Bonn?"), *calling(None), *RESULT]
+    assert flip_reward_func(FLIPReward(engine))([prompt], [said("It is 20 degrees.")]) == [1.0]
+    backward = "\n".join(message.content for message in engine.generated[0].messages)
+    assert "20 C" in backward
+    assert "Weather in Bonn?" not in backward
 
 
 # --- groups ---------------------------------------------------------------------------------------

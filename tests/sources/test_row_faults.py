@@ -1,7 +1,6 @@
 """What is wrong with a row or a source: named by its place, and the other rows are read on."""
 
 import csv
-import json
 import sys
 from pathlib import Path
 
@@ -46,13 +45,6 @@ def test_bad_lines_of_json_are_left_out(tmp_path: Path) -> None:
     ]
     with pytest.raises(ConfigError, match="line 2"):
         list(read_rows(path))
-
-
-@pytest.mark.parametrize("indent", [None, 2])
-def test_an_array_in_place_of_lines_is_told_apart(tmp_path: Path, indent: int | None) -> None:
-    (tmp_path / "p.json").write_text(json.dumps(ROWS, indent=indent))
-    with pytest.raises(ConfigError, match=r"line 1: .*; if the file is one array, write its items"):
-        list(read_rows(tmp_path / "p.json"))
 
 
 def test_bad_rows_of_a_table_are_left_out(tmp_path: Path) -> None:
@@ -141,7 +133,7 @@ def test_a_fault_is_one_line_of_some_length() -> None:
         (b"a, \n", "line 1: the header gives column 2 no name"),
         (b"\na,b,a\n", "line 2: the header has the column 'a' twice"),
         (b"\xe9,b\n", "line 1: the header is not UTF-8"),
-        ("a,b\n".encode("utf-16"), "line 1: the header is not UTF-8"),
+        ("a,b\n".encode("utf-16"), "by its first bytes it is UTF-16 text; save it as UTF-8"),
         (b'"a,b\n', "line 1: not CSV"),
     ],
 )
@@ -157,8 +149,8 @@ def test_a_header_that_is_wrong_ends_it_at_once(
         read_rows(tmp_path, pytest.fail)
 
 
-@pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst", "csv.gz", "csv.zst"])
-@pytest.mark.parametrize("damage", ["cut", "corrupt", "plain", "empty"])
+@pytest.mark.parametrize("kind", ["jsonl.gz", "jsonl.zst", "csv.bz2", "csv.xz"])
+@pytest.mark.parametrize("damage", ["cut", "corrupt", "other", "empty"])
 def test_a_packed_file_that_is_broken(tmp_path: Path, kind: str, damage: str) -> None:
     rows = [{"a": str(n * 7919 % 1009)} for n in range(20_000)]
     path = write_rows(tmp_path / f"p.{kind}", rows)
@@ -168,13 +160,10 @@ def test_a_packed_file_that_is_broken(tmp_path: Path, kind: str, damage: str) ->
         {
             "cut": content[:-20],
             "corrupt": content[:half] + b"\xff" * 200 + content[half + 200 :],
-            "plain": b"a\n1\n",
+            "other": b"\x00\x01\x02\n",
             "empty": b"",
         }[damage]
     )
-    if (damage, kind) == ("empty", "jsonl.gz"):
-        assert values(path) == []
-        return
     with pytest.raises(ConfigError, match=r"cannot be read|is empty"):
         list(read_rows(path, lambda _: None))
 

@@ -221,7 +221,7 @@ def test_an_endless_iterable() -> None:
     assert [row.values["n"] for row in itertools.islice(rows, 3)] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv.zst"])
+@pytest.mark.parametrize("kind", ["jsonl", "json.gz", "jsonl.zst", "csv", "tsv.zst", "jsonl.bz2"])
 def test_memory_does_not_grow_with_the_rows(tmp_path: Path, kind: str) -> None:
     letters = Random(0).choices("etaoin shrdlu", k=1_000_000)
     rows = [{"prompt": "".join(letters[n * 100 : n * 100 + 100])} for n in range(10_000)]

@@ -27,7 +27,7 @@ from bestofn.experiments.sampling import Drawn, distinct_prompts, is_drawn, miss
 from bestofn.experiments.scoring import scoring_model
 from bestofn.generators import EngineGenerator, collect
 from bestofn.journal import check_output, open_journal, write_atomically
-from bestofn.prompts import random_for, user_message
+from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.rewards.base import RewardModel
@@ -71,6 +71,7 @@ def run_audit(
             id_column=config.id_column,
             system_column=config.system_column,
             template=config.template,
+            drop_last_assistant=bool(config.drop_last_assistant),
             limit=config.limit,
         )
     )
@@ -87,14 +88,16 @@ def run_audit(
             what = "scoring " + ", ".join(scorer.name for scorer in scorers)
             for row in progress(rows, len(missing), what):
                 journal.append(pool.as_line(pool.to_row(row) | {"attacks": names}))
-    rows_by_id = {row.prompt.id: row for row in pool.read(path)}
+    rows_by_id = {folded(row.prompt.id): row for row in pool.read(path)}
     result = {
         "source": config.prompts,
         "engine": without_secrets(config.engine),
         "reward_engine": without_secrets(config.reward_engine or config.engine),
         "honest_responses": _origin(config),
         "seed": config.seed,
-    } | as_dict([rows_by_id[prompt.id] for prompt in prompts], attacks, scorers, config.seed)
+    } | as_dict(
+        [rows_by_id[folded(prompt.id)] for prompt in prompts], attacks, scorers, config.seed
+    )
     _write(folder, result)
     return result
 

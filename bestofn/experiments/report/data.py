@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from typing import Any
 
-from bestofn.prompts import user_message
+from bestofn.prompts import spoken, user_message
 from bestofn.rewards.similarity import words
 from bestofn.types import Candidate, Pool, Score
 
@@ -64,7 +64,7 @@ def _prompt(pool: Pool, names: Sequence[str], gold: str, columns: Sequence[str])
     values = {name: prompt.columns.get(name) for name in columns}
     return {
         "id": prompt.id,
-        "messages": [[message.role, message.content] for message in prompt.messages],
+        "messages": [[turn.role, spoken(turn)] for turn in prompt.messages],
         "columns": {name: None if value is None else str(value) for name, value in values.items()},
         "candidates": [_candidate(c, names, gold, true) for c in pool.candidates],
     }

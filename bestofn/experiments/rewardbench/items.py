@@ -2,15 +2,29 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from bestofn.config import RewardBenchConfig
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt, random_for
+from bestofn.prompts import (
+    PromptLike,
+    answer_text,
+    as_prompt,
+    as_turns,
+    plain,
+    random_for,
+)
 from bestofn.sources import Row, read_rows
 from bestofn.types import Candidate, Pool, Score
 
@@ -37,7 +51,7 @@ class Item:
 
     id: str
     subset: str
-    prompt: str
+    prompt: PromptLike
     chosen: tuple[str, ...]
     rejected: tuple[str, ...]
     models: tuple[str, ...] = ()
@@ -49,12 +63,20 @@ class _Schema(BaseModel):
     model_config = ConfigDict(strict=True)
 
     id: str = Field(min_length=1)
-    prompt: str
+    prompt: Any
     chosen: list[str] = Field(min_length=1)
     rejected: list[str] = Field(min_length=1)
     subset: str = Field(min_length=1)
     num_correct: int | None = None
     models: list[str] | None = None
+
+    @field_validator("chosen", "rejected", mode="before")
+    @classmethod
+    def _texts(cls, value: Any) -> Any:
+        """Responses that are chat messages, or lists of text parts, as texts."""
+        if not isinstance(value, list):
+            return value
+        return [answer_text(item) if isinstance(item, list | Mapping) else item for item in value]
 
     @model_validator(mode="after")
     def _counted(self) -> "_Schema":
@@ -122,8 +144,11 @@ def _tiny_rows(data: str, count: int) -> Iterator[Row]:
 
 def _item(row: Row) -> Item:
     try:
-        found = _Schema.model_validate(dict(row.values))
-        as_prompt(found.prompt)
+        values = {name: v for name, v in row.values.items() if name in _Schema.model_fields}
+        found = _Schema.model_validate(
+            {name: plain(v) if isinstance(v, str | list) else v for name, v in values.items()}
+        )
+        prompt = as_prompt(found.prompt)
     except ValidationError as error:
         raise ConfigError(f"{row.where}: {_sentence(error)}") from None
     except ConfigError as error:
@@ -131,7 +156,7 @@ def _item(row: Row) -> Item:
     return Item(
         found.id,
         found.subset,
-        found.prompt,
+        found.prompt if isinstance(found.prompt, str) else as_turns(prompt.messages),
         tuple(found.chosen),
         tuple(found.rejected),
         tuple(found.models or ()),

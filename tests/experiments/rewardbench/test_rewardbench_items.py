@@ -62,7 +62,10 @@ def test_what_is_not_needed_may_be_missing(tmp_path: Path) -> None:
         ({"subset": ""}, "the field 'subset' is wrong"),
         ({"models": "a"}, "the field 'models' is wrong"),
         ({"prompt": " "}, "the field 'prompt': the prompt is empty"),
-        ({"prompt": ["a"]}, "the field 'prompt' is wrong: Input should be a valid string"),
+        ({"prompt": ["a"]}, "the field 'prompt': a chat message needs a `role`"),
+        ({"prompt": 3}, "the field 'prompt': a prompt is a string or a list of chat messages"),
+        ({"chosen": [[{"role": "user", "content": "x"}]]}, "a response ends with a message of the"),
+        ({"rejected": [[{"type": "image_url"}]]}, "a part of type 'image_url'"),
     ],
 )
 def test_a_wrong_row_is_named(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:

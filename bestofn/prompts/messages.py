@@ -1,0 +1,192 @@
+"""Chat messages in the forms that data have: those of chat APIs, and ShareGPT's."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from bestofn.errors import ConfigError
+from bestofn.prompts.values import clean, plain
+from bestofn.types import Message, Role
+
+ROLES: tuple[Role, ...] = get_args(Role)
+SHAREGPT: dict[str, Role] = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    **dict.fromkeys(("gpt", "assistant", "chatgpt", "bard", "function_call"), "assistant"),
+    **dict.fromkeys(("tool", "observation"), "tool"),
+}
+"""The roles by what ShareGPT's `from` says."""
+CALLS = ("tool_calls", "function_call")
+TEXT_PARTS = ("text", "input_text", "output_text")
+
+
+def as_message(message: object) -> Message:
+    """A message from a mapping with `role` and `content`, or with ShareGPT's `from` and `value`.
+
+    Content may be a list of text parts, which are joined by line breaks, or null in a turn that
+    calls tools. Of the other fields those about tools are kept.
+
+    Raises:
+        ConfigError: it has none of these forms, another role, or a part that is no text.
+    """
+    if isinstance(message, Message):
+        role, content, extra = message.role, message.content, plain(message.extra)
+    elif isinstance(message, Mapping):
+        role, content = _said(message)
+        extra = _about_tools(message, role)
+    else:
+        raise _no_message(message)
+    if content is None and any(name in extra for name in CALLS):
+        content = ""
+    text = _joined(content)
+    if text is None:
+        raise _no_message(message)
+    if role not in ROLES:
+        raise ConfigError(
+            f"a chat message has the role {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
+        )
+    return Message(role, text, extra)
+
+
+def _no_message(message: object) -> ConfigError:
+    return ConfigError(f"a chat message needs a `role` and a text `content`, not {message!r}")
+
+
+def _said(message: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Role and content."""
+    if "role" in message or "from" not in message:
+        return message.get("role"), message.get("content")
+    sender = message["from"]
+    if not isinstance(sender, str) or sender not in SHAREGPT:
+        raise ConfigError(f"a message of ShareGPT is from {', '.join(SHAREGPT)}, not {sender!r}")
+    return SHAREGPT[sender], message.get("value")
+
+
+def _about_tools(message: Mapping[str, Any], role: Any) -> dict[str, Any]:
+    names = (*CALLS, "tool_call_id", *(["name"] if role == "tool" else []))
+    fields = {name: plain(message.get(name)) for name in names}
+    # A table has each field in every turn.
+    return {
+        name: _parsed(value) if name in CALLS else value for name, value in fields.items() if value
+    }
+
+
+def _parsed(calls: Any) -> Any:
+    """Calls of tools, which tables hold as JSON text."""
+    try:
+        return plain(json.loads(calls)) if isinstance(calls, str) else calls
+    except (ValueError, RecursionError):
+        return calls
+
+
+def _joined(content: Any) -> str | None:
+    """A content's text, None where it has another form.
+
+    Raises:
+        ConfigError: a part of it is no text.
+    """
+    if isinstance(content, str):
+        return content
+    if hasattr(content, "tolist"):
+        content = content.tolist()  # a list out of pandas
+    if not isinstance(content, list | tuple):
+        return None
+    texts = [_part(part) for part in content]
+    return None if None in texts else "\n".join(map(str, texts))
+
+
+def _part(part: Any) -> str | None:
+    if not isinstance(part, Mapping):
+        return part if isinstance(part, str) else None
+    kind, text = part.get("type", "text"), part.get("text")
+    if kind not in TEXT_PARTS or not isinstance(text, str):
+        raise ConfigError(
+            f"a chat message has a part of type {kind!r} without a text; only text can be used"
+        )
+    return text
+
+
+def answer_text(value: object) -> str:
+    """A response from a text, a list of text parts, or chat messages that end with it.
+
+    Raises:
+        ConfigError: it has another form, or the last message is not the assistant's.
+    """
+    if isinstance(value, str):
+        return clean(value)
+    turns = [value] if isinstance(value, Mapping) else value
+    if not isinstance(turns, Sequence) or not turns:
+        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
+    last = turns[-1]
+    if isinstance(last, Mapping) and ("role" in last or "from" in last):
+        message = as_message(last)
+        if message.role != "assistant":
+            raise ConfigError(f"a response ends with a message of the assistant, not {last!r}")
+        return clean(message.content)
+    text = _joined(turns)
+    if text is None:
+        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
+    return clean(text)
+
+
+def written(prompt: Any) -> Any:
+    """A prompt as a row holds it, its messages with all of the fields that were written."""
+    if not isinstance(prompt, list):
+        return prompt
+    return [_whole(turn) if isinstance(turn, Mapping) else turn for turn in prompt]
+
+
+def _whole(turn: Mapping[str, Any]) -> Any:
+    if not isinstance(turn.get("content"), str):
+        return turn
+    extra = {name: value for name, value in turn.items() if name not in ("role", "content")}
+    return Message(turn.get("role"), turn["content"], extra)  # type: ignore[arg-type]
+
+
+def cleaned(message: Message) -> Message:
+    """The message without halves of surrogate pairs."""
+    content = clean(message.content)
+    return message if content is message.content else Message(message.role, content, message.extra)
+
+
+def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """The messages as chat templates, servers and data sets have them."""
+    return [{"role": turn.role, "content": turn.content, **turn.extra} for turn in messages]
+
+
+def as_given(messages: Sequence[Message]) -> Any:
+    """The text of a single user message, else all turns."""
+    alone = len(messages) == 1 and not messages[0].extra
+    return messages[0].content if alone else as_turns(messages)
+
+
+def transcript(messages: Sequence[Message]) -> str:
+    """A conversation as plain text, a paragraph for each turn."""
+    return "\n\n".join(map(_paragraph, messages))
+
+
+def _paragraph(message: Message) -> str:
+    if message.role == "tool":
+        return spoken(message)
+    role = "system" if message.role == "developer" else message.role
+    return f"{role.capitalize()}: {spoken(message)}"
+
+
+def spoken(message: Message) -> str:
+    """What a turn says, tool calls and results as text."""
+    if message.role == "tool":
+        return f"Tool result: {message.content}"
+    calls = message.extra.get("tool_calls") or message.extra.get("function_call") or []
+    listed = calls if isinstance(calls, list) else [calls]
+    return "\n\n".join(filter(None, [message.content, *map(_call, listed)]))
+
+
+def _call(call: Any) -> str:
+    function = call.get("function", call) if isinstance(call, Mapping) else call
+    if not isinstance(function, Mapping):
+        return f"Tool call: {function}"
+    arguments = function.get("arguments", "")
+    if not isinstance(arguments, str):
+        arguments = json.dumps(arguments, ensure_ascii=False, default=str)
+    return f"Tool call: {function.get('name')}({arguments})"
