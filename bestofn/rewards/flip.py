@@ -167,19 +167,15 @@ def _reserve(limit: int) -> int:
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
-    """All of the conversation but the message that is to be inferred, and the calls of tools.
+    """All of the conversation but the message that is to be inferred, and the calls it led to.
 
-    Calls often repeat the instruction, and would tell it without the response.
+    Those often repeat the instruction, and would tell it without the response.
     """
     asked = max(place for place, turn in enumerate(prompt.messages) if turn.role == "user")
     hidden = asked if target == "user" else 0
-    return transcript(
-        [
-            replace(turn, extra={})
-            for place, turn in enumerate(prompt.messages)
-            if place != hidden and (turn.content or not turn.extra)
-        ]
-    )
+    before, after = prompt.messages[:hidden], prompt.messages[hidden + 1 :]
+    said = [replace(turn, extra={}) for turn in after if turn.content or not turn.extra]
+    return transcript([*before, *said])
 
 
 class FLIPReward(_InverseReward):
