@@ -85,12 +85,12 @@ class Bar:
         self._told = now
         seconds = now - self._started
         what = f"{self._what}: " if self._what else ""
-        of = "" if self._total is None else f"/{self._total}"
+        of = "" if self._total is None else f" of {self._total}"
         line = f"{what}{self._done}{of} {self._unit}s, {self._state(seconds)}{self._left(seconds)}"
         print(line, file=sys.stderr, flush=True)
 
     def _left(self, seconds: float) -> str:
-        if self._total is None or self._done >= self._total:
+        if self._total is None:
             return ""
         pace = seconds / max(self._done - self._initial, 1)
-        return f", {tqdm.format_interval((self._total - self._done) * pace)} left"
+        return f", {tqdm.format_interval(max(self._total - self._done, 0) * pace)} left"

@@ -46,15 +46,15 @@ def many(every: float, progress: bool = True) -> list[str]:
 
 def test_select_many_writes_one_line_at_the_end_of_a_short_run(tmp_path: Path) -> None:
     (line,) = written_to_stderr(many(1000.0), tmp_path).splitlines()
-    assert line.startswith("400/400 prompts, ")
-    assert line.endswith(" candidates/s, 0.0% failed, 0% cached")
+    assert line.startswith("400 of 400 prompts, ")
+    assert line.endswith(" candidates/s, 0.0% failed, 0% cached, 00:00 left")
 
 
 def test_select_many_writes_a_line_now_and_then_in_a_long_one(tmp_path: Path) -> None:
     first, *_, last = written_to_stderr(many(0.2), tmp_path).splitlines()
-    assert "/400 prompts, " in first
+    assert " of 400 prompts, " in first
     assert first.endswith(" left")
-    assert last.startswith("400/400 prompts, ")
+    assert last.startswith("400 of 400 prompts, ")
 
 
 def test_select_many_writes_nothing_that_nobody_wants(tmp_path: Path) -> None:

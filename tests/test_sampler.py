@@ -416,6 +416,6 @@ def test_progress_shows_rate_failures_and_cache(capsys: pytest.CaptureFixture[st
     engine = ScriptedEngine()
     list(BestOfN(engine, FLIPReward(engine), n=2).select_many(["a", "b"]))
     shown = capsys.readouterr().err
-    assert "2/2" in shown
+    assert "2 of 2 prompts" in shown
     assert "candidates/s" in shown
     assert "0.0% failed" in shown

@@ -370,7 +370,7 @@ def test_shards_share_the_prompts(tmp_path: Path) -> None:
 def test_without_a_terminal_a_line_now_and_then(
     output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bestofn.batch.progress.EVERY", 0.0)
+    monkeypatch.setattr("bestofn.progress.EVERY", 0.0)
     select_dataset(PROMPTS, output, sampler())
     lines = capsys.readouterr().err.splitlines()
     assert lines[-1].startswith("10 of 10 rows, ")
