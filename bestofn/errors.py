@@ -13,6 +13,10 @@ class EngineError(BestOfNError, RuntimeError):
     """An engine cannot be loaded, or cannot do what was asked of it."""
 
 
+class RunFailedError(EngineError):
+    """A command ran, but so much of it failed that there is no result; what it wrote is kept."""
+
+
 class ContextLengthError(EngineError):
     """One request does not fit into the model's context; other requests are not affected.
 

@@ -11,10 +11,11 @@ PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
     {"types", "errors", "thinking", "tiny"},
-    {"prompts", "loop"},
+    {"prompts", "loop", "section"},
     {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
-    {"rewards", "generators", "config"},
-    {"sampler", "recipe"},
+    {"rewards", "generators"},
+    {"config"},
+    {"sampler", "recipe", "models"},
     {"batch", "experiments", "integrations", "doctor"},
     {"cli"},
 ]

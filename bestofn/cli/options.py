@@ -1,6 +1,7 @@
 """Options of commands, made from the configuration's fields."""
 
 import inspect
+import re
 from collections.abc import Callable, Collection, Mapping
 from functools import wraps
 from types import MappingProxyType, UnionType
@@ -15,6 +16,8 @@ from bestofn.config import Flag, Section
 from bestofn.errors import ConfigError
 
 Command = Callable[..., None]
+
+NEWLINES = r"\n in it is a newline, \\n a backslash and an n."
 
 
 def options(
@@ -82,7 +85,7 @@ def _parameter(name: str, field: FieldInfo, default: str) -> inspect.Parameter:
         flags = flags or (f"--{dashed}/--no-{dashed}",)
     option = typer.Option(
         *(flags or (f"--{name.replace('_', '-')}",)),
-        help=" ".join(f"{field.description or ''} {default}".split()),
+        help=" ".join(f"{field.description or ''} {_escapes(field)} {default}".split()),
         show_default=False,
     )
     repeated = kind in (list, dict)
@@ -93,6 +96,10 @@ def _parameter(name: str, field: FieldInfo, default: str) -> inspect.Parameter:
         default=None,
         annotation=Annotated[hint | None, option],
     )
+
+
+def _escapes(field: FieldInfo) -> str:
+    return NEWLINES if _marked(field, "text") else ""
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -113,21 +120,36 @@ def _default(field: FieldInfo) -> str:
 def _parsed(field: FieldInfo, value: Any) -> Any:
     kind = _kind(field)
     if kind is dict:
-        return dict(named(item) for item in value)
+        return dict(named(item, dotted=_marked(field, "dotted")) for item in value)
     if kind is list:
-        whole = any(isinstance(mark, Flag) and mark.whole for mark in field.metadata)
-        return value if whole else [part for item in value for part in item.split(",") if part]
-    return value
+        if not _marked(field, "whole"):
+            return [part for item in value for part in item.split(",") if part]
+        return [unescaped(item) for item in value] if _marked(field, "text") else value
+    return unescaped(value) if _marked(field, "text") else value
 
 
-def named(argument: str) -> tuple[str, Any]:
+def _marked(field: FieldInfo, mark: str) -> bool:
+    return any(isinstance(flag, Flag) and getattr(flag, mark) for flag in field.metadata)
+
+
+def unescaped(text: str) -> str:
+    """The text with newlines for `\\n`; `\\\\n` is a backslash and an n.
+
+    Other backslashes stay as they are: prompts have LaTeX in them.
+    """
+    return re.sub(r"\\(\\?)n", lambda match: r"\n" if match[1] else "\n", text)
+
+
+def named(argument: str, *, dotted: bool = False) -> tuple[str, Any]:
     """NAME=VALUE, the value as YAML reads it: a number, true or false, a list, or text.
+
+    With `dotted` the name may be one of something else, as in REWARD.NAME=VALUE.
 
     Raises:
         ConfigError: it has another form.
     """
     name, equals, value = argument.partition("=")
-    if not equals or not name.isidentifier():
+    if not equals or not (name.rpartition(".")[2] if dotted else name).isidentifier():
         raise ConfigError(f"this option takes NAME=VALUE, not {argument!r}")
     try:
         return name, yaml.safe_load(value)

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.resources import files
+from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from bestofn.errors import ConfigError
@@ -199,6 +201,13 @@ def load_engine(spec: str, **options: Any) -> Engine:
     except TypeError as error:
         raise ConfigError(f"engine {spec!r} does not take these arguments: {error}") from error
     return engine
+
+
+def canonical(spec: str) -> str:
+    """One spelling for all specs that load the same model, such as "tiny" and "hf:tiny"."""
+    kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
+    folder = files("bestofn.tiny") / "model" if model == "tiny" else Path(model).expanduser()
+    return f"{kind}:{Path(str(folder)).resolve()}" if Path(str(folder)).is_dir() else spec
 
 
 # Imported at use: vllm alone takes many seconds.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bestofn import pool
 from bestofn.config import SampleConfig
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, RunFailedError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.pools import draw
 from bestofn.generators import EngineGenerator
@@ -23,10 +23,17 @@ class Drawn:
     Attributes:
         repeated: Prompts that stand in the source more than once; each is drawn once.
         failed: Prompts in the file of which a candidate could not be drawn.
+        responses: Candidates in the file that were drawn.
     """
 
     repeated: int = 0
     failed: int = 0
+    responses: int = 0
+
+    def add(self, row: Pool) -> None:
+        """Counts a row of the file."""
+        self.failed += _failed(row)
+        self.responses += sum(candidate.error is None for candidate in row.candidates)
 
 
 def sample_file(
@@ -43,7 +50,7 @@ def sample_file(
 
     Raises:
         ConfigError: a setting or a prompt is wrong, or the file has other settings.
-        EngineError: no candidate of a new file could be drawn.
+        RunFailedError: the file has no candidate that could be drawn.
     """
     if path.suffix == ".gz":
         raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
@@ -64,7 +71,7 @@ def sample_file(
         raise ConfigError(f"m must be at least 1, not {config.m}")
     settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
     keep = is_drawn if config.retry_errors else None
-    result, errors = Drawn(repeated), Counter[str | None]()
+    result, errors = Drawn(repeated), Counter[str]()
     with open_journal(path, settings, keep=keep) as journal:
         missing = missing_prompts(prompts, path, result) if journal.lines else prompts
         if missing:
@@ -73,13 +80,13 @@ def sample_file(
             pools = draw(missing, generator, config.m, config.window)
             for row in progress(pools, len(missing), "drawing"):
                 journal.append(pool.dumps(row))
-                result.failed += _failed(row)
-                errors.update(candidate.error for candidate in row.candidates)
-        new = not journal.lines
-    if new and errors and not errors[None]:
-        raise EngineError(
-            f"no candidate could be drawn: {errors.most_common(1)[0][0]}; the same command with "
-            "--retry-errors draws them again"
+                result.add(row)
+                errors.update(filter(None, (candidate.error for candidate in row.candidates)))
+    if not result.responses:
+        why = f": {errors.most_common(1)[0][0]}" if errors else f", as {path} says"
+        raise RunFailedError(
+            f"no candidate could be drawn{why}; the same command with --retry-errors draws them "
+            "again"
         )
     return result
 
@@ -101,7 +108,7 @@ def missing_prompts(prompts: Sequence[Prompt], path: Path, result: Drawn) -> lis
     """
     missing = {prompt.id: prompt for prompt in prompts}
     for row in pool.read(path):
-        result.failed += _failed(row)
+        result.add(row)
         prompt = missing.pop(row.prompt.id, None)
         if prompt is not None and (prompt, prompt.columns) != (row.prompt, row.prompt.columns):
             raise ConfigError(

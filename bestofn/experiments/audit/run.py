@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bestofn import loop, pool
-from bestofn.config import AuditConfig, EngineConfig
+from bestofn.config import NO_ENGINE, AuditConfig
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, RunFailedError
 from bestofn.experiments.audit.attacks import Attack, chosen
 from bestofn.experiments.audit.contests import (
     Scorer,
@@ -58,7 +58,8 @@ def run_audit(
 
     Raises:
         ConfigError: a setting or a prompt is wrong, or the rows have other settings.
-        EngineError: a model cannot be loaded, or no honest response could be drawn.
+        EngineError: a model cannot be loaded.
+        RunFailedError: no honest response could be drawn.
     """
     attacks, scorers = chosen(config.attacks), scorers_of(config.rewards)
     prompts, _ = distinct_prompts(
@@ -120,14 +121,12 @@ class _Attacker:
         self.scorers = scorers
         self.draws = config.honest_column is None and not _is_tiny(config)
         self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
-        generator = EngineConfig(
-            engine=config.engine,
-            engine_args=config.engine_args,
-            engine_options=config.engine_options,
-        )
+        generator = config.named()
         models = [scoring_model(scorer.reward, config, generator) for scorer in scorers]
         needed = [model for model in models if model is not None]
         if self.draws or self.measures:
+            if generator is None:
+                raise ConfigError(NO_ENGINE)
             needed.append(generator)
         loaded: list[Engine] = engines.get(*needed)
         self.engine = loaded[-1] if self.draws or self.measures else None
@@ -148,7 +147,7 @@ class _Attacker:
 
         Raises:
             ConfigError: a prompt has no honest response.
-            EngineError: none could be drawn.
+            RunFailedError: none could be drawn.
         """
         window = self.config.window or max(1, CANDIDATES_IN_FLIGHT // (len(self.attacks) + 1))
         reasons = set[str | None]()
@@ -156,7 +155,7 @@ class _Attacker:
             reasons.add(row.candidates[0].error)
             yield row
         if None not in reasons:
-            raise EngineError(f"no honest response could be drawn: {reasons.pop()}")
+            raise RunFailedError(f"no honest response could be drawn: {reasons.pop()}")
 
     async def _row(self, prompt: Prompt) -> Pool:
         honest = await self._honest(prompt)
