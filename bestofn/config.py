@@ -237,13 +237,12 @@ RewardOptions = Annotated[dict[str, Any], Flag(("--reward-option",), dotted=True
 def _with_options(rewards: list[RewardConfig], given: Mapping[str, Any]) -> list[RewardConfig]:
     """The rewards with further options; see `bestofn.rewards.options.share`."""
     shares = share(given, {reward.label: reward.reward for reward in rewards})
-    return [
-        reward.model_validate(
-            reward.model_dump(exclude_unset=True)
-            | {"options": reward.options | shares[reward.label]}
-        )
-        for reward in rewards
-    ]
+    found = []
+    for reward in rewards:
+        options = reward.options | shares[reward.label]
+        fields = reward.model_dump(exclude_unset=True) | {"options": options}
+        found.append(RewardConfig.model_validate(fields))
+    return found
 
 
 class ScorerConfig(Section):

@@ -14,8 +14,8 @@ S = TypeVar("S", bound="Section")
 OPTIONS = "the options"
 """Where the fields of a command come from."""
 NO_ENGINE = (
-    "no model is named; choose one with engine (--engine), such as vllm:MODEL, or take tiny, the "
-    "embedded toy model, to try things out"
+    "no model is named; give --engine vllm:MODEL, hf:MODEL or openai:URL#MODEL, or --engine tiny "
+    "for a try with the embedded toy model"
 )
 
 
@@ -72,7 +72,11 @@ def _sentence(kind: type[Section], error: ValidationError, where: str) -> str:
 def _missing(key: str, where: str) -> str:
     if key.rpartition(".")[2] == "engine":
         return NO_ENGINE if key == "engine" else f"the key {key!r} is missing: {NO_ENGINE}"
-    return f"--{key} is missing" if where == OPTIONS else f"the key {key!r} is missing"
+    return (
+        f"--{key.replace('_', '-')} is missing"
+        if where == OPTIONS
+        else f"the key {key!r} is missing"
+    )
 
 
 def _fields_at(kind: type[Section], path: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Options of several rewards, given at once: samples=4 for all that take it, flip.samples=4 for one."""
+"""Options of several rewards, given at once: samples=4 for all, flip.samples=4 for one."""
 
 import difflib
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ def _no_reward(wanted: str, option: str, labels: Iterable[str]) -> str:
     known = ", ".join(labels)
     if not known:
         return f"{option!r} is an option of a reward; name the reward as well"
-    return f"no reward is called {wanted!r}, which {option!r} is meant for, only {known}"
+    return f"no reward is called {wanted!r}, as in {wanted}.{option}; there are {known}"
 
 
 def _no_option(option: str, rewards: Mapping[str, str]) -> str:
