@@ -1,5 +1,6 @@
 """What all commands share: the application, its consoles, errors as sentences, progress."""
 
+import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -47,8 +48,9 @@ def one_sentence(debug: bool) -> Iterator[None]:
         yield
     except BestOfNError as error:
         if debug:
-            raise
-        notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+            traceback.print_exc()
+        else:
+            notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
     except KeyboardInterrupt as interrupt:
         kept = getattr(interrupt, "__notes__", [])

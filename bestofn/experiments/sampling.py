@@ -23,17 +23,10 @@ class Drawn:
     Attributes:
         repeated: Prompts that stand in the source more than once; each is drawn once.
         failed: Prompts in the file of which a candidate could not be drawn.
-        responses: Candidates in the file that were drawn.
     """
 
     repeated: int = 0
     failed: int = 0
-    responses: int = 0
-
-    def add(self, row: Pool) -> None:
-        """Counts a row of the file."""
-        self.failed += _failed(row)
-        self.responses += sum(candidate.error is None for candidate in row.candidates)
 
 
 def sample_file(
@@ -71,7 +64,7 @@ def sample_file(
         raise ConfigError(f"m must be at least 1, not {config.m}")
     settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
     keep = is_drawn if config.retry_errors else None
-    result, errors = Drawn(repeated), Counter[str]()
+    result = Drawn(repeated)
     with open_journal(path, settings, keep=keep) as journal:
         missing = missing_prompts(prompts, path, result) if journal.lines else prompts
         if missing:
@@ -80,15 +73,23 @@ def sample_file(
             pools = draw(missing, generator, config.m, config.window)
             for row in progress(pools, len(missing), "drawing"):
                 journal.append(pool.dumps(row))
-                result.add(row)
-                errors.update(filter(None, (candidate.error for candidate in row.candidates)))
-    if not result.responses:
-        why = f": {errors.most_common(1)[0][0]}" if errors else f", as {path} says"
-        raise RunFailedError(
-            f"no candidate could be drawn{why}; the same command with --retry-errors draws them "
-            "again"
-        )
+                result.failed += _failed(row)
+    if result.failed:
+        _check_drawn(path)
     return result
+
+
+def _check_drawn(path: Path) -> None:
+    """Raises: RunFailedError: the file has no candidate that could be drawn."""
+    errors = Counter[str]()
+    for row in pool.read(path):
+        if not all(candidate.error for candidate in row.candidates):
+            return
+        errors.update(filter(None, (candidate.error for candidate in row.candidates)))
+    raise RunFailedError(
+        f"no candidate could be drawn: {errors.most_common(1)[0][0]}; the same command with "
+        "--retry-errors draws them again"
+    )
 
 
 def _failed(row: Pool) -> bool:
@@ -108,7 +109,7 @@ def missing_prompts(prompts: Sequence[Prompt], path: Path, result: Drawn) -> lis
     """
     missing = {prompt.id: prompt for prompt in prompts}
     for row in pool.read(path):
-        result.add(row)
+        result.failed += _failed(row)
         prompt = missing.pop(row.prompt.id, None)
         if prompt is not None and (prompt, prompt.columns) != (row.prompt, row.prompt.columns):
             raise ConfigError(
