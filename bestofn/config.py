@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from bestofn.engines.base import Engine, SamplingParams, canonical, load_engine
+from bestofn.errors import ConfigError
 from bestofn.rewards.options import share
 from bestofn.section import NO_ENGINE as NO_ENGINE
 from bestofn.section import OPTIONS as OPTIONS
@@ -66,8 +67,21 @@ class EngineConfig(OptionalEngineConfig):
         return self.model_copy(update={"engine_args": other.engine_args})
 
     def view(self, engine: Engine) -> Engine:
-        """The view on the loaded model that these options ask for."""
-        return engine.with_options(**self.engine_options) if self.engine_options else engine
+        """The view on the loaded model that these options ask for.
+
+        Raises:
+            ConfigError: an option or its value makes no sense.
+        """
+        if not self.engine_options:
+            return engine
+        try:
+            return engine.with_options(**self.engine_options)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"engine {self.engine!r} does not take the options {self.engine_options}: {error}"
+            ) from error
 
     def load(self) -> Engine:
         """The engine.

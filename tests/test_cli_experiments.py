@@ -47,7 +47,21 @@ def _one_model(tiny: TransformersEngine) -> Iterator[None]:
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pool file of six prompts, with all scores."""
     path = tmp_path_factory.mktemp("runs") / "pool.jsonl"
-    done("sample", "tiny:6", "--engine", "tiny", "-m", 4, "-o", path, "--seed", 0, "--max-tokens", 60, "--keep-tokens")
+    done(
+        "sample",
+        "tiny:6",
+        "--engine",
+        "tiny",
+        "-m",
+        4,
+        "-o",
+        path,
+        "--seed",
+        0,
+        "--max-tokens",
+        60,
+        "--keep-tokens",
+    )
     done(
         "score", path, "--reward", "flip,flip-likelihood", "--reward", "gold", "--verifier", "tiny"
     )
@@ -77,7 +91,18 @@ def test_sampled_and_scored(scored: Path) -> None:
 
 
 def test_only_what_was_asked_for_goes_to_stdout(tmp_path: Path) -> None:
-    result = done("sample", "tiny:1", "--engine", "tiny", "-m", 1, "-o", tmp_path / "pool.jsonl", "--max-tokens", 4)
+    result = done(
+        "sample",
+        "tiny:1",
+        "--engine",
+        "tiny",
+        "-m",
+        1,
+        "-o",
+        tmp_path / "pool.jsonl",
+        "--max-tokens",
+        4,
+    )
     assert result.stdout == ""
     assert "drawing: 1 candidates, 0.0% failed" in result.stderr
 
@@ -339,7 +364,19 @@ def test_a_prompt_longer_than_the_context_is_wrong_and_no_failure_of_the_run(
     rows = [{"prompt": "Name 4 fruits.", "answer": "x"}, {"prompt": "fox " * 2000, "answer": "x"}]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "pool.jsonl"
-    done("sample", prompts, "--engine", "tiny", "-m", 2, "-o", path, "--max-tokens", 8, "--keep-tokens")
+    done(
+        "sample",
+        prompts,
+        "--engine",
+        "tiny",
+        "-m",
+        2,
+        "-o",
+        path,
+        "--max-tokens",
+        8,
+        "--keep-tokens",
+    )
     verifier = ["--verifier", "exact:answer", "--limits", "2"]
     done("score", path, "--reward", "flip,gold", *verifier)
     _, long = pool.read(path)

@@ -354,7 +354,10 @@ def test_a_recipe_with_the_key_rewardbench_is_one_of_that_kind(tmp_path: Path) -
         (BENCH | {"rewardbench": None}, "the key 'rewardbench' is wrong"),
         (bench(dta="x"), "unknown key 'rewardbench.dta'; did you mean 'data'?"),
         (bench(model=[]), "unknown key 'rewardbench.model'; did you mean 'models'?"),
-        (bench(models=[{"name": "A", "engine": "x", "engin": "x"}]), "'rewardbench.models.0.engin'; did you mean"),
+        (
+            bench(models=[{"name": "A", "engine": "x", "engin": "x"}]),
+            "'rewardbench.models.0.engin'; did you mean",
+        ),
         (bench(models=[{"engine": "tiny"}]), "the key 'rewardbench.models.0.name' is missing"),
         (bench(models=[{"name": "a:b", "engine": "x"}]), "none of @ : ,"),
         (bench(models=[{"name": "A", "engine": "x"}] * 2), "two models are called 'A'"),

@@ -13,7 +13,7 @@ from bestofn.batch.config import ClusterConfig, SelectConfig
 from bestofn.batch.records import Keep
 from bestofn.batch.summary import counted
 from bestofn.batch.tables import Format
-from bestofn.cli.app import Debug, Json, announce, app, console, notes, one_sentence
+from bestofn.cli.app import Debug, Json, announce, app, console, most_often, notes, one_sentence
 from bestofn.cli.options import options
 from bestofn.config import OPTIONS, checked
 from bestofn.errors import ConfigError, RunFailedError
@@ -71,24 +71,18 @@ def select(
     if format is not None and target is not None:
         _export(path, target, format, keep or "best")
     _show(summary, as_json)
-    _check_selected(summary)
+    if summary.rows and summary.failures + summary.fallbacks == summary.rows:
+        raise RunFailedError(f"no row has a response that its score has chosen: {_why(path)}")
 
 
-def _check_selected(summary: "Summary") -> None:
-    """Rows in which nothing was chosen are no selection, though they are kept.
+def _why(rows: Path) -> str:
+    """The commonest reason for which rows have no response or no score."""
+    from bestofn.batch.ledger import read_output
 
-    Raises:
-        RunFailedError: there are no others.
-    """
-    if not summary.rows or summary.failures + summary.fallbacks < summary.rows:
-        return
-    if summary.failures:
-        often = summary.often()[0]
-        raise RunFailedError(
-            f"no row has a response that was chosen by its score, most often because: {often}"
-        )
-    raise RunFailedError(
-        "every score failed, so that the first candidate stands in for the best in each row"
+    return most_often(
+        row["error"] or next(score["reason"] for score in candidate["scores"].values())
+        for row in read_output(rows)
+        for candidate in row["candidates"][:1] or [{}]
     )
 
 

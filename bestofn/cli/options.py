@@ -17,6 +17,8 @@ from bestofn.errors import ConfigError
 
 Command = Callable[..., None]
 
+WORDS = ("on", "off", "yes", "no")
+"""Which YAML 1.1 takes for true and false, and an option such as copy_guard=off for a name."""
 NEWLINES = r"\n in it is a newline, \\n a backslash and an n."
 
 
@@ -151,6 +153,8 @@ def named(argument: str, *, dotted: bool = False) -> tuple[str, Any]:
     name, equals, value = argument.partition("=")
     if not equals or not (name.rpartition(".")[2] if dotted else name).isidentifier():
         raise ConfigError(f"this option takes NAME=VALUE, not {argument!r}")
+    if value.lower() in WORDS:
+        return name, value
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:

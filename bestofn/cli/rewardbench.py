@@ -44,7 +44,9 @@ def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
 
 def _all_failed(line: Mapping[str, Any]) -> bool:
     rates = [subset["failure_rate"] for subset in line["subsets"].values()]
-    return {*rates, line["ties_failure_rate"]} <= {1.0, None}
+    if line["ties"] is not None:
+        rates.append(line["ties_failure_rate"])
+    return all(rate == 1 for rate in rates)
 
 
 def _show(result: Mapping[str, Any]) -> None:

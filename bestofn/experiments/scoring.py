@@ -73,13 +73,14 @@ def score_file(
     with locked(path):
         if path.resolve() != source.resolve():
             source = _begun(source, path)
-        if drawn_by is None:
-            next(pool.read(source), None)  # a file that is not there is told first
-            if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
-                raise ConfigError(
-                    f"name the model (--engine): {manifest(source).name}, which says what drew "
-                    f"{source}, is not there"
-                )
+        if next(pool.read(source), None) is None:
+            raise ConfigError(f"the pool {source} has no rows")
+        scored_by_it = any(_is_shared(reward, config) for reward in config.rewards)
+        if drawn_by is None and (config.limits or scored_by_it):
+            raise ConfigError(
+                f"name the model (--engine): {manifest(source).name}, which says what drew "
+                f"{source}, is not there"
+            )
         groups = _by_model(config, drawn_by)
         known = read_made(source)
         if not config.again:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from bestofn.engines.model_files import first_sentence
 from bestofn.errors import EngineError
 
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+UNLOADABLE = (OSError, ValueError, KeyError, AttributeError, ImportError, SafetensorError)
 
 
 def pick_device(device: str) -> torch.device:

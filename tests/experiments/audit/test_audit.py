@@ -240,7 +240,16 @@ def test_the_command_prints_one_json_object_and_writes_its_files(
     tmp_path: Path, tiny: TransformersEngine, use: Use
 ) -> None:
     use(tiny)
-    arguments = ["audit", "--prompts", "tiny:2", "--engine", "tiny", "-o", str(tmp_path / "out"), "--json"]
+    arguments = [
+        "audit",
+        "--prompts",
+        "tiny:2",
+        "--engine",
+        "tiny",
+        "-o",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
     result = json.loads(shown.stdout)
