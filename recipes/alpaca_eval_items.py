@@ -1,7 +1,7 @@
 """Turns recorded AlpacaEval responses into best-of-4 items, for `bestofn rewardbench`.
 
     python recipes/alpaca_eval_items.py FILE.jsonl[.gz] -o items.jsonl
-    bestofn rewardbench --data items.jsonl --reward flip,flip-likelihood,longest,random -o out
+    bestofn rewardbench --data items.jsonl --engine tiny --reward flip,longest -o out
 
 Each row of FILE has `id`, `prompt` and `candidates`, which have `model`, `text` and `preference`
 (how much a judge prefers the response to a reference, from 0 to 1). The items are of two subsets:

@@ -1,7 +1,7 @@
 """The gap between validation and generation: is a model better at telling a right answer than at
 giving one?
 
-    bestofn sample tiny:320 -o pool.jsonl -m 32 --max-tokens 400 --seed 0
+    bestofn sample tiny:320 --engine tiny -o pool.jsonl -m 32 --max-tokens 400 --seed 0
     bestofn score pool.jsonl --reward gold --verifier tiny
     python recipes/validation_gap.py pool.jsonl -o runs/gap --engine tiny \\
         --reward flip,flip-likelihood,pointwise,pairwise,listwise
@@ -153,7 +153,7 @@ def main() -> None:
     )
     parser.add_argument("pool", type=Path)
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--engine", default="tiny")
+    parser.add_argument("--engine", required=True)
     parser.add_argument("--reward", default="flip,flip-likelihood,pointwise,pairwise,listwise")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

@@ -133,7 +133,7 @@ def test_version() -> None:
     ("arguments", "sentence"),
     [
         (["ask", ""], "the prompt is empty"),
-        (["ask", "x", "-n", "0"], "n must be at least 1"),
+        (["ask", "x", "-n", "0"], "the key 'n' is wrong"),
         (["ask", "x", "--temperature", "-1"], "temperature must be at least 0"),
         (["ask", "x", "--top-p", "2"], "top_p must be above 0"),
         (["ask", "x", "--max-tokens", "0"], "max_tokens must be at least 1"),
@@ -166,8 +166,9 @@ def test_usage_errors(arguments: list[str]) -> None:
 
 def test_debug_shows_the_traceback() -> None:
     result = bestofn("ask", "x", "-n", "0", "--debug")
-    assert result.exit_code == 1
-    assert "n must be at least 1" in str(result.exception)
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert "the key 'n' is wrong" in result.stderr
 
 
 def test_a_prompt_longer_than_the_context_is_a_result_with_a_reason() -> None:

@@ -47,7 +47,21 @@ def _one_model(tiny: TransformersEngine) -> Iterator[None]:
 def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The pool file of six prompts, with all scores."""
     path = tmp_path_factory.mktemp("runs") / "pool.jsonl"
-    done("sample", "tiny:6", "-m", 4, "-o", path, "--seed", 0, "--max-tokens", 60, "--keep-tokens")
+    done(
+        "sample",
+        "tiny:6",
+        "--engine",
+        "tiny",
+        "-m",
+        4,
+        "-o",
+        path,
+        "--seed",
+        0,
+        "--max-tokens",
+        60,
+        "--keep-tokens",
+    )
     done(
         "score", path, "--reward", "flip,flip-likelihood", "--reward", "gold", "--verifier", "tiny"
     )
@@ -77,7 +91,18 @@ def test_sampled_and_scored(scored: Path) -> None:
 
 
 def test_only_what_was_asked_for_goes_to_stdout(tmp_path: Path) -> None:
-    result = done("sample", "tiny:1", "-m", 1, "-o", tmp_path / "pool.jsonl", "--max-tokens", 4)
+    result = done(
+        "sample",
+        "tiny:1",
+        "--engine",
+        "tiny",
+        "-m",
+        1,
+        "-o",
+        tmp_path / "pool.jsonl",
+        "--max-tokens",
+        4,
+    )
     assert result.stdout == ""
     assert "drawing: 1 candidates, 0.0% failed" in result.stderr
 
@@ -85,9 +110,9 @@ def test_only_what_was_asked_for_goes_to_stdout(tmp_path: Path) -> None:
 def test_sampling_again_changes_nothing(own: Path) -> None:
     before = own.read_bytes()
     arguments = ["-m", 4, "--seed", 0, "--max-tokens", 60, "--keep-tokens", "-o", own]
-    done("sample", "tiny:6", *arguments)
+    done("sample", "tiny:6", "--engine", "tiny", *arguments)
     assert own.read_bytes() == before
-    result = bestofn("sample", "tiny:6", *arguments, "--temperature", 0.5)
+    result = bestofn("sample", "tiny:6", "--engine", "tiny", *arguments, "--temperature", 0.5)
     assert result.exit_code == 2
     assert "temperature was 1.0 and is 0.5" in result.stderr
 
@@ -100,7 +125,7 @@ def test_scoring_again_changes_nothing(own: Path) -> None:
 
 def test_a_prompt_that_stands_twice_is_told(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "Name 4 fruits."}\n' * 3)
-    arguments = ["-m", 1, "--max-tokens", 4, "-o", tmp_path / "pool.jsonl"]
+    arguments = ["--engine", "tiny", "-m", 1, "--max-tokens", 4, "-o", tmp_path / "pool.jsonl"]
     result = done("sample", tmp_path / "p.jsonl", *arguments)
     assert "2 prompts stand in" in result.stderr
     assert len(list(pool.read(tmp_path / "pool.jsonl"))) == 1
@@ -110,7 +135,7 @@ def test_a_recipe_tells_of_a_prompt_that_stands_twice(tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text('{"prompt": "Name a fruit."}\n{"prompt": "Name a day."}\n' * 2)
     recipe = tmp_path / "recipe.yaml"
-    sample = {"prompts": str(prompts), "m": 2, "max_tokens": 8}
+    sample = {"engine": "tiny", "prompts": str(prompts), "m": 2, "max_tokens": 8}
     score = {"rewards": ["longest", {"reward": "shortest", "name": "gold"}]}
     recipe.write_text(json.dumps({"output": str(tmp_path), "sample": sample, "score": score}))
     assert "2 prompts stand in" in done("run", recipe).output
@@ -171,7 +196,7 @@ def test_the_same_file_twice_is_no_second_seed(scored: Path, tmp_path: Path) -> 
 
 
 def test_a_recipe_is_checked_before_anything_is_drawn(tmp_path: Path) -> None:
-    sample = {"prompts": "tiny:3", "m": 2}
+    sample = {"engine": "tiny", "prompts": "tiny:3", "m": 2}
     made = {"rewards": ["flip", "gold"], "verifier": "tiny"}
     for score, curve, sentence in [
         ({"rewards": ["flipp"]}, {}, "did you mean 'flip'?"),
@@ -274,7 +299,7 @@ def test_what_cannot_be_sampled(
     rows[6] = rows[6][:-1]
     Path("bad.jsonl").write_text("\n".join(rows))
     Path("empty.jsonl").write_text('{"prompt": "x"}\n{"prompt": ""}\n')
-    refused(bestofn("sample", *arguments, "-o", "pool.jsonl"), sentence)
+    refused(bestofn("sample", "--engine", "tiny", *arguments, "-o", "pool.jsonl"), sentence)
     assert not [file for file in tmp_path.glob("pool.jsonl") if file.stat().st_size]
 
 
@@ -339,7 +364,19 @@ def test_a_prompt_longer_than_the_context_is_wrong_and_no_failure_of_the_run(
     rows = [{"prompt": "Name 4 fruits.", "answer": "x"}, {"prompt": "fox " * 2000, "answer": "x"}]
     prompts.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "pool.jsonl"
-    done("sample", prompts, "-m", 2, "-o", path, "--max-tokens", 8, "--keep-tokens")
+    done(
+        "sample",
+        prompts,
+        "--engine",
+        "tiny",
+        "-m",
+        2,
+        "-o",
+        path,
+        "--max-tokens",
+        8,
+        "--keep-tokens",
+    )
     verifier = ["--verifier", "exact:answer", "--limits", "2"]
     done("score", path, "--reward", "flip,gold", *verifier)
     _, long = pool.read(path)
@@ -354,6 +391,8 @@ def test_a_prompt_longer_than_the_context_is_wrong_and_no_failure_of_the_run(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    result = bestofn("sample", "tiny:2", "-m", 0, "-o", tmp_path / "x", "--debug")
-    assert result.exit_code == 1
-    assert "m must be at least 1" in str(result.exception)
+    command = ["sample", "tiny:2", "--engine", "tiny", "-m", 0, "-o", tmp_path / "x"]
+    result = bestofn(*command, "--debug")
+    assert result.exit_code == 2
+    assert "Traceback" in result.stderr
+    assert "m must be at least 1" in result.stderr

@@ -118,7 +118,11 @@ def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
         ("", "is empty"),
         ("- output\n", "must be a mapping, not list"),
         ({}, "the key 'output' is missing"),
-        ({"output": "x", "sample": {}, "score": {}}, "the key 'sample.prompts' is missing"),
+        ({"output": "x", "sample": {}, "score": {}}, "the key 'sample.engine' is missing"),
+        (
+            {"output": "x", "sample": {"engine": "tiny"}, "score": {}},
+            "the key 'sample.prompts' is missing",
+        ),
         ({k: v for k, v in RECIPE.items() if k != "score"}, "the key 'score' is missing"),
         (changed(score={"rewards": [{"name": "x"}]}), "'score.rewards.0.reward' is missing"),
         (RECIPE | {"outptu": "x"}, "unknown key 'outptu'; did you mean 'output'?"),
@@ -209,14 +213,14 @@ def test_sampling_takes_every_option() -> None:
         "temperature": 0.5, "top_p": 0.9, "top_k": 3, "min_p": 0.1, "repetition_penalty": 1.1,
         "max_tokens": 7, "stop": ["x", "y"],
     }  # fmt: skip
-    params = DrawConfig(**values, sampling_extra={"a": 1}).sampling()
+    params = DrawConfig(engine="tiny", **values, sampling_extra={"a": 1}).sampling()
     assert {name: getattr(params, name) for name in values} == values | {"stop": ("x", "y")}
     assert params.extra == {"a": 1}
 
 
 def test_sampling_that_makes_no_sense() -> None:
     with pytest.raises(ConfigError, match="temperature must be at least 0"):
-        DrawConfig(temperature=-1).sampling()
+        DrawConfig(engine="tiny", temperature=-1).sampling()
 
 
 # --- overrides ------------------------------------------------------------------------------------
@@ -350,10 +354,13 @@ def test_a_recipe_with_the_key_rewardbench_is_one_of_that_kind(tmp_path: Path) -
         (BENCH | {"rewardbench": None}, "the key 'rewardbench' is wrong"),
         (bench(dta="x"), "unknown key 'rewardbench.dta'; did you mean 'data'?"),
         (bench(model=[]), "unknown key 'rewardbench.model'; did you mean 'models'?"),
-        (bench(models=[{"name": "A", "engin": "x"}]), "'rewardbench.models.0.engin'; did you mean"),
+        (
+            bench(models=[{"name": "A", "engine": "x", "engin": "x"}]),
+            "'rewardbench.models.0.engin'; did you mean",
+        ),
         (bench(models=[{"engine": "tiny"}]), "the key 'rewardbench.models.0.name' is missing"),
-        (bench(models=[{"name": "a:b"}]), "none of @ : ,"),
-        (bench(models=[{"name": "A"}] * 2), "two models are called 'A'"),
+        (bench(models=[{"name": "a:b", "engine": "x"}]), "none of @ : ,"),
+        (bench(models=[{"name": "A", "engine": "x"}] * 2), "two models are called 'A'"),
         (bench(rewards=[]), "name at least one reward"),
         (bench(rewards=["flip", "flip"]), "two rewards are called 'flip'"),
         (bench(rewards=["gold"]), "'gold' stands for"),
@@ -376,7 +383,7 @@ def test_another_engine_takes_the_place_of_all_models(tmp_path: Path) -> None:
     loaded = load_recipe(path, {"engine": "tiny", "limit_per_subset": 2, "level": 0.9})
     assert isinstance(loaded, RewardBenchRecipe)
     config = loaded.rewardbench
-    assert [model.model() for model in config.scorers] == [EngineConfig()]
+    assert [model.named() for model in config.scorers] == [EngineConfig(engine="tiny")]
     assert (config.limit_per_subset, config.level) == (2, 0.9)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import bestofn
@@ -167,3 +168,69 @@ def test_commands_and_python_of_the_audit_run_one_after_another(
     names: dict[str, Any] = {}
     exec(code, names)
     assert [entry["name"] for entry in names["result"]["attacks"]] == ["in-reverse"]
+
+
+# --- which models, and commands that need one -----------------------------------------------------
+
+TEXTS = [
+    path
+    for pattern in ("*.md", "docs/*.md", "recipes/**/*.yaml", "recipes/**/*.py", "bestofn/**/*.py")
+    for path in sorted(DOCS.parent.glob(pattern))
+    if path.name != "CHANGELOG.md"
+]
+SPEC = re.compile(r"(?:vllm:|hf:|#)Qwen/Qwen3-[\d.]+B(?!-Instruct)")  # models that think by default
+
+
+def test_a_model_that_thinks_is_told_not_to_where_it_is_named() -> None:
+    assert len(TEXTS) > 100
+    for path in TEXTS:
+        text = path.read_text("utf-8")
+        for found in SPEC.finditer(text):
+            behind = text[found.end() : found.end() + 200]
+            assert "enable_thinking" in behind, (path.name, found.group())
+
+
+def test_thinking_is_switched_off_as_the_page_of_engines_says(
+    tiny: TransformersEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    off = {"chat_template_kwargs": {"enable_thinking": False}}
+    seen: list[Any] = []
+
+    def load(spec: str, **options: Any) -> Any:
+        seen.append(spec)
+        return tiny
+
+    def view(**options: Any) -> Any:
+        seen.append(options)
+        return tiny
+
+    monkeypatch.setattr("bestofn.config.load_engine", load)
+    monkeypatch.setattr(tiny, "close", lambda: None)
+    monkeypatch.setattr(tiny, "with_options", view)
+    found = [shlex.split(line)[1:] for line in shell("docs/engines.md") if "Qwen" in line]
+    assert len(found) == 2
+    for command in found:
+        result = CliRunner().invoke(app, [*command, "-n", "1"])
+        assert result.exit_code == 0, (command, result.output)
+    # Both roles of the first command, the scorer of the second one; each loads the model once.
+    assert seen == ["vllm:Qwen/Qwen3-4B", off, off, "vllm:Qwen/Qwen3-4B", off]
+
+
+def shell(page: str) -> list[str]:
+    """The `bestofn` commands of a page, each as one line."""
+    text = (DOCS.parent / page).read_text().replace("\\\n", " ")
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+    lines = [line for kind, block in blocks if kind in ("", "bash") for line in block.splitlines()]
+    return [line for line in lines if line.startswith("bestofn ")]
+
+
+@pytest.mark.parametrize(
+    "page", ["README.md", *(f"docs/{path.name}" for path in DOCS.glob("*.md"))]
+)
+def test_every_command_is_one_and_names_its_model(page: str) -> None:
+    group: Any = typer.main.get_command(app)
+    for line in shell(page):
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        given = group.commands[name].make_context(name, [*arguments]).params
+        if name in ("select", "sample", "audit", "rewardbench") and not given.get("status"):
+            assert given["engine"], line

@@ -11,10 +11,11 @@ PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
     {"types", "errors", "thinking", "identity", "redaction", "tiny"},
-    {"prompts", "loop", "arguments", "progress"},
+    {"prompts", "loop", "arguments", "progress", "section"},
     {"pool", "estimators", "engines", "verifiers", "journal", "sources", "stopping"},
-    {"rewards", "generators", "config"},
-    {"sampler", "recipe", "resuming"},
+    {"rewards", "generators"},
+    {"config"},
+    {"sampler", "recipe", "resuming", "models"},
     {"batch", "experiments", "integrations", "doctor"},
     {"cli"},
 ]

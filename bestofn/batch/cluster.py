@@ -138,10 +138,14 @@ def _connected(cluster: ClusterConfig, ordered: bool) -> Iterator[Any]:
         import ray.data
     except ImportError:
         raise ConfigError("a cluster needs Ray: pip install 'bestofn[cluster]'") from None
+    failures = (ray.exceptions.RayError, ConnectionError)
     try:
-        _connect(ray, cluster, ordered)
+        try:
+            _connect(ray, cluster, ordered)
+        except (*failures, RuntimeError, ValueError) as error:
+            raise EngineError(f"the cluster cannot be reached: {_root(error)}") from error
         yield ray
-    except (ray.exceptions.RayError, ConnectionError) as error:
+    except failures as error:
         raise EngineError(f"the cluster failed: {_root(error)}") from error
     finally:
         ray.shutdown()

@@ -9,16 +9,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from bestofn import pool
-from bestofn.config import (
-    DrawConfig,
-    EngineConfig,
-    Flag,
-    PromptsConfig,
-    Section,
-    reward_fields,
-)
+from bestofn.config import ChoiceConfig, DrawConfig, Flag, PromptsConfig, Section
+from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
+from bestofn.models import Engines
 from bestofn.resuming import comparing, engine_files, input_of
+from bestofn.rewards.base import RewardModel
 from bestofn.rewards.registry import load_reward, needs_engine, reward_identity
 from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
 from bestofn.sources import SourceOptions
@@ -48,27 +44,65 @@ class Faults:
             raise ConfigError(f"max_error_rate must be in [0, 1], not {self.max_error_rate}")
 
 
-class SelectConfig(PromptsConfig, DrawConfig):
+class AskConfig(DrawConfig, ChoiceConfig):
+    """One selection."""
+
+    n: Annotated[int, Flag(("-n",))] = Field(default=8, ge=1)
+    """Candidates to draw."""
+
+    def check(self) -> None:
+        """Tells what is wrong before anything is read or loaded.
+
+        Raises:
+            ConfigError: a setting makes no sense.
+        """
+        _ = self.chooses  # whose name and options are looked at
+        for name, reason in self._idle():
+            if name in self.model_fields_set:
+                raise ConfigError(f"{name} does nothing {reason}; leave it out")
+        self.sampling()
+
+    def _idle(self) -> Iterator[tuple[str, str]]:
+        """Fields that nobody looks at, and why."""
+        if not needs_engine(self.reward):
+            for name in ("reward_engine", "reward_engine_args", "reward_engine_options"):
+                yield name, f"with {self.reward!r}, as no model scores"
+        elif self.reward_engine is None:
+            yield "reward_engine_args", "without --reward-engine"
+        if self.reward != "gold":
+            yield "verifier", f"with {self.reward!r}, only with 'gold'"
+
+    @contextmanager
+    def loaded(self) -> Iterator[BestOfN]:
+        """What draws and selects, with its models in memory.
+
+        Raises:
+            ConfigError: a setting makes no sense.
+            EngineError: a model cannot be loaded.
+        """
+        chooses = self.chooses
+        scorer = self.scorer(self) if needs_engine(self.reward) else None
+        with Engines() as engines:
+            generator, *judges = engines.get(self, *filter(None, [scorer]))
+            reward = load_reward(
+                chooses.reward,
+                engine=judges[0] if judges else None,
+                verifier=self.verifier,
+                **chooses.options,
+            )
+            yield self._best(generator, reward)
+
+    def _best(self, generator: Engine, reward: RewardModel) -> BestOfN:
+        return BestOfN(generator, reward, n=self.n, sampling=self.sampling(), seed=self.seed)
+
+
+class SelectConfig(PromptsConfig, AskConfig):
     """Selections over a dataset."""
 
     shard: tuple[int, int] | None = None
     """I/K: only the I-th of K parts of the prompts, so that K machines share a dataset."""
     n: Annotated[int, Flag(("-n",))] = Field(default=16, ge=1)
     """Candidates to draw for each prompt."""
-    reward: str = "flip"
-    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar:MODEL',
-    'gold', or a baseline such as 'longest'."""
-    reward_options: Annotated[dict[str, Any], Flag(("--reward-option",))] = Field(default={})
-    """Arguments of the reward by name, such as samples=4."""
-    reward_engine: str | None = None
-    """The model that scores, if it is not the one that draws."""
-    reward_engine_args: Annotated[dict[str, Any], Flag(("--reward-engine-arg",))] = Field(
-        default={}
-    )
-    """Arguments of that engine."""
-    verifier: str | None = None
-    """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
-    'tiny' or 'package.module:function'."""
     adaptive: float | None = Field(default=None, ge=0)
     """Draw in rounds and end a prompt when its next candidate is expected to gain no more than this
     in units of the reward; 0 ends it at the reward's ceiling alone. N is then the most."""
@@ -89,15 +123,6 @@ class SelectConfig(PromptsConfig, DrawConfig):
     at the end."""
     retry_errors: bool = False
     """Answer prompts again whose rows have an error."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reward_in_one_word(cls, fields: dict[str, Any]) -> dict[str, Any]:
-        named = reward_fields(str(fields.get("reward", "")))
-        if "options" not in named:
-            return fields
-        options = named["options"] | fields.get("reward_options", {})
-        return {**fields, "reward": named["reward"], "reward_options": options}
 
     @field_validator("shard", mode="before")
     @classmethod
@@ -162,80 +187,41 @@ class SelectConfig(PromptsConfig, DrawConfig):
         return settings | {"prompts": input_of(self.prompts), "identity": self._identity(best)}
 
     def _identity(self, best: BestOfN | None) -> dict[str, Any]:
-        judge, loaded = self._judge(), getattr(best and best.reward, "engine", None)
+        chooses, loaded = self.chooses, getattr(best and best.reward, "engine", None)
         found = engine_files(self, getattr(best and best.generator, "engine", None))
-        if judge is not None:
-            found |= engine_files(judge, loaded, "reward_")
+        scorer = self.scorer(self) if needs_engine(self.reward) else None
+        if scorer is not None and self.reward_engine is not None:
+            found |= engine_files(scorer, loaded, "reward_")
         found["reward"] = reward_identity(
-            self.reward,
-            engine=loaded or (judge or self).described(),
+            chooses.reward,
+            engine=loaded or (scorer or self).described(),
             verifier=self.verifier,
-            **self.reward_options,
+            **chooses.options,
         )
         stop = self.stopping()
         return found if stop is None else found | {"stop": stop.identity()}
 
-    def _judge(self) -> EngineConfig | None:
-        """The model that scores, None where it is the one that draws, or none is needed."""
-        if self.reward_engine is None or not needs_engine(self.reward):
-            return None
-        return EngineConfig(engine=self.reward_engine, engine_args=self.reward_engine_args)
-
     def check(self) -> None:
-        """Tells what is wrong before anything is read or loaded.
-
-        Raises:
-            ConfigError: a setting makes no sense.
-        """
-        needs_engine(self.reward)  # which knows the rewards
-        for name, reason in self._idle():
-            if name in self.model_fields_set:
-                raise ConfigError(f"{name} does nothing {reason}; leave it out")
-        self.sampling()
+        super().check()
         self.stopping()
 
+    def _best(self, generator: Engine, reward: RewardModel) -> BestOfN:
+        return BestOfN(
+            generator,
+            reward,
+            n=self.n,
+            sampling=self.sampling(),
+            seed=self.seed,
+            window=self.prompts_in_flight,
+            stop=self.stopping(),
+            round_size=self.round_size,
+        )
+
     def _idle(self) -> Iterator[tuple[str, str]]:
-        """Fields that nobody looks at, and why."""
         if self.adaptive is None:
             for name in ("adaptive_prior", "adaptive_weight", "round_size"):
                 yield name, "without --adaptive"
-        if not needs_engine(self.reward):
-            for name in ("reward_engine", "reward_engine_args"):
-                yield name, f"with {self.reward!r}, as no model scores"
-        elif self.reward_engine is None:
-            yield "reward_engine_args", "without --reward-engine"
-        if self.reward != "gold":
-            yield "verifier", f"with {self.reward!r}, only with 'gold'"
-
-    @contextmanager
-    def loaded(self) -> Iterator[BestOfN]:
-        """What draws and selects, with its models in memory.
-
-        Raises:
-            ConfigError: a setting makes no sense.
-            EngineError: a model cannot be loaded.
-        """
-        sampling, stop = self.sampling(), self.stopping()
-        engines = [self.load()]
-        try:
-            if judge := self._judge():
-                engines.append(judge.load())
-            reward = load_reward(
-                self.reward, engine=engines[-1], verifier=self.verifier, **self.reward_options
-            )
-            yield BestOfN(
-                engines[0],
-                reward,
-                n=self.n,
-                sampling=sampling,
-                seed=self.seed,
-                window=self.prompts_in_flight,
-                stop=stop,
-                round_size=self.round_size,
-            )
-        finally:
-            for engine in engines:
-                engine.close()
+        yield from super()._idle()
 
 
 def _scores(path: Path, reward: str) -> list[float]:

@@ -1,5 +1,6 @@
 """Selection over a dataset: prompts in, the rows of their selections out, durably."""
 
+import itertools
 import os
 import sys
 import time
@@ -18,7 +19,7 @@ from bestofn.batch.config import Faults, SelectConfig, same_selection
 from bestofn.batch.ledger import Ledger, has_response, read_output
 from bestofn.batch.progress import bar_of
 from bestofn.batch.summary import Summary, counted
-from bestofn.errors import BestOfNError, ConfigError
+from bestofn.errors import BestOfNError, ConfigError, RunFailedError
 from bestofn.generators import EngineGenerator
 from bestofn.identity import Compare, by_identity, identity_of
 from bestofn.journal import Confirm, begun_with, beside, cannot_write, open_journal
@@ -213,7 +214,8 @@ def run(
         summary.earlier = summary.rows
         skipped = Skipped(output, summary)
         bad_row = skipped if faults.on_bad_row == "skip" else None
-        accept = partial(_is_new, ledger, summary)
+        met = itertools.count()
+        accept = partial(_is_new, ledger, summary, met)
         prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
         with bar_of(summary, _expected(source, options), shown=progress) as bar:
             for row in work(prompts, journal.confirm):
@@ -222,6 +224,8 @@ def run(
                 bar.update()
                 if summary.rows >= FIRST_ROWS:
                     _check_errors(summary, faults.max_error_rate)
+        if next(met) == 0 and options.get("shard") is None:
+            raise ConfigError(_nothing_to_do(source, skipped))
     _check_errors(summary, faults.max_error_rate)
     return summary
 
@@ -265,7 +269,16 @@ def _expected(source: Source, options: SourceOptions) -> int | None:
     return rows if rows is None or shard is None else rows // shard[1]
 
 
-def _is_new(ledger: Ledger, summary: Summary, prompt: Prompt) -> bool:
+def _nothing_to_do(source: Source, skipped: "Skipped") -> str:
+    name = str(source) if isinstance(source, str | PathLike) else "the source"
+    if not skipped.summary.bad_rows:
+        return f"{name} holds no prompts"
+    rows = counted(skipped.summary.bad_rows, "row")
+    return f"none of the {rows} of {name} can be used; {skipped.path} says why"
+
+
+def _is_new(ledger: Ledger, summary: Summary, met: Iterator[int], prompt: Prompt) -> bool:
+    next(met)
     known = ledger.meet(prompt)
     summary.repeated += known == "repeated"
     return known == "new"
@@ -275,10 +288,10 @@ def _check_errors(summary: Summary, most: float) -> None:
     """Ends a run in which too many rows are without a response; those of earlier runs count too.
 
     Raises:
-        BestOfNError: it is one.
+        RunFailedError: it is one.
     """
     if summary.failures > most * summary.rows:
-        raise BestOfNError(
+        raise RunFailedError(
             f"{summary.failures} of {counted(summary.rows, 'row')} are without a "
             f"response, most often because: {summary.often()[0]}; the rows "
             "are kept, and the same command with --retry-errors answers them again"
@@ -297,20 +310,20 @@ class Skipped:
 
     def __init__(self, output: Path, summary: Summary) -> None:
         self.path = skipped_of(output)
-        self._summary = summary
+        self.summary = summary
         try:
             self.path.unlink(missing_ok=True)
         except OSError as error:
             raise cannot_write(self.path, error) from error
 
     def __call__(self, fault: ConfigError) -> None:
-        self._summary.bad_rows += 1
+        self.summary.bad_rows += 1
         try:
             with self.path.open("a", encoding="utf-8", errors="replace") as file:
                 file.write(f"{fault}\n")
         except OSError as error:
             raise cannot_write(self.path, error) from error
-        if self._summary.bad_rows <= self.SHOWN:
+        if self.summary.bad_rows <= self.SHOWN:
             print(f"skipped: {fault}", file=sys.stderr)
-        elif self._summary.bad_rows == self.SHOWN + 1:
+        elif self.summary.bad_rows == self.SHOWN + 1:
             print(f"further rows that are skipped are named in {self.path}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """What all commands share: the application, its consoles, errors as sentences, progress."""
 
+import traceback
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from math import isnan
 from pathlib import Path
@@ -12,11 +13,10 @@ from rich.console import Console
 from rich.markup import escape
 
 import bestofn
-from bestofn.errors import BestOfNError
+from bestofn.errors import BestOfNError, RunFailedError
 
 if TYPE_CHECKING:
-    from bestofn.config import EngineConfig
-    from bestofn.engines.base import Engine
+    from bestofn.config import OptionalEngineConfig
     from bestofn.types import Pool
 
 T = TypeVar("T")
@@ -39,18 +39,32 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @contextmanager
 def one_sentence(debug: bool) -> Iterator[None]:
-    """Turns the package's errors into one sentence and exit code 2, an interrupt into 130."""
+    """Turns the package's errors into one sentence and an exit code.
+
+    1: the command ran, but too much of it failed. 2: what was asked for cannot be done. 130: an
+    interrupt.
+    """
     try:
         yield
     except BestOfNError as error:
         if debug:
-            raise
-        notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(2) from None
+            traceback.print_exc()
+        else:
+            notes.print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+        raise typer.Exit(1 if isinstance(error, RunFailedError) else 2) from None
     except KeyboardInterrupt as interrupt:
         kept = getattr(interrupt, "__notes__", [])
         notes.print(escape("; ".join(["interrupted", *kept])), soft_wrap=True)
         raise typer.Exit(130) from None
+
+
+def most_often(reasons: Iterable[str | None], shown: int = 3) -> str:
+    """The commonest reasons, and how often each was given if there are several."""
+    counts = Counter(reason or "unknown" for reason in reasons)
+    if len(counts) == 1:
+        return next(iter(counts))
+    told = [f"{count} x {reason}" for reason, count in counts.most_common(shown)]
+    return "; ".join([*told, "..."] if len(counts) > shown else told)
 
 
 def _version(wanted: bool) -> None:
@@ -68,19 +82,14 @@ def main(
     pass
 
 
-def load(config: "EngineConfig") -> "Engine":
-    """The engine; large models say how far they are, the embedded one loads too fast for that."""
-    announce(config)
-    return config.load()
-
-
-def announce(config: "EngineConfig") -> None:
-    """Says what takes long."""
-    if config.engine == "tiny":
+def announce(*configs: "OptionalEngineConfig | None") -> None:
+    """Says what takes long; the embedded model loads too fast for a bar."""
+    engines = {config.engine for config in configs if config and config.engine}
+    if engines == {"tiny"}:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-    if config.engine.startswith("vllm:") and notes.is_terminal:
+    if any(engine.startswith("vllm:") for engine in engines) and notes.is_terminal:
         notes.print("starting vLLM, which takes half a minute or more", style="dim")
 
 

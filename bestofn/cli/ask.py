@@ -9,17 +9,20 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bestofn.cli.app import Debug, Json, app, console, load, one_sentence, with_bar
-from bestofn.cli.options import options
-from bestofn.config import (
-    DrawConfig,
-    EngineConfig,
-    RewardConfig,
-    ScoreConfig,
-    checked,
-    reward_fields,
+from bestofn.batch.config import AskConfig
+from bestofn.cli.app import (
+    Debug,
+    Json,
+    announce,
+    app,
+    console,
+    most_often,
+    one_sentence,
+    with_bar,
 )
-from bestofn.errors import ConfigError
+from bestofn.cli.options import options
+from bestofn.config import OPTIONS, EngineConfig, checked
+from bestofn.errors import ConfigError, RunFailedError
 from bestofn.types import Pool, Score, Selection
 
 if TYPE_CHECKING:
@@ -30,43 +33,48 @@ DEMO_PROXIES = ("random", "longest", "majority", "mean-logprob", *DEMO_REWARDS[:
 
 
 @app.command()
-@options(
-    DrawConfig, ScoreConfig, only=[*DrawConfig.model_fields, "reward_engine", "reward_engine_args"]
-)
+@options(AskConfig, defaults={"engine": "Default: tiny."})
 def ask(
     prompt: Annotated[str, typer.Argument(help="What to answer.")],
-    n: Annotated[int, typer.Option("-n", help="Candidates to draw.")] = 8,
-    reward: Annotated[
-        str, typer.Option(help="What scores them: flip, flip-likelihood, pointwise, pairwise ...")
-    ] = "flip",
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Draw N candidates for a prompt, score them, show them by rank and the best one."""
+    """Draw N candidates for a prompt, score them, show them by rank and the best one.
+
+    Exit code 1 says that none was selected, as no candidate was drawn or none has a score.
+    """
     from bestofn import pool
     from bestofn.progress import redraws
     from bestofn.prompts import as_prompt
-    from bestofn.rewards.registry import load_reward, needs_engine
-    from bestofn.sampler import BestOfN
 
-    scorer = given.pop("reward_engine", None)
-    scorer_args = given.pop("reward_engine_args", {})
-    config = checked(DrawConfig, given, "the options")
+    config = checked(AskConfig, {"engine": "tiny"} | given, OPTIONS)
     turns = [] if config.system is None else [{"role": "system", "content": config.system}]
     question = as_prompt([*turns, {"role": "user", "content": prompt}])
-    sampling = config.sampling()
-    _check_n(n)
-    named = checked(RewardConfig, reward_fields(reward), "--reward")
-    needs_engine(named.reward)  # which knows the rewards
-    engine = load(config)
-    judge = load(EngineConfig(engine=scorer, engine_args=scorer_args)) if scorer else engine
-    scoring = load_reward(named.reward, engine=judge, **named.options)
-    sampler = BestOfN(engine, scoring, n=n, sampling=sampling, seed=config.seed)
-    (selection,) = sampler.select_many([question], progress=redraws())
+    config.check()
+    announce(config, config.scorer(config))
+    with config.loaded() as best:
+        (selection,) = best.select_many([question], progress=redraws())
     if as_json:
         print(json.dumps(pool.to_row(selection) | {"text": selection.text}))
     else:
         _show_selection(selection, prompt)
+    _check_selected(selection)
+
+
+def _check_selected(selection: Selection) -> None:
+    """A first candidate that nothing chose must not pass for the best of N.
+
+    Raises:
+        RunFailedError: there is no response, or no score.
+    """
+    if selection.error is not None:
+        errors = [candidate.error for candidate in selection.candidates]
+        raise RunFailedError(f"no candidate could be drawn: {most_often(errors)}")
+    if selection.fallback:
+        reasons = most_often(score.reason for score in selection.scores)
+        raise RunFailedError(
+            f"every score failed, so that the first candidate stands in for the best: {reasons}"
+        )
 
 
 def _check_n(n: int) -> None:
@@ -95,11 +103,15 @@ def demo(
         _check_n(n)
         if prompts < 1:
             raise ConfigError(f"prompts must be at least 1, not {prompts}")
-        engine = load(EngineConfig())
+        announce(EngineConfig(engine="tiny"))
+        engine = EngineConfig(engine="tiny").load()
         rewards = [load_reward(name, engine=engine, verifier="tiny") for name in DEMO_REWARDS]
         generator = EngineGenerator(engine, SamplingParams(max_tokens=400), seed, keep_tokens=False)
         drawn = draw(read_prompts(f"tiny:{prompts}"), generator, n)
         pools = list(with_bar(add(drawn, rewards), prompts))
+        errors = [candidate.error for row in pools for candidate in row.candidates]
+        if all(errors):
+            raise RunFailedError(f"no candidate could be drawn: {most_often(errors)}")
         curve = ScalingCurve(pools, proxies=DEMO_PROXIES, ns=[n])
         if as_json:
             print(json.dumps(_demo_json(curve, n, seed)))
@@ -164,9 +176,12 @@ def _show_selection(selection: Selection, instruction: str) -> None:
             Text(_shortened(candidate.text)),
         )
     console.print(table)
+    if selection.error is not None:
+        return
     if selection.fallback:
-        console.print("[yellow]every score failed: this is the first candidate[/]")
-    elif selection.tie:
+        console.print(Text("first: ", "bold yellow"), Text(selection.text), sep="")
+        return
+    if selection.tie:
         console.print("[dim]several candidates share the best score: the lowest index wins[/]")
     console.print(Text("best: ", "bold green"), Text(selection.text), sep="")
 

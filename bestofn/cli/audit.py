@@ -10,7 +10,8 @@ from rich.text import Text
 from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, fits, show_table
-from bestofn.config import AuditConfig, checked
+from bestofn.config import OPTIONS, AuditConfig, checked
+from bestofn.errors import RunFailedError
 
 REWARDS = ",".join(reward.label for reward in AuditConfig.model_fields["rewards"].default)
 MARKS = {"none": "", "part": " *", "whole": " **"}
@@ -29,8 +30,8 @@ def audit(
     from bestofn.experiments.audit import run_audit
     from bestofn.experiments.engines import Engines
 
-    config = checked(AuditConfig, given, "the options")
-    announce(config)
+    config = checked(AuditConfig, given, OPTIONS)
+    announce(config, config.scorer(config.named()))
     with Engines() as engines:
         result = run_audit(config, output, engines, pool_progress)
     if as_json:
@@ -38,6 +39,8 @@ def audit(
     else:
         _show(result)
     notes.print(f"wrote {output}", style="dim")
+    if all(entry["both_failed_rate"] == 1 for entry in result["attacks"]):
+        raise RunFailedError(f"every score failed; {output} keeps the reasons")
 
 
 def _show(result: dict[str, Any]) -> None:

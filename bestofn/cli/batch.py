@@ -14,10 +14,10 @@ from bestofn.batch.config import ClusterConfig, SelectConfig
 from bestofn.batch.records import Keep
 from bestofn.batch.summary import counted
 from bestofn.batch.tables import Format
-from bestofn.cli.app import Debug, Json, announce, app, console, notes, one_sentence
+from bestofn.cli.app import Debug, Json, announce, app, console, most_often, notes, one_sentence
 from bestofn.cli.options import options
-from bestofn.config import checked
-from bestofn.errors import ConfigError
+from bestofn.config import OPTIONS, checked
+from bestofn.errors import ConfigError, RunFailedError
 
 if TYPE_CHECKING:
     from bestofn.batch.summary import Summary
@@ -46,31 +46,52 @@ def select(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Write the best of N responses to each prompt of a dataset; a rerun goes on."""
+    """Write the best of N responses to each prompt of a dataset; a rerun goes on.
+
+    Exit code 1 says that too many rows have no response, or none has one that a score has chosen.
+    """
     if status:
         _show_status(output, as_json)
         return
     if prompts is None:
         raise ConfigError("name the input, such as prompts.jsonl")
     there = {name: given.pop(name) for name in ClusterConfig.model_fields if name in given}
-    config = checked(SelectConfig, given | {"prompts": prompts}, "the options")
-    cluster = checked(ClusterConfig, there, "the options")
+    config = checked(SelectConfig, given | {"prompts": prompts}, OPTIONS)
+    cluster = checked(ClusterConfig, there, OPTIONS)
     path = _unused(output) if fresh else output
     if keep is not None and format is None:
         raise ConfigError("--keep says what is exported; name the format as well (--format)")
     target = None if format is None else _target(path, format, keep or "best", prompts)
-    summary = _select(config, cluster, path)
+    try:
+        summary = _select(config, cluster, path)
+    except RunFailedError:
+        if as_json:
+            _show_status(path, as_json)
+        raise
     notes.print(f"wrote {path}", style="dim")
     if format is not None and target is not None:
         _export(path, target, format, keep or "best")
     _show(summary, as_json)
+    if summary.rows and summary.failures + summary.fallbacks == summary.rows:
+        raise RunFailedError(f"no row has a response that its score has chosen: {_why(path)}")
+
+
+def _why(rows: Path) -> str:
+    """The commonest reason for which rows have no response or no score."""
+    from bestofn.batch.ledger import read_output
+
+    return most_often(
+        row["error"] or next(score["reason"] for score in candidate["scores"].values())
+        for row in read_output(rows)
+        for candidate in row["candidates"][:1] or [{}]
+    )
 
 
 def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summary":
     if cluster.cluster is None:
         from bestofn.batch.select import select_file
 
-        announce(config)
+        announce(config, config.scorer(config))
         return select_file(config, output)
     from bestofn.batch.cluster import select_on_cluster
 

@@ -11,6 +11,7 @@ from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_pr
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, show_table
 from bestofn.config import (
+    OPTIONS,
     CurveConfig,
     EngineConfig,
     ReportConfig,
@@ -38,7 +39,7 @@ def sample(
     from bestofn.experiments.engines import Engines
     from bestofn.experiments.sampling import sample_file
 
-    config = checked(SampleConfig, given | {"prompts": prompts}, "the options")
+    config = checked(SampleConfig, given | {"prompts": prompts}, OPTIONS)
     announce(config)
     with Engines() as engines:
         drawn = sample_file(config, output, engines, pool_progress)
@@ -60,13 +61,14 @@ def score(
     Without --engine the model scores that drew the pool.
     """
     from bestofn.experiments.engines import Engines
-    from bestofn.experiments.scoring import score_file
+    from bestofn.experiments.scoring import check_scores, score_file
 
-    drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, "the options")
+    drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, OPTIONS)
     with Engines() as engines:
         changed = score_file(pool, config, drawn_by, output or pool, engines, pool_progress)
     if not changed:
         notes.print("all these scores are there already; --again replaces them")
+    check_scores(output or pool, config.rewards)
 
 
 @app.command()
@@ -114,7 +116,7 @@ def report(
     """Write one self-contained HTML page about a curve and its prompts."""
     from bestofn.experiments.run import make_report
 
-    make_report(folder, output, checked(ReportConfig, given, "the options"))
+    make_report(folder, output, checked(ReportConfig, given, OPTIONS))
     notes.print(f"wrote {output}")
 
 
@@ -136,20 +138,22 @@ def run(
     """
     from bestofn.cli import rewardbench
     from bestofn.experiments.engines import Engines
-    from bestofn.experiments.run import run_recipe
+    from bestofn.experiments.run import POOL, run_recipe
+    from bestofn.experiments.scoring import check_scores
 
     loaded = load_recipe(recipe, given | ({"output": output} if output else {}))
     if isinstance(loaded, RewardBenchRecipe):
         rewardbench.run(loaded, as_json)
         return
-    announce(loaded.sample)
+    announce(loaded.sample, loaded.score.scorer(loaded.sample))
     with Engines() as engines:
         result = run_recipe(loaded, engines, pool_progress)
-    _tell(**result["drawn"], prompts=loaded.sample.prompts)
+    _tell(result["drawn"]["repeated"], result["drawn"]["failed"], loaded.sample.prompts)
     if as_json:
         print(json.dumps(result))
     else:
         _show(result, Path(loaded.output))
+    check_scores(Path(loaded.output) / POOL, loaded.score.rewards)
 
 
 def _tell(repeated: int, failed: int, prompts: str) -> None:
@@ -162,7 +166,7 @@ def _tell(repeated: int, failed: int, prompts: str) -> None:
 def _part(kind: Any, given: dict[str, Any]) -> Any:
     """One section of options that several sections share a command for."""
     fields = {name: value for name, value in given.items() if name in kind.model_fields}
-    return checked(kind, fields, "the options")
+    return checked(kind, fields, OPTIONS)
 
 
 def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
@@ -176,7 +180,7 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
     known = None if "engine" in named else drawn_with(pool)
     if not named and known is None:
         return None
-    config = checked(EngineConfig, (known.model_dump() if known else {}) | named, "the options")
+    config = checked(EngineConfig, (known.model_dump() if known else {}) | named, OPTIONS)
     announce(config)
     return config
 

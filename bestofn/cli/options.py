@@ -17,6 +17,10 @@ from bestofn.errors import ConfigError
 
 Command = Callable[..., None]
 
+WORDS = ("on", "off", "yes", "no")
+"""Which YAML 1.1 takes for true and false, and an option such as copy_guard=off for a name."""
+NEWLINES = r"\n in it is a newline, \\n a backslash and an n."
+
 
 def options(
     *sections: type[Section],
@@ -83,7 +87,7 @@ def _parameter(name: str, field: FieldInfo, default: str) -> inspect.Parameter:
         flags = flags or (f"--{dashed}/--no-{dashed}",)
     option = typer.Option(
         *(flags or (f"--{name.replace('_', '-')}",)),
-        help=" ".join(f"{field.description or ''} {default}".split()),
+        help=" ".join(f"{field.description or ''} {_escapes(field)} {default}".split()),
         show_default=False,
     )
     repeated = kind in (list, dict)
@@ -94,6 +98,10 @@ def _parameter(name: str, field: FieldInfo, default: str) -> inspect.Parameter:
         default=None,
         annotation=Annotated[hint | None, option],
     )
+
+
+def _escapes(field: FieldInfo) -> str:
+    return NEWLINES if _marked(field, "text") else ""
 
 
 def _kind(field: FieldInfo) -> Any:
@@ -114,24 +122,41 @@ def _default(field: FieldInfo) -> str:
 def _parsed(field: FieldInfo, value: Any) -> Any:
     kind = _kind(field)
     if kind is dict:
-        return dict(named(item) for item in value)
+        return dict(named(item, dotted=_marked(field, "dotted")) for item in value)
     if kind is list:
-        whole = any(isinstance(mark, Flag) and mark.whole for mark in field.metadata)
-        return value if whole else [part for item in value for part in item.split(",") if part]
-    return value
+        if not _marked(field, "whole"):
+            return [part for item in value for part in item.split(",") if part]
+        return [unescaped(item) for item in value] if _marked(field, "text") else value
+    return unescaped(value) if _marked(field, "text") else value
 
 
-def named(argument: str) -> tuple[str, Any]:
+def _marked(field: FieldInfo, mark: str) -> bool:
+    return any(isinstance(flag, Flag) and getattr(flag, mark) for flag in field.metadata)
+
+
+def unescaped(text: str) -> str:
+    """The text with newlines for `\\n`; `\\\\n` is a backslash and an n.
+
+    Other backslashes stay as they are: prompts have LaTeX in them.
+    """
+    return re.sub(r"\\(\\?)n", lambda match: r"\n" if match[1] else "\n", text)
+
+
+def named(argument: str, *, dotted: bool = False) -> tuple[str, Any]:
     """NAME=VALUE, the value as YAML reads it: a number, true or false, a list, or text.
+
+    With `dotted` the name may be one of something else, as in REWARD.NAME=VALUE.
 
     Raises:
         ConfigError: it has another form.
     """
     name, equals, value = argument.partition("=")
-    if not equals or not name.isidentifier():
+    if not equals or not (name.rpartition(".")[2] if dotted else name).isidentifier():
         word = re.match(r"\w*", argument)[0]  # type: ignore[index]  # it matches anything
         shown = word + ("..." if word != argument else "")  # what follows may be a key
         raise ConfigError(f"this option takes NAME=VALUE, not {shown!r}")
+    if value.lower() in WORDS:
+        return name, value
     try:
         return name, yaml.safe_load(value)
     except yaml.YAMLError:

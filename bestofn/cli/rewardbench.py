@@ -9,7 +9,8 @@ from rich.text import Text
 from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, show_table
-from bestofn.config import RewardBenchConfig, checked
+from bestofn.config import OPTIONS, RewardBenchConfig, checked
+from bestofn.errors import RunFailedError
 from bestofn.recipe import RewardBenchRecipe
 
 
@@ -20,7 +21,7 @@ def rewardbench(output: Folder, as_json: Json = False, **given: Any) -> None:
 
     Without --data on RewardBench 2.
     """
-    config = checked(RewardBenchConfig, given, "the options")
+    config = checked(RewardBenchConfig, given, OPTIONS)
     run(RewardBenchRecipe(output=str(output), rewardbench=config), as_json)
 
 
@@ -29,7 +30,7 @@ def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
     from bestofn.experiments.engines import Engines
     from bestofn.experiments.rewardbench.run import run_rewardbench
 
-    announce(recipe.rewardbench.scorers[0])
+    announce(*recipe.rewardbench.scorers)
     with Engines() as engines:
         result = run_rewardbench(recipe, engines, pool_progress)
     if as_json:
@@ -37,6 +38,15 @@ def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
     else:
         _show(result)
         notes.print(f"wrote {recipe.output}")
+    if all(_all_failed(line) for line in result["rewards"].values()):
+        raise RunFailedError(f"every score failed; {recipe.output} keeps the reasons")
+
+
+def _all_failed(line: Mapping[str, Any]) -> bool:
+    rates = [subset["failure_rate"] for subset in line["subsets"].values()]
+    if line["ties"] is not None:
+        rates.append(line["ties_failure_rate"])
+    return all(rate == 1 for rate in rates)
 
 
 def _show(result: Mapping[str, Any]) -> None:

@@ -25,7 +25,7 @@ def made_by(
     loaded: Engine | None = None,
 ) -> Made:
     """What has to be the same for scores to be the same, more exactly once the model is loaded."""
-    engine = loaded or (model or EngineConfig()).described()
+    engine = loaded or (model.described() if model else None)
     verifier = verifier if reward.reward == "gold" else None
     how = {
         "reward": reward.reward,

@@ -9,7 +9,7 @@ from typing import Any
 from bestofn import pool
 from bestofn.config import SampleConfig
 from bestofn.engines.base import Engine
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, RunFailedError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.pools import draw
 from bestofn.generators import EngineGenerator
@@ -47,7 +47,7 @@ def sample_file(
 
     Raises:
         ConfigError: a setting or a prompt is wrong, or the file has other settings.
-        EngineError: no candidate of a new file could be drawn.
+        RunFailedError: the file has no candidate that could be drawn.
     """
     if path.suffix == ".gz":
         raise ConfigError(f"pools are not written to gzipped files; name another one than {path}")
@@ -68,7 +68,7 @@ def sample_file(
     if config.m < 1:
         raise ConfigError(f"m must be at least 1, not {config.m}")
     keep = is_drawn if config.retry_errors else None
-    result, errors = Drawn(repeated), Counter[str | None]()
+    result = Drawn(repeated)
     with open_journal(path, _settings(config), keep=keep, compare=_same_pool) as journal:
         missing = missing_prompts(prompts, path, result) if journal.lines else prompts
         if missing:
@@ -79,13 +79,8 @@ def sample_file(
             for row in progress(pools, len(missing), "drawing"):
                 journal.append(pool.dumps(row))
                 result.failed += _failed(row)
-                errors.update(candidate.error for candidate in row.candidates)
-        new = not journal.lines
-    if new and errors and not errors[None]:
-        raise EngineError(
-            f"no candidate could be drawn: {errors.most_common(1)[0][0]}; the same command with "
-            "--retry-errors draws them again"
-        )
+    if result.failed:
+        _check_drawn(path)
     return result
 
 
@@ -97,6 +92,19 @@ def _settings(config: SampleConfig, engine: Engine | None = None) -> dict[str, A
     settings = config.model_dump(mode="json", exclude={"limit", "window", "retry_errors"})
     identity = engine_files(config, engine)
     return settings | {"prompts": input_of(config.prompts), "identity": identity}
+
+
+def _check_drawn(path: Path) -> None:
+    """Raises: RunFailedError: the file has no candidate that could be drawn."""
+    errors = Counter[str]()
+    for row in pool.read(path):
+        if not all(candidate.error for candidate in row.candidates):
+            return
+        errors.update(filter(None, (candidate.error for candidate in row.candidates)))
+    raise RunFailedError(
+        f"no candidate could be drawn: {errors.most_common(1)[0][0]}; the same command with "
+        "--retry-errors draws them again"
+    )
 
 
 def _failed(row: Pool) -> bool:

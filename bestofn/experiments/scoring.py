@@ -5,13 +5,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from bestofn import pool
-from bestofn.config import EngineConfig, RewardConfig, RewardsConfig, ScoreConfig, checked
+from bestofn.config import (
+    NO_ENGINE,
+    EngineConfig,
+    RewardConfig,
+    ScoreConfig,
+    ScorerConfig,
+    checked,
+)
 from bestofn.engines.base import Engine
-from bestofn.errors import ConfigError
+from bestofn.errors import ConfigError, RunFailedError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.pools import add, cut_name, has_scores
 from bestofn.experiments.provenance import Made, check_made, made_by, read_made, write_made
@@ -70,14 +78,14 @@ def score_file(
     with locked(path):
         if path.resolve() != source.resolve():
             source = _begun(source, path)
-        if drawn_by is None:
-            next(pool.read(source), None)  # a file that is not there is told first
-            if config.limits or any(_is_shared(reward, config) for reward in config.rewards):
-                raise ConfigError(
-                    f"name the model (--engine): {manifest(source).name}, which says what drew "
-                    f"{source}, is not there"
-                )
-            drawn_by = EngineConfig()  # stays unused
+        if next(pool.read(source), None) is None:
+            raise ConfigError(f"the pool {source} has no rows")
+        scored_by_it = any(_is_shared(reward, config) for reward in config.rewards)
+        if drawn_by is None and (config.limits or scored_by_it):
+            raise ConfigError(
+                f"name the model (--engine): {manifest(source).name}, which says what drew "
+                f"{source}, is not there"
+            )
         groups = _by_model(config, drawn_by)
         known = read_made(source)
         if not config.again:
@@ -95,6 +103,27 @@ def score_file(
                 changed = True
             source = path
     return changed
+
+
+def check_scores(path: Path, rewards: Sequence[RewardConfig]) -> None:
+    """Looks for a score that did not fail; gold counts where it is the only reward.
+
+    Raises:
+        RunFailedError: there is none.
+    """
+    names = [reward.label for reward in rewards if reward.reward != "gold"]
+    names = names or [reward.label for reward in rewards]
+    reason = None
+    for row in pool.read(path):
+        for score in (c.scores[name] for c in row.candidates for name in names if name in c.scores):
+            if not isnan(score.value):
+                return
+            reason = reason or score.reason
+    if reason is not None:
+        raise RunFailedError(
+            f"every score of {', '.join(names)} failed, the first because: {reason}; {path} keeps "
+            "the reasons, and --again scores again"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +156,11 @@ class _Group:
         return [without_secrets(reward.model_dump(mode="json")) for reward in self.rewards]
 
     def load(
-        self, config: ScoreConfig, drawn_by: EngineConfig, engines: Engines
+        self, config: ScoreConfig, drawn_by: EngineConfig | None, engines: Engines
     ) -> tuple[list[RewardModel], list[Engine]]:
         """The rewards, and their engine and with limits that which reads the candidates' tokens."""
-        needed = [*filter(None, [self.model]), *([drawn_by] if config.limits else [])]
-        loaded = engines.get(*needed)
+        decoder = drawn_by if config.limits else None
+        loaded = engines.get(*filter(None, [self.model, decoder]))
         rewards = [
             load_reward(
                 reward.reward,
@@ -145,7 +174,7 @@ class _Group:
         return rewards, loaded
 
 
-def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
+def _by_model(config: ScoreConfig, drawn_by: EngineConfig | None) -> list[_Group]:
     """The rewards by the model that scores them, those without one last."""
     groups: list[_Group] = []
     for reward in sorted(config.rewards, key=lambda reward: not needs_engine(reward.reward)):
@@ -159,22 +188,26 @@ def _by_model(config: ScoreConfig, drawn_by: EngineConfig) -> list[_Group]:
 
 
 def scoring_model(
-    reward: RewardConfig, config: RewardsConfig, drawn_by: EngineConfig
+    reward: RewardConfig, config: ScorerConfig, drawn_by: EngineConfig | None
 ) -> EngineConfig | None:
     """The model that a reward scores with: its own, the one of all rewards, or the one that drew.
 
     None where no model scores.
+
+    Raises:
+        ConfigError: no model is named.
     """
     if not needs_engine(reward.reward):
         return None
-    shared = drawn_by
-    if config.reward_engine is not None:
-        shared = EngineConfig(engine=config.reward_engine, engine_args=config.reward_engine_args)
-    own = shared if reward.engine is None else reward
+    shared, own = config.scorer(drawn_by), reward.named()
+    if own is not None:
+        return own.sharing(shared).sharing(drawn_by)
+    if shared is None:
+        raise ConfigError(NO_ENGINE)
     return EngineConfig(
-        engine=own.engine or shared.engine,
-        engine_args=own.engine_args,
-        engine_options=reward.engine_options or own.engine_options,
+        engine=shared.engine,
+        engine_args=shared.engine_args,
+        engine_options=reward.engine_options or shared.engine_options,
     )
 
 
@@ -229,7 +262,7 @@ def _pass(
     config: ScoreConfig,
     group: _Group,
     passes: list[list[dict[str, Any]]],
-    drawn_by: EngineConfig,
+    drawn_by: EngineConfig | None,
     engines: Engines,
     progress: Progress,
 ) -> Made:

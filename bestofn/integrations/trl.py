@@ -57,7 +57,8 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
             show it themselves.
 
     Example:
-        >>> reward_func = flip_reward_func(FLIPReward(load_engine("vllm:Qwen/Qwen3-4B")))
+        >>> engine = load_engine("vllm:Qwen/Qwen3-4B-Instruct-2507")
+        >>> reward_func = flip_reward_func(FLIPReward(engine))
         >>> GRPOTrainer(model, reward_funcs=reward_func, train_dataset=prompts).train()
     """
 

@@ -2,6 +2,7 @@
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
 
@@ -51,7 +52,16 @@ def takes(reward: str, argument: str) -> bool:
     Raises:
         ConfigError: there is no such reward.
     """
-    return argument in inspect.signature(_class_of(reward)).parameters
+    return argument in parameters_of(reward)
+
+
+def parameters_of(reward: str) -> Mapping[str, inspect.Parameter]:
+    """The arguments of the reward's class.
+
+    Raises:
+        ConfigError: there is no such reward.
+    """
+    return inspect.signature(_class_of(reward)).parameters
 
 
 def is_pointwise(reward: str) -> bool:
@@ -103,7 +113,7 @@ def load_reward(
 def reward_identity(
     reward: str,
     *,
-    engine: Engine | Described,
+    engine: Engine | Described | None,
     verifier: str | None = None,
     name: str | None = None,
     **options: Any,

@@ -20,7 +20,8 @@ pytest.importorskip("ray")
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = [sys.executable, "-m", "bestofn", "select"]
-SMALL = ["-n", "2", "--seed", "0", "--max-tokens", "16", "--cluster", "local", "--replicas", "2"]
+ALONE = ["--engine", "tiny", "-n", "2", "--seed", "0", "--max-tokens", "16"]
+SMALL = [*ALONE, "--cluster", "local", "--replicas", "2"]
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
@@ -78,7 +79,7 @@ def test_a_replica_is_killed_and_the_run_another_time(tmp_path: Path) -> None:
 
     # Without a cluster the same candidates come out, up to what another batch rounds otherwise.
     alone = tmp_path / "alone.jsonl"
-    subprocess.run([*COMMAND, "tiny:400", "-o", str(alone), *SMALL[:6]], check=True)
+    subprocess.run([*COMMAND, "tiny:400", "-o", str(alone), *ALONE], check=True)
     ours, theirs = answers(output), answers(alone)
     assert ours.keys() == theirs.keys()
     assert sum(ours[name] != theirs[name] for name in ours) <= 4
@@ -107,6 +108,6 @@ def test_a_replica_that_cannot_load_its_model_is_a_sentence(tmp_path: Path) -> N
 
 
 def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
-    config = SelectConfig(prompts="tiny:3", n=1)
+    config = SelectConfig(prompts="tiny:3", engine="tiny", n=1)
     with pytest.raises(EngineError, match="the cluster"):
         select_on_cluster(config, ClusterConfig(cluster="auto"), tmp_path / "out.jsonl")

@@ -13,7 +13,8 @@ from typer.testing import CliRunner, Result
 
 from bestofn.cli import app
 
-SMALL = ["-n", 2, "--max-tokens", 12, "--seed", 0]
+TINY = ["--engine", "tiny"]
+SMALL = [*TINY, "-n", 2, "--max-tokens", 12, "--seed", 0]
 
 
 def bestofn(*arguments: object) -> Result:
@@ -140,7 +141,7 @@ def test_what_is_wrong_is_one_sentence_before_a_model_is_loaded(
     output: Path, arguments: list[object], sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("bestofn.config.load_engine", lambda *_, **__: pytest.fail("loaded"))
-    result = bestofn("select", *arguments, "-o", output)
+    result = bestofn("select", *TINY, *arguments, "-o", output)
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert "Traceback" not in result.stderr

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from bestofn.cli import app
 from bestofn.cli.app import Debug
-from bestofn.cli.options import named, options
+from bestofn.cli.options import NEWLINES, named, options
 from bestofn.config import (
     AuditConfig,
     CurveConfig,
@@ -24,6 +24,7 @@ from bestofn.config import (
 from bestofn.errors import ConfigError
 
 RUNNER = CliRunner()
+TINY = ["--engine", "tiny"]
 
 
 def parameters(command: str) -> dict[str, Any]:
@@ -66,7 +67,8 @@ def test_help_is_the_text_of_the_field_and_its_default(kind: type[Section]) -> N
             continue
         empty = field.is_required() or field.default in (None, "", [], {})
         default = "" if empty else f" Default: {field.default}."
-        assert shown[name].help == " ".join(str(field.description).split()) + default
+        newlines = f" {NEWLINES}" if name in ("system", "stop", "template") else ""
+        assert shown[name].help == " ".join(str(field.description).split()) + newlines + default
 
 
 @pytest.mark.parametrize(
@@ -146,6 +148,8 @@ def test_lists_by_comma_or_repeated(arguments: list[str], given: dict[str, Any])
         ("a=1.5", ("a", 1.5)),
         ("a=true", ("a", True)),
         ("a=text", ("a", "text")),
+        ("a=off", ("a", "off")),
+        ("a=No", ("a", "No")),
         ("a=", ("a", None)),
         ("a=[x, 2]", ("a", ["x", 2])),
         ("a={b: c}", ("a", {"b": "c"})),
@@ -182,9 +186,18 @@ def test_a_command_with_options_of_its_own_keeps_them() -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["sample", "tiny:2", "-o", "x", "--limit", "0"], "the key 'limit' is wrong"),
-        (["sample", "tiny:2", "-o", "x", "--window", "0"], "the key 'window' is wrong"),
-        (["sample", "tiny:2", "-o", "x", "--engine-arg", "x"], "takes NAME=VALUE, not 'x'"),
+        (
+            ["sample", "tiny:2", "-o", "x", *TINY, "--limit", "0"],
+            "the key 'limit' is wrong",
+        ),
+        (
+            ["sample", "tiny:2", "-o", "x", *TINY, "--window", "0"],
+            "the key 'window' is wrong",
+        ),
+        (
+            ["sample", "tiny:2", "-o", "x", *TINY, "--engine-arg", "x"],
+            "takes NAME=VALUE, not 'x'",
+        ),
         (["score", "x", "--limits", "0"], "each limit must be at least 1"),
         (["score", "x", "--limits", "4,x"], "the key 'limits.1' is wrong"),
         (["curve", "x", "-o", "y", "--ns", "0"], "each n must be at least 1"),
@@ -208,8 +221,8 @@ def test_a_wrong_value_is_one_sentence(
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["sample", "tiny:2", "-o", "x", "-m", "many"],
-        ["sample", "tiny:2"],
+        ["sample", "tiny:2", "-o", "x", *TINY, "-m", "many"],
+        ["sample", "tiny:2", "--engine", "tiny"],
         ["score", "x", "--rewards", "flip"],
         ["curve", "x"],
     ],

@@ -268,7 +268,8 @@ def test_a_gzipped_pool_is_not_written(models: Models, source: Path, tmp_path: P
     assert models.log == []
 
 
-COMMAND = ["sample", "tiny:16", "-m", "4", "--seed", "3", "--max-tokens", "40", "--window", "1"]
+COMMAND = ["sample", "tiny:16", "--engine", "tiny", "-m", "4", "--seed", "3"]
+COMMAND += ["--max-tokens", "40", "--window", "1"]
 
 
 def test_a_killed_process_loses_nothing_that_was_drawn(path: Path) -> None:

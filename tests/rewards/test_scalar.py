@@ -381,7 +381,8 @@ def test_a_model_in_the_name() -> None:
     config = checked(ScoreConfig, {"rewards": ["flip", "scalar:org/model:v1"]}, "here")
     assert [reward.label for reward in config.rewards] == ["flip", "scalar"]
     assert config.rewards[1].options == {"model": "org/model:v1"}
-    fields = {"prompts": "tiny:1", "reward": "scalar:m", "reward_options": {"batch_size": 2}}
+    fields: dict[str, Any] = {"prompts": "tiny:1", "engine": "tiny", "reward": "scalar:m"}
+    fields["reward_options"] = {"batch_size": 2}
     selecting = checked(SelectConfig, fields, "here")
     selecting.check()
     assert selecting.reward == "scalar"

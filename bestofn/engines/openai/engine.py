@@ -61,8 +61,8 @@ class OpenAIEngine:
     the raw model with vLLM, as long as it is not started with another `--logprobs-mode`.
 
     Args:
-        model: `URL#MODEL`, such as `http://localhost:8000/v1#Qwen/Qwen3-4B`. Without `#MODEL` it
-            is the server's only model.
+        model: `URL#MODEL`, such as `http://localhost:8000/v1#Qwen/Qwen3-4B-Instruct-2507`. Without
+            `#MODEL` it is the server's only model.
         name: What to call the engine.
         api_key: By default the environment's `OPENAI_API_KEY`; local servers need none.
         max_concurrency: Requests under way at once, over all views of the engine.

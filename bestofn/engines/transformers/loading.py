@@ -23,7 +23,7 @@ from bestofn.progress import redraws
 OF_BOTH = frozenset(
     "revision trust_remote_code token cache_dir local_files_only force_download".split()
 )
-UNLOADABLE = (OSError, ValueError, KeyError, ImportError, SafetensorError)
+UNLOADABLE = (OSError, ValueError, KeyError, AttributeError, ImportError, SafetensorError)
 
 
 def pick_device(device: str) -> torch.device:

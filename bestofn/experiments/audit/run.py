@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bestofn import loop, pool
-from bestofn.config import AuditConfig, EngineConfig
+from bestofn.config import NO_ENGINE, AuditConfig, EngineConfig
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import ConfigError, RunFailedError
 from bestofn.experiments.audit.attacks import Attack, chosen
 from bestofn.experiments.audit.contests import (
     Scorer,
@@ -61,7 +61,8 @@ def run_audit(
 
     Raises:
         ConfigError: a setting or a prompt is wrong, or the rows have other settings.
-        EngineError: a model cannot be loaded, or no honest response could be drawn.
+        EngineError: a model cannot be loaded.
+        RunFailedError: no honest response could be drawn.
     """
     attacks, scorers = chosen(config.attacks), scorers_of(config.rewards)
     prompts, _ = distinct_prompts(
@@ -117,8 +118,9 @@ def _identity(
     config: AuditConfig, scorers: Sequence[Scorer], loaded: Mapping[str, Engine]
 ) -> dict[str, Any]:
     """What the settings do not show of models and rewards, more exactly once they are loaded."""
-    generator = _generator(config)
-    found = engine_files(generator, loaded.get(_key(generator))) if _runs(config, scorers) else {}
+    generator, found = config.named(), {}
+    if generator is not None and _runs(config, scorers):
+        found = engine_files(generator, loaded.get(_key(generator)))
     made: dict[str, Any] = {}
     for scorer in scorers:
         model = scoring_model(scorer.reward, config, generator)
@@ -127,14 +129,6 @@ def _identity(
         how = made_by(reward, model, config.verifier, engine)[reward.label]
         made[scorer.name] = reward.model_dump(mode="json", include=OWN_ENGINE) | how["identity"]
     return found | {"scores": made}
-
-
-def _generator(config: AuditConfig) -> EngineConfig:
-    return EngineConfig(
-        engine=config.engine,
-        engine_args=config.engine_args,
-        engine_options=config.engine_options,
-    )
 
 
 def _key(model: EngineConfig) -> str:
@@ -178,10 +172,12 @@ class _Attacker:
         self.scorers = scorers
         self.draws = _draws(config)
         self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
-        generator = _generator(config)
+        generator = config.named()
         models = [scoring_model(scorer.reward, config, generator) for scorer in scorers]
         needed = [model for model in models if model is not None]
         if self.draws or self.measures:
+            if generator is None:
+                raise ConfigError(NO_ENGINE)
             needed.append(generator)
         loaded: list[Engine] = engines.get(*needed)
         self.loaded = dict(zip(map(_key, needed), loaded, strict=True))
@@ -203,7 +199,7 @@ class _Attacker:
 
         Raises:
             ConfigError: a prompt has no honest response.
-            EngineError: none could be drawn.
+            RunFailedError: none could be drawn.
         """
         window = self.config.window or max(1, CANDIDATES_IN_FLIGHT // (len(self.attacks) + 1))
         reasons = set[str | None]()
@@ -211,7 +207,7 @@ class _Attacker:
             reasons.add(row.candidates[0].error)
             yield row
         if None not in reasons:
-            raise EngineError(f"no honest response could be drawn: {reasons.pop()}")
+            raise RunFailedError(f"no honest response could be drawn: {reasons.pop()}")
 
     async def _row(self, prompt: Prompt) -> Pool:
         honest = await self._honest(prompt)

@@ -8,7 +8,14 @@ from typing import Any
 import yaml
 
 from bestofn import pool
-from bestofn.config import EngineConfig, ModelConfig, RewardBenchConfig, RewardConfig, ScoreConfig
+from bestofn.config import (
+    NO_ENGINE,
+    ModelConfig,
+    OptionalEngineConfig,
+    RewardBenchConfig,
+    RewardConfig,
+    ScoreConfig,
+)
 from bestofn.errors import ConfigError
 from bestofn.experiments.engines import Engines, Progress, silent
 from bestofn.experiments.rewardbench import picture, results
@@ -50,12 +57,7 @@ def run_rewardbench(
     for model in config.scorers:
         for seed, path in enumerate(paths):
             rewards = [_for_pool(reward, model, seed) for reward in config.rewards]
-            scorer = EngineConfig(
-                engine=model.engine,
-                engine_args=model.engine_args,
-                engine_options=model.engine_options,
-            )
-            score_file(path, ScoreConfig(rewards=rewards), scorer, path, engines, progress)
+            score_file(path, ScoreConfig(rewards=rewards), model.named(), path, engines, progress)
     shown = without_secrets(recipe.model_dump(mode="json"))
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
@@ -77,18 +79,20 @@ def _lines(config: RewardBenchConfig) -> list[Line]:
     """What is estimated: each reward with each model, or once if no model scores.
 
     Raises:
-        ConfigError: there is no such reward.
+        ConfigError: there is no such reward, or no model for it.
     """
     lines = dict[str, Line]()
     for model in config.scorers:
         for reward in config.rewards:
+            if needs_engine(reward.reward) and (reward.engine or model.engine) is None:
+                raise ConfigError(NO_ENGINE)
             name = _named_model(reward, model)
             label = _label(reward, name)
             lines[label] = Line(label, reward.label, reward.reward, name)
     return list(lines.values())
 
 
-def _named_model(reward: RewardConfig, model: EngineConfig) -> str | None:
+def _named_model(reward: RewardConfig, model: OptionalEngineConfig) -> str | None:
     """The name of the model that scores, if one does and it is one of several."""
     return model.name if isinstance(model, ModelConfig) and needs_engine(reward.reward) else None
 
@@ -98,7 +102,7 @@ def _label(reward: RewardConfig, model: str | None) -> str:
     return reward.label if model is None else f"{reward.label} of {model}"
 
 
-def _for_pool(reward: RewardConfig, model: EngineConfig, seed: int) -> RewardConfig:
+def _for_pool(reward: RewardConfig, model: OptionalEngineConfig, seed: int) -> RewardConfig:
     """The reward as it scores one pool, with another seed for each if it takes one."""
     options = reward.options
     if takes(reward.reward, "seed"):

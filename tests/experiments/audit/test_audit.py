@@ -44,7 +44,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 
 def audited(folder: Path, **fields: Any) -> dict[str, Any]:
     with Engines() as engines:
-        return run_audit(AuditConfig.model_validate(fields), folder, engines)
+        return run_audit(AuditConfig.model_validate({"engine": "tiny"} | fields), folder, engines)
 
 
 def rates(result: dict[str, Any], name: str) -> dict[tuple[str, str | None], float]:
@@ -240,7 +240,16 @@ def test_the_command_prints_one_json_object_and_writes_its_files(
     tmp_path: Path, tiny: TransformersEngine, use: Use
 ) -> None:
     use(tiny)
-    arguments = ["audit", "--prompts", "tiny:2", "-o", str(tmp_path / "out"), "--json"]
+    arguments = [
+        "audit",
+        "--prompts",
+        "tiny:2",
+        "--engine",
+        "tiny",
+        "-o",
+        str(tmp_path / "out"),
+        "--json",
+    ]
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0, shown.output
     result = json.loads(shown.stdout)

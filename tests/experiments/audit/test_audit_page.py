@@ -40,6 +40,7 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     config = AuditConfig.model_validate(
         {
+            "engine": "tiny",
             "prompts": str(tmp_path / "prompts.jsonl"),
             "id_column": "id",
             "honest_column": "best",
