@@ -138,7 +138,8 @@ def reward_identity(
             ) from None
         return found
     else:
-        unknown = engine.default_template == UNKNOWN and options.get("template", "auto") == "auto"
+        auto = options.get("template", "auto") == "auto"
+        unknown = auto and engine is not None and engine.default_template == UNKNOWN
         stand_in: Any = Described("tiny") if unknown else engine
         found = identity_of(load_reward(reward, engine=stand_in, name=name, **options))
         found |= {"template": UNKNOWN} if unknown and "template" in found else {}
