@@ -27,7 +27,7 @@ class Bar:
         unit: What is counted.
         state: What else to say, given the seconds since the start.
         initial: How many there were before.
-        what: Stands before the count.
+        what: Printed before the count.
         shown: Whether to show anything.
         last_line: Whether to show the end, too, where there are lines.
     """

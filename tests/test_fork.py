@@ -162,18 +162,15 @@ from bestofn.verifiers.base import load_verifier
 verifier = load_verifier("math")
 prompt = as_prompt("x", columns={"answer": "1/2"})
 assert verifier(prompt, "The answer is 0.5")
-
-def work():
-    print("child:", [verifier(prompt, f"The answer is {n}") for n in (0.5, 2)])
-    sys.stdout.flush()
-    import atexit
-    atexit._run_exitfuncs()  # as a child does that ends without os._exit
-
-in_child(work)
-print("parent:", verifier(prompt, "The answer is 3"), verifier(prompt, "The answer is 1/2"))
+pid = os.fork()
+answer, verdict = ("3", False) if pid else ("0.5", True)
+right = all(verifier(prompt, f"The answer is {answer}") is verdict for _ in range(300))
+if not pid:
+    os._exit(0 if right else 1)
+print("child ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+print("parent:", right)
 """)
-    assert "child: [True, False]" in shown
-    assert "parent: False True" in shown
+    assert "parent: True" in shown
 
 
 def test_vllm_says_that_it_is_of_another_process() -> None:

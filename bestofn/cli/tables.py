@@ -32,7 +32,7 @@ class Column:
 def show_table(title: str, corner: str, names: Sequence[Cell], columns: Sequence[Column]) -> None:
     """Prints a row for each name; names fold where they are long.
 
-    Columns that do not fit beside the names stand in a further table below.
+    Columns that do not fit beside the names go into another table below.
 
     Args:
         title: Of the table.
@@ -59,7 +59,7 @@ def show_table(title: str, corner: str, names: Sequence[Cell], columns: Sequence
 
 
 def fits(corner: str, names: Sequence[Cell], columns: Sequence[Column]) -> bool:
-    """Whether all of it stands in one table, without names that fold."""
+    """Whether it is one table, in which no name or heading folds."""
     return _longest(corner, names) + _taken(columns, HEADINGS[0]) <= console.width
 
 

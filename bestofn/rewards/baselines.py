@@ -133,7 +133,7 @@ class Majority(_Baseline):
         self.answer = load_answer(answer)
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        # In a thread: to read an answer may take seconds,, and the event loop must not wait for it.
+        # In a thread: to read an answer may take seconds, and the event loop must not wait for it.
         return await asyncio.to_thread(self._all, prompt, candidates)
 
     def identity(self) -> dict[str, Any]:

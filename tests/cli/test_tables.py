@@ -115,7 +115,7 @@ def test_the_doctor_cuts_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     assert path in cells
 
 
-def test_columns_that_do_not_fit_stand_below(capsys: pytest.CaptureFixture[str]) -> None:
+def test_columns_that_do_not_fit_go_below(capsys: pytest.CaptureFixture[str]) -> None:
     columns = [Column(f"reward {k}", [f"0.{k:03}", ""]) for k in range(30)]
     show_table("Title", "model", ["a name of many letters in one row", "b"], columns)
     text = capsys.readouterr().out

@@ -330,6 +330,16 @@ def test_a_response_longer_than_the_context_is_cut_and_flagged(tiny: Transformer
     assert result.value > -50
 
 
+def test_an_engine_that_breaks_at_the_second_try_leaves_what_the_first_one_cost() -> None:
+    answers = iter(["An instruction.", EngineError("it broke")])
+    engine = ScriptedEngine(lambda *_: next(answers))
+    engine.context = 8
+    result = score(FLIPReward(engine), "lake, " * 200)
+    assert result.reason == "engine: it broke"
+    assert "cut_to_context" in result.flags
+    assert result.usage.prompt_tokens == 10
+
+
 def test_of_a_very_long_instruction_the_beginning_is_scored(tiny: TransformersEngine) -> None:
     """The same part for a short and for a long response, whatever else would fit."""
     reward = FLIPLikelihood(tiny)
