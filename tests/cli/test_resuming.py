@@ -31,6 +31,10 @@ COMMANDS = {
 
 
 def bestofn(*arguments: object) -> Result:
+    """A command; one that draws does so with the embedded model if it names no other."""
+    if arguments[0] in ("select", "sample", "audit", "rewardbench"):
+        if not {"--engine", "--status"} & {*arguments}:
+            arguments = (*arguments, "--engine", "tiny")
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -40,10 +44,10 @@ def done(*arguments: object) -> Result:
     return result
 
 
-def refused(*arguments: object) -> str:
+def refused(*arguments: object, code: int = 2) -> str:
     """The one sentence of an error."""
     result = bestofn(*arguments)
-    assert result.exit_code == 2, result.output
+    assert result.exit_code == code, result.output
     return " ".join(result.output.split())
 
 
@@ -305,16 +309,18 @@ def test_no_secret_is_stored(folder: Path, server: FaultyServer) -> None:
     keys = [part for key in KEYS[:2] for part in ("--engine-arg", key)]
     engine = ["--engine", server.spec, *keys]
     done("sample", "p.jsonl", "-m", 2, *SMALL, *engine, "-o", "pool.jsonl")
-    done("score", "pool.jsonl", "--reward", "pointwise", *engine)
+    bestofn("score", "pool.jsonl", "--reward", "pointwise", *engine)
     for reward in ("longest", "pointwise"):
-        done(*COMMANDS["select"], "--reward", reward, *engine, "-o", f"{reward}.jsonl")
+        bestofn(*COMMANDS["select"], "--reward", reward, *engine, "-o", f"{reward}.jsonl")
     judge = [
         part.replace("--engine", "--reward-engine") if isinstance(part, str) else part
         for part in engine
     ]
-    done(*COMMANDS["select"], "--reward", "pointwise", *judge, *SMALL, "-o", "judged.jsonl")
-    done("rewardbench", "--data", "tiny:1", "--reward", "pointwise", *engine, "-o", "rb")
-    done("audit", "--prompts", "tiny:1", "--attack", "quote", "--reward", "pointwise", *judge)
+    bestofn(*COMMANDS["select"], "--reward", "pointwise", *judge, *SMALL, "-o", "judged.jsonl")
+    bestofn("rewardbench", "--data", "tiny:1", "--reward", "pointwise", *engine, "-o", "rb")
+    bestofn("audit", "--prompts", "tiny:1", "--attack", "quote", "--reward", "pointwise", *judge)
+    for written in ("longest.jsonl", "pointwise.jsonl", "judged.jsonl", "rb/items-0.jsonl", "audit"):
+        assert Path(written).exists()
     nowhere(folder)
 
 
@@ -465,7 +471,8 @@ def test_reasons_keep_what_tells_of_the_cause(folder: Path, server: FaultyServer
     with Path("p.jsonl").open("a") as prompts:
         prompts.write('{"prompt": "Another one."}\n')
     arguments = ["--engine-arg", "max_retries=0", "--reward", "longest"]
-    said = refused(*COMMANDS["select"], "--engine", server.spec, *arguments, "-o", "o.jsonl")
+    line = [*COMMANDS["select"], "--engine", server.spec, *arguments, "-o", "o.jsonl"]
+    said = refused(*line, code=1)
     assert server.url in said
     assert "503" in said
 

@@ -35,6 +35,7 @@ LONGEST_WAIT = 60.0  # seconds before the next attempt, whatever the server asks
 UNUSABLE_RETRIES = 2  # what a server answers three times is no passing fault
 DOUBLINGS = 16  # of the backoff; more would be cut to the longest wait anyway
 NO_KEY = "no-key-needed"  # local servers take any; the client insists on one
+KEY_LENGTH = 8  # characters of a header that may be a key, whatever its name
 SECRET_HEADERS = ("authorization", "key", "token", "secret", "cookie")  # or parts of their names
 
 
@@ -229,9 +230,11 @@ class Server:
 
 
 def _secrets(key: str, headers: Mapping[str, str]) -> set[str]:
-    """What no message may hold: the key, and the values of headers that are like one."""
+    """What no message may hold: the key, and the values of headers that may be one."""
     named = [
-        v.strip() for k, v in headers.items() if any(part in k.lower() for part in SECRET_HEADERS)
+        value.strip()
+        for name, value in headers.items()
+        if len(value) >= KEY_LENGTH or any(part in name.lower() for part in SECRET_HEADERS)
     ]
     # "Bearer" in front of one is none itself.
     return {part for value in [key, *named] if value for part in (value, value.split()[-1])}
