@@ -1,65 +1,14 @@
 """Processes that were forked after a first use: what works there, and what says that it cannot."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import require_vllm
 from faulty_server import FaultyServer
-
-TESTS = Path(__file__).parent
-SETUP = """
-import os, sys, traceback
-sys.path.insert(0, {tests!r})
-
-from fakes import ScriptedEngine
-from bestofn import BestOfN, FLIPReward, ScalarReward, load_engine, loop
-from bestofn.engines.base import SamplingParams
-from bestofn.errors import EngineError
-from bestofn.prompts import as_prompt
-from bestofn.rewards.baselines import Longest
-from bestofn.rewards.registry import load_reward
-
-def in_child(work):
-    sys.stdout.flush()
-    pid = os.fork()
-    if pid:
-        status = os.waitpid(pid, 0)[1]
-        print("child ended with", os.waitstatus_to_exitcode(status))
-        return
-    try:
-        work()
-        sys.stdout.flush()
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-def ask(engine):
-    return loop.run(engine.generate(as_prompt("x"), SamplingParams(max_tokens=4))).text
-
-def refused(work):
-    try:
-        print("no error but", work())
-    except EngineError as error:
-        print("EngineError:", error)
-"""
-
-
-def run(script: str) -> str:
-    """What a script prints; one that hangs is killed, which fails the test."""
-    code = SETUP.format(tests=str(TESTS)) + script
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=240, cwd=TESTS.parent
-    )
-    assert done.returncode == 0, done.stderr
-    assert "child ended with 0" in done.stdout, done.stdout + done.stderr
-    return done.stdout
+from forking import run_forking
 
 
 def test_engines_and_functions_without_threads_work() -> None:
-    shown = run("""
+    shown = run_forking("""
 engine = ScriptedEngine("an answer")
 best = BestOfN(engine, FLIPReward(engine) + load_reward("gold", verifier="exact:answer"), n=2)
 called = BestOfN(lambda prompt, n: [prompt * (i + 1) for i in range(n)], Longest(), n=3)
@@ -76,7 +25,7 @@ in_child(work)
 
 
 def test_multiprocessing_forks_workers_that_select() -> None:
-    shown = run("""
+    shown = run_forking("""
 import multiprocessing
 
 best = BestOfN(lambda prompt, n: [prompt] * n, Longest(), n=2)
@@ -93,7 +42,7 @@ print("child ended with 0")
 
 
 def test_a_loaded_model_says_that_it_is_of_another_process() -> None:
-    shown = run("""
+    shown = run_forking("""
 engine = load_engine("tiny")
 sampling = SamplingParams(max_tokens=4)
 drawing = BestOfN(engine, Longest(), n=2, sampling=sampling)
@@ -116,7 +65,7 @@ print("parent:", drawing.select("Name 2 fruits.").error)
 
 
 def test_a_loaded_reward_model_says_so_too(tmp_path: Path) -> None:
-    shown = run(f"""
+    shown = run_forking(f"""
 from pathlib import Path
 from reward_models import random_model
 
@@ -132,7 +81,7 @@ print("parent:", best.select("a").fallback)
 
 def test_an_engine_for_a_server_connects_anew() -> None:
     with FaultyServer() as server:
-        shown = run(f"""
+        shown = run_forking(f"""
 engine = load_engine("openai:{server.url}#model")
 first = ask(engine)
 in_child(lambda: print("same:", ask(engine) == first, engine.close()))
@@ -143,7 +92,7 @@ print("parent:", ask(engine) == first)
 
 
 def test_an_iteration_that_has_begun_is_of_its_process() -> None:
-    shown = run("""
+    shown = run_forking("""
 best = BestOfN(ScriptedEngine(delay=lambda _: 0.05), Longest(), n=1, window=2)
 many = best.select_many(["a", "b", "c", "d"], progress=False)
 next(many)
@@ -156,7 +105,7 @@ print("parent:", len(list(many)))
 
 def test_a_checker_answers_each_process_apart() -> None:
     pytest.importorskip("math_verify")
-    shown = run("""
+    shown = run_forking("""
 from bestofn.verifiers.base import load_verifier
 
 verifier = load_verifier("math")
@@ -170,23 +119,4 @@ if not pid:
 print("child ended with", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 print("parent:", right)
 """)
-    assert "parent: True" in shown
-
-
-def test_vllm_says_that_it_is_of_another_process() -> None:
-    require_vllm()
-    shown = run("""
-if __name__ == "__main__":
-    engine = load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 26, enforce_eager=True)
-    first = ask(engine)
-
-    def work():
-        refused(lambda: ask(engine))
-        engine.close()
-
-    in_child(work)
-    print("parent:", bool(first) and bool(ask(engine)))
-    engine.close()
-""")
-    assert "EngineError: a loaded model works only in the process that made it" in shown
     assert "parent: True" in shown
