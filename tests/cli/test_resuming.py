@@ -32,9 +32,9 @@ COMMANDS = {
 
 def bestofn(*arguments: object) -> Result:
     """A command; one that draws does so with the embedded model if it names no other."""
-    if arguments[0] in ("select", "sample", "audit", "rewardbench"):
-        if not {"--engine", "--status"} & {*arguments}:
-            arguments = (*arguments, "--engine", "tiny")
+    draws = arguments[0] in ("select", "sample", "audit", "rewardbench")
+    if draws and not {"--engine", "--status"} & {*arguments}:
+        arguments = (*arguments, "--engine", "tiny")
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
@@ -319,7 +319,7 @@ def test_no_secret_is_stored(folder: Path, server: FaultyServer) -> None:
     bestofn(*COMMANDS["select"], "--reward", "pointwise", *judge, *SMALL, "-o", "judged.jsonl")
     bestofn("rewardbench", "--data", "tiny:1", "--reward", "pointwise", *engine, "-o", "rb")
     bestofn("audit", "--prompts", "tiny:1", "--attack", "quote", "--reward", "pointwise", *judge)
-    for written in ("longest.jsonl", "pointwise.jsonl", "judged.jsonl", "rb/items-0.jsonl", "audit"):
+    for written in ("longest.jsonl", "pointwise.jsonl", "judged.jsonl", "rb", "audit"):
         assert Path(written).exists()
     nowhere(folder)
 
