@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from os.path import isfile
 from pathlib import Path
 
 from bestofn.errors import ConfigError
@@ -14,9 +13,11 @@ SPLITS = "dataset_dict.json"
 
 def is_saved(folder: Path) -> bool:
     """Whether a folder is such a dataset, or one of several splits."""
-    # `isfile` says no to what cannot be a path, where `Path.is_file` raises.
-    dataset = all(isfile(folder / name) for name in ("state.json", "dataset_info.json"))
-    return dataset or isfile(folder / SPLITS)
+    try:
+        dataset = all((folder / name).is_file() for name in ("state.json", "dataset_info.json"))
+        return dataset or (folder / SPLITS).is_file()
+    except (OSError, ValueError):  # it cannot be a path
+        return False
 
 
 def saved_part(folder: Path) -> Part:
