@@ -37,7 +37,7 @@ class Flag:
 
 
 class Section(BaseModel):
-    """Some fields that belong together; a field that is none of them is refused."""
+    """Some fields that belong together; an unknown field is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 

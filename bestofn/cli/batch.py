@@ -46,7 +46,7 @@ def select(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Write the best of N responses to each prompt of a dataset; a rerun goes on.
+    """Write the best of N responses to each prompt of a dataset; rerun the command to resume.
 
     Exit code 1 says that too many rows have no response, or none has one that a score has chosen.
     """

@@ -107,7 +107,8 @@ def test_a_replica_that_cannot_load_its_model_is_a_sentence(tmp_path: Path) -> N
     assert "\n" not in str(caught.value)
 
 
-def test_a_cluster_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["auto", "nonesuch://head:1"])
+def test_a_cluster_that_is_not_there_is_a_sentence(address: str, tmp_path: Path) -> None:
     config = SelectConfig(prompts="tiny:3", engine="tiny", n=1)
     with pytest.raises(EngineError, match="the cluster"):
-        select_on_cluster(config, ClusterConfig(cluster="auto"), tmp_path / "out.jsonl")
+        select_on_cluster(config, ClusterConfig(cluster=address), tmp_path / "out.jsonl")
