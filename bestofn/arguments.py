@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 from bestofn.errors import ConfigError
+from bestofn.redaction import is_secret
 
 T = TypeVar("T")
 PLAIN = (str, int, float, bool, type(None))
@@ -46,4 +47,5 @@ def _check_type(what: str, name: str, value: Any, hint: Any) -> None:
         adapter.validate_python(value, strict=True)
     except ValidationError:
         wanted = inspect.formatannotation(hint)
-        raise ConfigError(f"{what}: {name} must be {wanted}, not {value!r}") from None
+        shown = "" if is_secret(name) else f", not {value!r}"
+        raise ConfigError(f"{what}: {name} must be {wanted}{shown}") from None

@@ -159,7 +159,7 @@ class PromptsConfig(Section):
     """Holds a system prompt."""
     template: Annotated[str | None, Flag(text=True)] = None
     """Makes the prompt of several columns, such as 'Solve: {problem}'."""
-    drop_last_assistant: bool | None = None
+    drop_last_assistant: bool = False
     """Of a conversation that ends with an answer of the assistant, drop the answer; the column
     'dropped_answer' then has it."""
     limit: int | None = Field(default=None, ge=1)

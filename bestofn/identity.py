@@ -28,10 +28,12 @@ def identity_of(thing: object) -> dict[str, Any]:
     if callable(own) and not isinstance(thing, type):
         return dict(own())
     if isinstance(thing, partial):
-        return identity_of(thing.func)
+        return identity_of(thing.func) | {"arguments": as_json([thing.args, thing.keywords])}
     named = thing if hasattr(thing, "__qualname__") else type(thing)
     module = getattr(named, "__module__", None)  # a method such as str.strip has none
     found = {"kind": f"{module}.{named.__qualname__}" if module else named.__qualname__}
+    if getattr(thing, "__name__", None) == "<lambda>":
+        found["code"] = _code(thing)
     name = getattr(thing, "name", None)
     return found | ({"name": name} if isinstance(name, str) else {})
 
@@ -45,6 +47,12 @@ def _named(value: object) -> str:
     text = str(value)
     # A name with an address is another one in each run.
     return str(identity_of(value)["kind"]) if " at 0x" in text else text
+
+
+def _code(function: Any) -> str:
+    """All that tells one lambda from another."""
+    code = function.__code__
+    return fingerprint(f"{code.co_code.hex()} {code.co_consts!r} {code.co_names!r}")
 
 
 def fingerprint(content: str | bytes) -> str:

@@ -6,11 +6,13 @@ from typing import Any
 
 # Names of options that hold one. "max_tokens" and "pad_token" do not.
 _SECRET = re.compile(
-    r"(^|_)((api|access|secret|private|auth)_?key|passwords?|passwd|secrets?|credentials?"
-    r"|authorization|authentication|auth|bearer|cookies?|headers?|proxies)$|^key$"
-    r"|^(use_)?(hf|hub|auth|access|api|bearer|session|refresh|id|user|github|gitlab)?_?tokens?$"
+    r"(^|_)((api|access|secret|private|auth|account|subscription|signing|encryption|ssh|x)_?key"
+    r"|passwords?|passwd|passphrase|pwd|secrets?|credentials?|authorization|authentication|auth"
+    r"|bearer|cookies?|headers?|proxies"
+    r"|(hf|hub|auth|access|api|bearer|session|refresh|id|ad|github|gitlab|openai|security)_?token)$"
+    r"|^(key|token|hf_tokens|api_?keys)$"
 )
-_IN_URL = re.compile(r"(?i)\b(https?://)[^/\s@\"'<>]+@")
+_IN_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s@\"'<>]+@")
 _IN_QUERY = re.compile(r"(?i)([?&](?:[a-z_-]*key|[a-z_-]*token|password|secret|sig|auth)=)[^&#\s]+")
 LONG = 16  # characters of a secret that is no part of a word by chance
 

@@ -102,6 +102,8 @@ def engine_files(
         prefix: Of the names.
     """
     described = config.described().identity()
-    unnamed = ["model"] if described["model"] == UNKNOWN else []
     found = described if loaded is None else described | identity_of(loaded)
-    return {f"{prefix}{name}": found[name] for name in (*FILES, *unnamed) if name in found}
+    files = {f"{prefix}{name}": found[name] for name in FILES if name in found}
+    # Of a server whose model is not named; "model" is what scores are made with.
+    unnamed = {f"{prefix}served_model": found["model"]} if described["model"] == UNKNOWN else {}
+    return files | unnamed

@@ -8,6 +8,7 @@ TAG = re.compile(f"</?{ANY}>", re.IGNORECASE)
 CLOSING = re.compile(f"</{ANY}>", re.IGNORECASE)
 BEGINNING = re.compile(rf"(?:\s*<{ANY}>)+", re.IGNORECASE)
 
+QUOTES = ("`", "'", '"')
 TEMPLATE = -1  # where the opening tag of a chat template is, in front of the output
 
 
@@ -71,11 +72,17 @@ def _read(text: str, opened: bool) -> tuple[list[str] | None, str | None]:
 def _pairs(text: str, opened: bool) -> dict[int, re.Match[str]]:
     """The closing tag of each opening one, by its place, for those that pair up.
 
-    Reasoning that mentions an opening tag leaves its own without a partner.
+    Reasoning that mentions an opening tag leaves its own without a partner. A tag in quotes or
+    backticks is a mention, and has none.
     """
     pairs: dict[int, re.Match[str]] = {}
     openings = [TEMPLATE] if opened else []
     for tag in TAG.finditer(text):
+        if (
+            text[tag.start() - 1 : tag.start()] in QUOTES
+            and text[tag.end() : tag.end() + 1] in QUOTES
+        ):
+            continue
         if not _closes(tag):
             openings.append(tag.start())
         elif openings:

@@ -89,3 +89,12 @@ def test_an_engine_may_be_given_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bestofn.engines.transformers.TransformersEngine", Named)
     assert load_engine("hf:model", name="mine").name == "mine"
     assert load_engine("hf:model").name == "hf:model"
+
+
+def test_a_value_that_may_be_a_secret_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match=r"api_key must be str") as raised:
+        load_engine("openai:http://localhost/v1#model", api_key=123456789)
+    assert "123456789" not in str(raised.value)
+    with pytest.raises(ConfigError) as raised:
+        load_engine("openai:http://me:secretpw@host:80a/v1#model")
+    assert "secretpw" not in str(raised.value)

@@ -1,6 +1,7 @@
 """What results depend on, and what differs between two of them."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from bestofn.identity import (
 )
 from bestofn.rewards.baselines import Longest, Majority
 from bestofn.rewards.gold import Gold
+from bestofn.rewards.similarity import f1
 from bestofn.stopping import ExpectedGain
 from bestofn.verifiers.text import Exact
 
@@ -195,3 +197,30 @@ def test_what_json_does_not_know_is_put_down_by_its_text_or_name() -> None:
         "function": f"{__name__}.answer",
         "engine": "fakes.ScriptedEngine",
     }
+
+
+def test_what_is_bound_to_a_function_counts() -> None:
+    first, second = (identity_of(partial(f1, target=text)) for text in ("a", "b"))
+    assert first != second
+    assert first == identity_of(partial(f1, target="a"))
+
+
+def test_functions_of_ones_own_are_told_apart() -> None:
+    class Own:
+        def __init__(self, k: int) -> None:
+            self.k = k
+
+        def __call__(self, inferred: str, target: str) -> float:
+            return float(self.k)
+
+        def identity(self) -> dict[str, int]:
+            return {"k": self.k}
+
+    engine = ScriptedEngine()
+
+    def similarity(function: Any) -> Any:
+        return FLIPReward(engine, similarity=function).identity()["similarity"]
+
+    assert similarity(Own(1)) == similarity(Own(1)) != similarity(Own(2))
+    assert similarity(lambda a, b: 1.0) != similarity(lambda a, b: 2.0)
+    assert similarity("f1") == "f1"

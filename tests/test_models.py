@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from bestofn.batch.config import SelectConfig
 from bestofn.cli import app
 from bestofn.config import EngineConfig, ScoreConfig
-from bestofn.engines.base import canonical
+from bestofn.engines.identity import same_engine
 from bestofn.models import Engines
 
 TINY = str(files("bestofn.tiny") / "model")
@@ -67,7 +67,7 @@ def test_specs_of_the_same_model(
 ) -> None:
     (tmp_path / "here" / "m").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "here")
-    assert (canonical(spec) == canonical(other)) is same
+    assert (same_engine(spec) == same_engine(other)) is same
 
 
 def test_views_share_the_model_that_is_spelt_otherwise(loads: Loads) -> None:

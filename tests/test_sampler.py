@@ -6,7 +6,8 @@ import os
 import signal
 import threading
 import time
-from math import nan
+from collections.abc import Sequence
+from math import isnan, nan
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest, Majority
 from bestofn.sampler import choose
-from bestofn.types import Candidate, Score
+from bestofn.types import Candidate, Prompt, Score
 
 # --- selection ------------------------------------------------------------------------------------
 
@@ -419,3 +420,22 @@ def test_progress_shows_rate_failures_and_cache(capsys: pytest.CaptureFixture[st
     assert "2 of 2 prompts" in shown
     assert "candidates/s" in shown
     assert "0.0% failed" in shown
+
+
+@pytest.mark.parametrize("pointwise", [True, False])
+def test_a_candidate_that_was_not_drawn_never_wins(pointwise: bool) -> None:
+    class Short:
+        name = "short"
+
+        def __init__(self) -> None:
+            self.pointwise = pointwise
+
+        async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+            return [Score(-float(len(candidate.text))) for candidate in candidates]
+
+    failed = Candidate(0, "", finish_reason="error", error="timed out")
+    drawn = [failed, Candidate(0, "good answer")]
+    selection = BestOfN(lambda prompt, n: drawn, Short(), n=2).select("x")
+    assert selection.text == "good answer"
+    assert selection.scores[0].reason == "no response: timed out"
+    assert isnan(selection.scores[0].value)

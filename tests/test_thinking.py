@@ -50,6 +50,13 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_tags_in_backticks_are_mentions(opened: bool) -> None:
+    begun = "" if opened else "<think>"
+    text = f"{begun}say `<think>` b</think> Use `</think>` to close."
+    assert split_thinking(text, opened=opened)[1] == "Use `</think>` to close."
+
+
 @pytest.mark.parametrize(("text", "opened", "expected"), CASES)
 def test_split(text: str, opened: bool, expected: tuple[str | None, str]) -> None:
     assert split_thinking(text, opened=opened) == expected

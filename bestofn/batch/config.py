@@ -199,7 +199,7 @@ class SelectConfig(PromptsConfig, AskConfig):
             **chooses.options,
         )
         stop = self.stopping()
-        return found if stop is None else found | {"stop": stop.identity()}
+        return found if stop is None else found | {"stop_rule": stop.identity()}
 
     def check(self) -> None:
         super().check()

@@ -19,7 +19,7 @@ from bestofn.batch.config import Faults, SelectConfig, same_selection
 from bestofn.batch.ledger import Ledger, has_response, read_output
 from bestofn.batch.progress import bar_of
 from bestofn.batch.summary import Summary, counted
-from bestofn.errors import BestOfNError, ConfigError, RunFailedError
+from bestofn.errors import BestOfNError, ConfigError, OtherProcessError, RunFailedError
 from bestofn.generators import EngineGenerator
 from bestofn.identity import Compare, by_identity, identity_of
 from bestofn.journal import Confirm, begun_with, beside, cannot_write, open_journal
@@ -145,7 +145,7 @@ def _identity(best: BestOfN) -> dict[str, Any]:
         "reward": identity_of(best.reward),
     }
     if best.stop is not None:
-        found["stop"] = identity_of(best.stop) | {"round_size": best.round_size}
+        found["stop_rule"] = identity_of(best.stop) | {"round_size": best.round_size}
     if getattr(best.generator, "keep_tokens", False):
         found["keep_tokens"] = True
     return found
@@ -181,6 +181,8 @@ async def select_row(best: BestOfN, prompt: Prompt) -> Selection:
     started = time.perf_counter()
     try:
         return await best.aselect(prompt)
+    except OtherProcessError:
+        raise
     except Exception as error:
         sentence = str(error) if isinstance(error, BestOfNError) else f"{error!r}"
         failed = Selection(prompt, [], index=0, reward=best.reward.name, error=sentence)

@@ -180,7 +180,11 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
     known = None if "engine" in named else drawn_with(pool)
     if not named and known is None:
         return None
-    config = checked(EngineConfig, (known.model_dump() if known else {}) | named, OPTIONS)
+    fields = known.model_dump() if known else {}
+    for name, value in named.items():
+        # What is given adds to the pool's own arguments, such as a key, which is never stored.
+        fields[name] = fields[name] | value if isinstance(fields.get(name), dict) else value
+    config = checked(EngineConfig, fields, OPTIONS)
     announce(config)
     return config
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from bestofn.arguments import construct
 from bestofn.errors import ConfigError
+from bestofn.redaction import without_secrets
 from bestofn.types import FinishReason, Prompt, Usage
 
 
@@ -220,11 +221,15 @@ def load_engine(spec: str, **options: Any) -> Engine:
     kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
     if not model or kind not in _ENGINES:
         raise ConfigError(
-            f"no engine {spec!r}: use 'tiny', 'vllm:MODEL', 'hf:MODEL' or 'openai:URL#MODEL'"
+            f"no engine {without_secrets(spec)!r}: use 'tiny', 'vllm:MODEL', 'hf:MODEL' or "
+            "'openai:URL#MODEL'"
         )
     module, name = _ENGINES[kind]
     engine: Engine = construct(
-        f"engine {spec!r}", getattr(import_module(module), name), [model], {"name": spec} | options
+        f"engine {without_secrets(spec)!r}",
+        getattr(import_module(module), name),
+        [model],
+        {"name": spec} | options,
     )
     return engine
 

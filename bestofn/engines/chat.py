@@ -5,9 +5,10 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from bestofn.engines.literal import MARK, Literals, without_halves
+from bestofn.engines.literal import MARK, Literals
 from bestofn.engines.template import ChatTemplate
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.prompts import clean
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Message, Prompt
 
@@ -117,9 +118,9 @@ class ChatFormat:
         return ids
 
     def _tokenise(self, text: str, special: bool) -> list[int]:
-        ids: list[int] = self.tokenizer(
-            without_halves(text), add_special_tokens=special, verbose=False
-        )["input_ids"]
+        ids: list[int] = self.tokenizer(clean(text), add_special_tokens=special, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     def decode(self, ids: list[int], thinking_opened: bool) -> tuple[str | None, str]:

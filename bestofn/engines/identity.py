@@ -84,7 +84,8 @@ def _model(kind: str, model: str, args: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named(model: str) -> str:
-    return "tiny" if _folder(model) == _folder("tiny") else place_of(model)
+    place = place_of(_folder(model))
+    return "tiny" if place == place_of(_folder("tiny")) else place_of(model)
 
 
 def _folder(model: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from bestofn.prompts import clean
 from bestofn.types import Message
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters: around the number of a literal
 MARK = re.compile(f"{OPEN}(\\d+){CLOSE}")
+HTML = re.compile(
+    r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code"
+    r"|pre|ul|ol|li|p|br|hr|a|img|div|span)>"
+)
 NONCHARACTER = re.compile(f"[{OPEN}{CLOSE}]")
 
 
@@ -19,14 +24,14 @@ class Literals:
     """How text that spells one of a tokenizer's added tokens stays text.
 
     Chat templates write such tokens, special ones and others like `<think>` or `<tool_call>`; what
-    users and models write must not become one. The single characters and the runs of white space
-    that some tokenizers add control nothing, and count as text.
+    users and models write must not become one. The tags of HTML, the single characters and the runs
+    of white space that some tokenizers add control nothing, and count as text.
     """
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
         self._tokenizer = tokenizer
         added: Mapping[int, Any] = getattr(tokenizer, "added_tokens_decoder", {})
-        control = {token: a for token, a in added.items() if len(a.content.strip()) > 1}
+        control = {token: a for token, a in added.items() if _controls(a)}
         # What the tokenizer does not know reads as an unknown token, and spells none.
         self._ids = frozenset(control) - {tokenizer.unk_token_id}
         spellings = sorted((a.content.strip() for a in control.values()), key=len, reverse=True)
@@ -66,9 +71,9 @@ class Literals:
         return self._ordinary(text[:middle]) + self._ordinary(text[middle:])
 
     def _tokenise(self, text: str) -> list[int]:
-        ids: list[int] = self._tokenizer(
-            without_halves(text), add_special_tokens=False, verbose=False
-        )["input_ids"]
+        ids: list[int] = self._tokenizer(clean(text), add_special_tokens=False, verbose=False)[
+            "input_ids"
+        ]
         return ids
 
     def take_out(self, messages: tuple[Message, ...]) -> tuple[tuple[Message, ...], list[str]]:
@@ -90,7 +95,9 @@ class Literals:
 
     def _marked(self, value: Any, taken: list[str]) -> Any:
         if isinstance(value, Mapping):
-            return {key: self._marked(item, taken) for key, item in value.items()}
+            return {
+                self._marked(key, taken): self._marked(item, taken) for key, item in value.items()
+            }
         if isinstance(value, list | tuple):
             return [self._marked(item, taken) for item in value]
         if not isinstance(value, str):
@@ -104,6 +111,7 @@ class Literals:
         return "".join(pieces)
 
 
-def without_halves(text: str) -> str:
-    """The text without halves of surrogate pairs, which cut emoji leave and no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+def _controls(token: Any) -> bool:
+    """Whether an added token is more than a frequent piece of text."""
+    content = token.content.strip()
+    return len(content) > 1 and bool(token.special or not HTML.fullmatch(content))

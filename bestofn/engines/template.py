@@ -27,6 +27,7 @@ PROBES: tuple[Messages, ...] = (
     (Message("developer", "probe of the developer"), USER),
     (USER, ANSWER),
 )
+LATER: Messages = (USER, ANSWER, Message("user", "probe of a later turn"))
 CALL = {"name": "probe_tool", "arguments": '{"probe_argument": "probe value"}'}
 CALLS = [{"id": "probe0123", "type": "function", "function": CALL}]
 TOOLS: Messages = (
@@ -53,8 +54,10 @@ class ChatTemplate:
         self._source = source if isinstance(source, str) else " ".join(source.values())
         self.exists = bool(self._source)
         self._forms: dict[str, Form] = {}
+        self._keeps_later = False
         if self.exists:
             self._probe()
+            self._keeps_later = self._arrives(LATER, [turn.content for turn in LATER])
 
     @property
     def splits_reasoning(self) -> bool:
@@ -102,8 +105,9 @@ class ChatTemplate:
                 "the model's chat template fails on the prompt: "
                 f"{type(error).__name__}: {first_sentence(error)}"
             ) from error
-        for message in messages:
-            unknown = message.role in ("user", "assistant") and message.role not in self._forms
+        for place, message in enumerate(messages):
+            known = message.role in self._forms and (self._keeps_later or not place)
+            unknown = message.role in ("user", "assistant") and not known
             if unknown and message.content.strip() not in text:
                 raise EngineError(
                     f"the model's chat template drops the text of {message.role} messages; put one "

@@ -158,7 +158,7 @@ def _candidate(index: int, prompt: Turns, completion: Turns, opened: bool) -> Ca
     apart = next((clean(str(message[name])) for name in REASONING if message.get(name)), None)
     # What the chat template has split has no tags left.
     content = _content(message, apart)
-    reasoning, text = split_thinking(content, opened=opened and not apart)
+    reasoning, text = (None, content) if apart else split_thinking(content, opened=opened)
     return Candidate(index, text, reasoning=apart or reasoning)
 
 

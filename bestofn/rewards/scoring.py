@@ -13,7 +13,7 @@ from bestofn.types import Candidate, Prompt, Score, Usage
 
 
 async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: RewardModel) -> None:
-    """Sets the reward's scores on all candidates of a prompt."""
+    """Sets the reward's scores on all candidates of a prompt; one that was not drawn has none."""
     if reward.pointwise:
         scoring = DistinctScoring(prompt, reward)
         try:
@@ -23,9 +23,13 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
         finally:
             await scoring.cancel()
         return
-    scores = await reward.score(prompt, candidates)
-    for candidate, score in zip(candidates, scores, strict=True):
+    drawn = [candidate for candidate in candidates if candidate.finish_reason != "error"]
+    scores = await reward.score(prompt, drawn) if drawn else []
+    for candidate, score in zip(drawn, scores, strict=True):
         candidate.scores[reward.name] = checked(score)
+    for candidate in candidates:
+        if candidate.finish_reason == "error":
+            candidate.scores[reward.name] = not_drawn(candidate)
 
 
 async def add_nested_scores(
@@ -64,7 +68,7 @@ class DistinctScoring:
         """Starts scoring the candidate, unless an equal one has been added before."""
         self._unscored.append(candidate)
         key = self._key(candidate)
-        if key not in self._tasks:
+        if candidate.finish_reason != "error" and key not in self._tasks:
             scoring = self.reward.score(self.prompt, [candidate])
             self._tasks[key] = asyncio.ensure_future(scoring)
 
@@ -79,6 +83,9 @@ class DistinctScoring:
         candidates = sorted(self._unscored, key=lambda candidate: candidate.index)
         self._unscored.clear()
         for candidate in candidates:
+            if candidate.finish_reason == "error":
+                candidate.scores[self.reward.name] = not_drawn(candidate)
+                continue
             key = self._key(candidate)
             (score,) = await self._tasks[key]
             own = without_cost(score) if key in self._paid else score
@@ -91,7 +98,12 @@ class DistinctScoring:
 
     def _key(self, candidate: Candidate) -> Hashable:
         distinct_by = getattr(self.reward, "distinct_by", None)
-        return (candidate.error, candidate.text, distinct_by(candidate) if distinct_by else None)
+        return (candidate.text, distinct_by(candidate) if distinct_by else None)
+
+
+def not_drawn(candidate: Candidate) -> Score:
+    """The score of a candidate without a response, whatever the reward."""
+    return Score(reason=f"no response: {candidate.error}")
 
 
 def checked(score: Score) -> Score:

@@ -5,6 +5,7 @@ import string
 import unicodedata
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
@@ -74,10 +75,10 @@ def rouge_l(inferred: str, target: str) -> float:
 KNOWN: dict[str, Similarity] = {"f1": f1, "rouge_l": rouge_l}
 
 
-def name_of(similarity: Similarity) -> str:
-    """What the similarity is called; of a function of one's own its qualified name."""
+def name_of(similarity: Similarity) -> str | dict[str, Any]:
+    """What the similarity is called; of a function of one's own its identity."""
     known = [name for name, function in KNOWN.items() if function is similarity]
-    return known[0] if known else str(identity_of(similarity)["kind"])
+    return known[0] if known else identity_of(similarity)
 
 
 def resolve(similarity: str | Similarity) -> Similarity:

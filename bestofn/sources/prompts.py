@@ -18,6 +18,7 @@ from bestofn.types import Message, Prompt
 
 USUAL_COLUMNS = ("prompt", "messages", "conversations", "conversation")
 """Where a prompt is looked for, in this order, if no column is named."""
+SHAREGPT_COLUMNS = ("conversations", "conversation")
 DROPPED = "dropped_answer"
 
 
@@ -58,7 +59,8 @@ def iter_prompts(
         prompt_column: Holds a text, or a list of chat messages. Rows without the default "prompt"
             may have "messages", "conversations" or "conversation" instead.
         id_column: Names the prompt, by a text or an integer; by default a hash of its content does.
-        system_column: Holds a system prompt; null and blank text are none.
+        system_column: Holds a system prompt; null and blank text are none. By default "system" for
+            a prompt out of "conversations" or "conversation", as ShareGPT has it.
         template: A text such as "Solve: {problem}" over columns, in place of `prompt_column`;
             "{{" and "}}" are braces.
         system: A system prompt for prompts that have none.
@@ -236,7 +238,7 @@ class _Form:
         taken = (self.id_column, self.system_column)
         columns = plain({name: item for name, item in others.items() if name not in taken})
         name = self._id(values) or known
-        system = self._system(values)
+        system = self._system(values, column)
         try:
             messages = self._asking(conversation(value), columns)
             prompt = as_prompt(messages, name, columns)
@@ -277,9 +279,12 @@ class _Form:
             raise ConfigError(f"column {self.id_column!r}: the id is empty")
         return str(value)
 
-    def _system(self, values: Mapping[str, Any]) -> str | None:
-        value = None if self.system_column is None else values[self.system_column]
+    def _system(self, values: Mapping[str, Any], column: str | None) -> str | None:
+        # ShareGPT has a system prompt beside the conversation.
+        usual = "system" if column in SHAREGPT_COLUMNS and "system" in values else None
+        holder = self.system_column or usual
+        value = None if holder is None else values[holder]
         if value is not None and not isinstance(value, str):
             kind = type(value).__name__
-            raise ConfigError(f"column {self.system_column!r}: a system prompt is text, not {kind}")
+            raise ConfigError(f"column {holder!r}: a system prompt is text, not {kind}")
         return value if value and value.strip() else self.system

@@ -98,5 +98,5 @@ def test_a_judge_sees_all_of_it() -> None:
     engine = ScriptedEngine('{"reasoning": "x", "grade": 7}')
     BestOfN(lambda prompt, n: ["20"], PointwiseJudge(engine), n=1).select(CHAT)
     text = "\n".join(turn.content for turn in engine.generated[0].messages)
-    for part in ("Developer: Be brief.", "Assistant: [{", '"city": "Bonn"', "Tool: 20 C"):
+    for part in ("System: Be brief.", "Tool call: ", '"city": "Bonn"', "Tool result: 20 C"):
         assert part in text

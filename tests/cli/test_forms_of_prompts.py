@@ -14,8 +14,8 @@ TURNS = [("human", "Name 4 fruits."), ("gpt", "Apple, pear, plum, fig.")]
 ROW = {"conversations": [{"from": who, "value": text} for who, text in TURNS]}
 DROP = "--drop-last-assistant"
 COMMANDS = {
-    "select": ["select", "IN", "-o", "OUT", "-n", 1, "--max-tokens", 8],
-    "sample": ["sample", "IN", "-o", "OUT", "-m", 1, "--max-tokens", 8],
+    "select": ["select", "IN", "-o", "OUT", "-n", 1, "--max-tokens", 8, "--engine", "tiny"],
+    "sample": ["sample", "IN", "-o", "OUT", "-m", 1, "--max-tokens", 8, "--engine", "tiny"],
     "audit": ["audit", "--prompts", "IN", "-o", "DIR", "--reward", "longest", "--attack", "empty",
               "--honest-column", "dropped_answer"],
 }  # fmt: skip
@@ -50,7 +50,7 @@ def test_an_answered_conversation_needs_its_option(tmp_path: Path, command: str)
 def test_a_run_of_version_0_1_is_resumed(tmp_path: Path) -> None:
     source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
     source.write_text('{"prompt": "Name 4 fruits."}\n')
-    arguments = ["sample", source, "-o", out, "-m", 1, "--max-tokens", 8]
+    arguments = ["sample", source, "-o", out, "-m", 1, "--max-tokens", 8, "--engine", "tiny"]
     assert bestofn(*arguments).exit_code == 0
     begun = json.loads(manifest(out).read_text())
     del begun["drop_last_assistant"]
@@ -65,7 +65,7 @@ def test_an_exported_folder_is_selected_from(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     source, out, folder = tmp_path / "in.jsonl", tmp_path / "out.jsonl", tmp_path / "folder"
     source.write_text('{"prompt": "Name 4 fruits.", "level": 3}\n')
-    small = ["-n", 1, "--max-tokens", 8]
+    small = ["-n", 1, "--max-tokens", 8, "--engine", "tiny"]
     assert bestofn("select", source, "-o", out, *small).exit_code == 0
     assert bestofn("export", out, "-o", folder, "--format", "hf").exit_code == 0
     again = bestofn("select", folder, "-o", tmp_path / "again.jsonl", "--id-column", "id", *small)

@@ -17,7 +17,7 @@ from bestofn.cli import app
 from bestofn.prompts import as_prompt
 from bestofn.types import Candidate, Message, Pool, Score
 
-SMALL = ["--max-tokens", "8"]
+SMALL = ["--engine", "tiny", "--max-tokens", "8"]
 CALL = {"function": {"name": "w", "arguments": {"city": "Bonn \udc00"}}}
 ROWS: list[dict[str, Any]] = [
     {"prompt": "Name 4 fruits \ud83d now.", "note": "\udcff", "key": "a\ud83d", "\ud83d": 1},

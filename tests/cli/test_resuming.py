@@ -167,7 +167,24 @@ def test_another_prior_is_refused(folder: Path) -> None:
     changed = rows.replace('"flip": {"value": 0.0', '"flip": {"value": 0.5')
     assert changed != rows
     Path("prior.jsonl").write_text(changed)
-    assert "stop.prior has other content" in refused(*line)
+    assert "stop_rule.prior has other content" in refused(*line)
+
+
+def test_other_stop_strings_are_refused_with_a_stop_rule_too(folder: Path) -> None:
+    line = [*COMMANDS["select"], *SMALL, "-o", "o.jsonl", "--adaptive", 0.1]
+    done(*line, "--stop", "X")
+    assert 'stop was ["X"] and is ["Y"]' in refused(*line, "--stop", "Y")
+
+
+def test_other_options_of_a_server_with_one_model_are_refused(
+    folder: Path, server: FaultyServer
+) -> None:
+    done("sample", "p.jsonl", "-m", 2, *SMALL, "-o", "pool.jsonl")
+    spec = server.spec.partition("#")[0]
+    line = ["score", "pool.jsonl", "--reward", "flip", "--reward-engine", spec]
+    bestofn(*line)
+    options = ["--reward-engine-option", "chat_template_kwargs={enable_thinking: false}"]
+    assert "'flip' in pool.jsonl were made otherwise" in refused(*line, *options)
 
 
 # --- what does not --------------------------------------------------------------------------------
@@ -363,7 +380,7 @@ def test_a_server_that_repeats_the_key_is_quoted_without_it(
     said = "no max_tokens for token of sk-second-2"
     monkeypatch.setattr(faulty_server, "_error", lambda status, _: error(status, said))
     with FaultyServer(key="another") as server:
-        keys = ["--engine-arg", "api_key=token", "--engine-arg", "headers={X: sk-second-2}"]
+        keys = ["--engine-arg", "api_key=token", "--engine-arg", "headers={X-Api-Key: sk-second-2}"]
         line = refused(*COMMANDS["sample"], "-o", "o.jsonl", "--engine", server.spec, *keys)
     assert "(401: no max_tokens for (key) of (key))" in line
 

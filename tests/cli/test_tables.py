@@ -91,7 +91,9 @@ def test_a_curve_of_eight_sizes_and_long_names(tmp_path: Path) -> None:
 
 def test_an_audit_of_many_rewards(tmp_path: Path) -> None:
     names = ",".join(["longest", "shortest", "first", "random", "flip", "flip-likelihood"])
-    text = shown("audit", "--prompts", "tiny:2", "--reward", names, "-o", tmp_path)
+    text = shown(
+        "audit", "--prompts", "tiny:2", "--engine", "tiny", "--reward", names, "-o", tmp_path
+    )
     rates = [line.split() for line in text.splitlines() if line.startswith("quote-then-answer")]
     assert len([rate for row in rates for rate in row if rate.isdecimal()]) == 8
 

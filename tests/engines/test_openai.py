@@ -266,7 +266,7 @@ def test_request_holds_what_was_asked_for() -> None:
         {
             "model": "model",
             "messages": [
-                {"role": "system", "content": "Be brief ?."},
+                {"role": "system", "content": "Be brief \ufffd."},
                 {"role": "user", "content": "hello"},
             ],
             "temperature": 0.5,

@@ -37,10 +37,10 @@ def ask(spec: str, *arguments: str, reward: str = "flip") -> Result:
     return CliRunner().invoke(app, [*command, "--reward", reward, *arguments])
 
 
-def chosen(spec: str, *arguments: str) -> dict[str, Any]:
+def chosen(spec: str, *arguments: str, code: int = 0) -> dict[str, Any]:
     """The selection that `ask` prints."""
     result = ask(spec, "--json", *arguments)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code, result.output
     selection = json.loads(result.stdout)
     assert isinstance(selection, dict)
     return selection
@@ -299,7 +299,7 @@ def test_no_choices(servers: MockServer, load: Load) -> None:
 
 @pytest.mark.parametrize("mode", ["empty", "lostthink"])
 def test_an_empty_answer_has_a_reason(servers: MockServer, mode: str) -> None:
-    selection = chosen(servers.spec(mode))
+    selection = chosen(servers.spec(mode), code=1)
     assert selection["text"] == ""
     for candidate in selection["candidates"]:
         assert candidate.get("error") is None
@@ -326,20 +326,18 @@ def test_what_the_server_has_split_is_not_split_again(servers: MockServer, load:
     assert (completion.reasoning, completion.text) == ("hm", "<think>\nis a tag.")
 
 
-@pytest.mark.parametrize(
-    ("content", "reasoning", "text"),
-    [
-        ("hm\n</think>\n\nyes", "hm", "yes"),
-        ("Close it with `</think>`.", None, "Close it with `</think>`."),
-    ],
-)
-def test_reasoning_that_the_template_opened(
-    servers: MockServer, content: str, reasoning: str | None, text: str, load: Load
+CLOSING = ("hm\n</think>\n\nyes", "Close with:\n\n</reasoning>\n\nThat is all.")
+
+
+@pytest.mark.parametrize("content", CLOSING)
+def test_a_closing_tag_that_nothing_opened_cuts_nothing(
+    servers: MockServer, content: str, load: Load
 ) -> None:
     message = {"content": content}
     servers.refuse["opened"] = lambda body: (200, {"choices": [{"message": message}]})
-    completion = generate(load(servers.spec("opened")))
-    assert (completion.reasoning, completion.text) == (reasoning, text)
+    with pytest.warns(UserWarning, match="start the server with a reasoning parser"):
+        completion = generate(load(servers.spec("opened")))
+    assert (completion.reasoning, completion.text) == (None, content)
 
 
 # --- keys, headers, proxies -----------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from reward_models import random_model
+from small_tokenizers import byte_level
 
 from bestofn import loop
 from bestofn.engines.base import SamplingParams, load_engine
@@ -243,3 +244,16 @@ def test_what_is_drawn_keeps_its_spaces(tiny: TransformersEngine, tmp_path: Path
     ids = tiny._chat.encode_continuation("x != y , z", close=False)
     assert loop.run(engine.decode(Prompt((USER,)), ids)) == (None, "x != y , z")
     engine.close()
+
+
+def test_a_template_that_drops_later_questions_is_refused() -> None:
+    tokenizer = byte_level()
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if loop.first or m['role'] == 'assistant' %}"
+        "<|im_start|>{{ m['content'] }}<|im_end|>{% endif %}{% endfor %}"
+    )
+    chat = ChatFormat(tokenizer)
+    assert chat.encode(Prompt((Message("user", "fox"),)))
+    turns = Message("user", "fox"), Message("assistant", "cat"), Message("user", "dog")
+    with pytest.raises(EngineError, match="drops the text of user messages"):
+        chat.encode(Prompt(turns))

@@ -306,3 +306,10 @@ def test_it_works_inside_a_running_loop() -> None:
         return flip_reward_func(Recorded({"a": 1.0}))(["x"], ["a"])
 
     assert asyncio.run(caller()) == [1.0]
+
+
+def test_an_answer_whose_reasoning_is_apart_is_not_split_again() -> None:
+    reward = Recorded()
+    answer = {"role": "assistant", "reasoning_content": "plan", "content": "<think> is the tag."}
+    flip_reward_func(reward)([[{"role": "user", "content": "x"}]], [[answer]])
+    assert reward.asked == [["<think> is the tag."]]

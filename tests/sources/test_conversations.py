@@ -221,3 +221,12 @@ def test_selection_takes_all_of_these() -> None:
         (selection,) = best.select_many([messages], progress=False)
         assert selection.text == "Name 4 fruits."
     assert "20 C" in best.select([ASKED, CALLING, RESULT]).text
+
+
+def test_sharegpt_has_its_system_prompt_beside_the_conversation() -> None:
+    row = {"system": "Be brief.", "conversations": [{"from": "human", "value": "Name 4 fruits."}]}
+    (prompt,) = read_prompts([row])
+    assert [(turn.role, turn.content) for turn in prompt.messages] == [
+        ("system", "Be brief."),
+        ("user", "Name 4 fruits."),
+    ]

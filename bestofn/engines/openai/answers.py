@@ -72,8 +72,8 @@ class Message(BaseModel):
     reasoning_content: IfItFits[str] = None
 
     @property
-    def starts_inside(self) -> bool:
-        """Whether the content seems to begin inside reasoning that the chat template opened.
+    def may_start_inside(self) -> bool:
+        """Whether the content may begin inside reasoning that the chat template opened.
 
         It closes on a line of its own what nothing in it opens.
         """

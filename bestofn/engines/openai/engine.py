@@ -4,6 +4,7 @@ import copy
 import os
 import re
 import time
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -30,8 +31,9 @@ from bestofn.engines.openai.failures import RefusedError
 from bestofn.engines.openai.fields import LIMIT, NEGOTIABLE, NEW_LIMIT, Fields, Stats
 from bestofn.engines.openai.models import choose_card, list_models, name_some, url_and_model
 from bestofn.engines.openai.server import Server
-from bestofn.engines.openai.tokens import CannotScoreError, Ids, RemoteTokenizer, clean, turns
+from bestofn.engines.openai.tokens import CannotScoreError, Ids, RemoteTokenizer, turns
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.prompts import clean
 from bestofn.thinking import split_thinking
 from bestofn.types import FinishReason, Prompt, Usage
 
@@ -42,6 +44,11 @@ BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty")
 # Changes to one request, each after a refusal: a field left out, renamed, or cut to what fits.
 CHANGES = 12
 CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
+# Other servers than vLLM's do not show their chat template.
+UNSEEN_REASONING = (
+    "an answer closes a thinking tag that it does not open, and counts as text from its beginning; "
+    "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
+)
 BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
 
 # How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
@@ -249,10 +256,9 @@ class OpenAIEngine:
         content = message.content or ""
         if message.split_off is not None:
             return message.split_off.strip(), content.strip()
-        if self._vllm:
-            opened = bool(content) and await self._tokenizer.opens_thinking()
-        else:
-            opened = message.starts_inside
+        opened = self._vllm and bool(content) and await self._tokenizer.opens_thinking()
+        if not self._vllm and message.may_start_inside:
+            warnings.warn(UNSEEN_REASONING, stacklevel=2)
         return split_thinking(content, opened=opened)
 
     async def loglikelihood(

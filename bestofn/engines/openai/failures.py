@@ -23,7 +23,6 @@ LONGEST = 500  # characters of what a server says
 TITLE = re.compile(r"<title[^>]*>\s*(.*?)\s*</title>", re.IGNORECASE | re.DOTALL)
 PAGE = re.compile(r"\s*<(?:!doctype|html|head|body)\b", re.IGNORECASE)
 INPUT = re.compile(r"""['"]input['"]: """)  # where pydantic's errors repeat the request
-# Shorter secrets may be a part of common words.
 
 
 class RefusedError(EngineError):

@@ -7,6 +7,7 @@ from bestofn.engines.openai.answers import ModelCard, ModelList
 from bestofn.engines.openai.failures import RefusedError, UnusableError
 from bestofn.engines.openai.server import Server
 from bestofn.errors import ConfigError, EngineError
+from bestofn.redaction import without_secrets
 
 EXAMPLE = "openai:http://HOST:PORT/v1#MODEL"
 ENDPOINTS = ("/chat/completions", "/completions", "/models")
@@ -37,7 +38,7 @@ def url_and_model(spec: str) -> tuple[str, str]:
             f"{EXAMPLE}"
         )
     if not usable:
-        raise ConfigError(f"{url!r} is no server's URL; write {EXAMPLE}")
+        raise ConfigError(f"{without_secrets(url)!r} is no server's URL; write {EXAMPLE}")
     for endpoint in ENDPOINTS:
         if url.endswith(endpoint):
             base = url.removesuffix(endpoint)

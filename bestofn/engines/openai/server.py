@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import parsedate_to_datetime
@@ -25,7 +26,7 @@ from bestofn.engines.openai.failures import (
     said_in,
 )
 from bestofn.errors import EngineError
-from bestofn.redaction import redacted
+from bestofn.redaction import is_secret, redacted
 
 A = TypeVar("A", bound=BaseModel)
 Failure = openai.APIError | ErrorAnswer | UnusableError | TimeoutError
@@ -35,8 +36,7 @@ LONGEST_WAIT = 60.0  # seconds before the next attempt, whatever the server asks
 UNUSABLE_RETRIES = 2  # what a server answers three times is no passing fault
 DOUBLINGS = 16  # of the backoff; more would be cut to the longest wait anyway
 NO_KEY = "no-key-needed"  # local servers take any; the client insists on one
-KEY_LENGTH = 8  # characters of a header that may be a key, whatever its name
-SECRET_HEADERS = ("authorization", "key", "token", "secret", "cookie")  # or parts of their names
+SCHEME = re.compile(r"(?i)(basic|bearer|digest|token|apikey) ")
 
 
 class Server:
@@ -152,11 +152,7 @@ class Server:
         except openai.APIStatusError:
             self._reached = True
             raise
-        except (
-            openai.APIResponseValidationError,
-            json.JSONDecodeError,
-            UnicodeDecodeError,
-        ) as error:
+        except GARBLED as error:
             self._reached = True
             raise as_unusable(self.url, None, error) from None
         self._reached = True
@@ -230,14 +226,11 @@ class Server:
 
 
 def _secrets(key: str, headers: Mapping[str, str]) -> set[str]:
-    """What no message may hold: the key, and the values of headers that may be one."""
-    named = [
-        value.strip()
-        for name, value in headers.items()
-        if len(value) >= KEY_LENGTH or any(part in name.lower() for part in SECRET_HEADERS)
-    ]
-    # "Bearer" in front of one is none itself.
-    return {part for value in [key, *named] if value for part in (value, value.split()[-1])}
+    """What no message may hold: the key, and the values of headers whose names say so."""
+    values = [key, *(str(value).strip() for name, value in headers.items() if is_secret(name))]
+    # Behind a scheme, such as "Bearer", the rest is the secret.
+    bare = [value.partition(" ")[2] for value in values if SCHEME.match(value)]
+    return {value for value in (*values, *bare) if value}
 
 
 def _while_connecting(error: Exception) -> bool:

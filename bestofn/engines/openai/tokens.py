@@ -14,7 +14,7 @@ from bestofn.engines.openai.failures import RefusedError
 from bestofn.engines.openai.models import NOT_THERE
 from bestofn.engines.openai.server import Server
 from bestofn.errors import EngineError
-from bestofn.prompts import as_turns
+from bestofn.prompts import as_turns, clean
 from bestofn.thinking import ends_in_opening
 from bestofn.types import Message, Prompt
 
@@ -167,11 +167,6 @@ class RemoteTokenizer:
 
 def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     return [turn | {"content": clean(turn["content"])} for turn in as_turns(messages)]
-
-
-def clean(text: str) -> str:
-    """The text without halves of surrogate pairs, which cut emoji leave and JSON cannot hold."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _turns(user: str, assistant: str | None = None) -> Prompt:
