@@ -166,7 +166,9 @@ COLUMNS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "expected"), COLUMNS, ids=[repr(value) for value, _ in COLUMNS])
+@pytest.mark.parametrize(
+    ("value", "expected"), COLUMNS, ids=[type(value).__name__ for value, _ in COLUMNS]
+)
 @pytest.mark.parametrize("wrap", [lambda row: row, lambda row: as_prompt("x", columns=row)])
 def test_columns_come_as_rows_can_hold_them(
     tmp_path: Path, value: Any, expected: Any, wrap: Callable[[Any], Any]

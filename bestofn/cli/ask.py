@@ -73,7 +73,7 @@ def _check_selected(selection: Selection) -> None:
     if selection.fallback:
         reasons = most_often(score.reason for score in selection.scores)
         raise RunFailedError(
-            f"every score failed, so that the first candidate stands in for the best: {reasons}"
+            f"every score failed, so no candidate was chosen; the first is returned: {reasons}"
         )
 
 
