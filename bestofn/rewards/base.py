@@ -13,7 +13,8 @@ class RewardModel(Protocol):
     A pointwise reward says of each candidate what it would say of it alone: it may be given any
     part of the candidates, each as soon as it is drawn, and of equal responses only one. If its
     score depends on more than the response, a method `distinct_by(candidate)` says on what. A
-    setwise reward is given all candidates. Of those that could not be drawn none is given any.
+    setwise reward is given all candidates. A candidate that could not be drawn has a failed score
+    without the reward being asked, unless the reward's attribute `takes_undrawn` is true.
     """
 
     name: str

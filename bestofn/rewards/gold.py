@@ -27,6 +27,8 @@ class Gold(Composable):
     """
 
     pointwise = True
+    takes_undrawn = True
+    """Whether it says something of candidates that could not be drawn, too."""
 
     def __init__(self, verifier: Verifier, name: str = "gold") -> None:
         self.verifier = verifier

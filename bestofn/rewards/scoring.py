@@ -23,12 +23,12 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
         finally:
             await scoring.cancel()
         return
-    drawn = [candidate for candidate in candidates if candidate.finish_reason != "error"]
+    drawn = [candidate for candidate in candidates if _is_asked(reward, candidate)]
     scores = await reward.score(prompt, drawn) if drawn else []
     for candidate, score in zip(drawn, scores, strict=True):
         candidate.scores[reward.name] = checked(score)
     for candidate in candidates:
-        if candidate.finish_reason == "error":
+        if not _is_asked(reward, candidate):
             candidate.scores[reward.name] = not_drawn(candidate)
 
 
@@ -68,7 +68,7 @@ class DistinctScoring:
         """Starts scoring the candidate, unless an equal one has been added before."""
         self._unscored.append(candidate)
         key = self._key(candidate)
-        if candidate.finish_reason != "error" and key not in self._tasks:
+        if key not in self._tasks and _is_asked(self.reward, candidate):
             scoring = self.reward.score(self.prompt, [candidate])
             self._tasks[key] = asyncio.ensure_future(scoring)
 
@@ -83,7 +83,7 @@ class DistinctScoring:
         candidates = sorted(self._unscored, key=lambda candidate: candidate.index)
         self._unscored.clear()
         for candidate in candidates:
-            if candidate.finish_reason == "error":
+            if not _is_asked(self.reward, candidate):
                 candidate.scores[self.reward.name] = not_drawn(candidate)
                 continue
             key = self._key(candidate)
@@ -98,7 +98,12 @@ class DistinctScoring:
 
     def _key(self, candidate: Candidate) -> Hashable:
         distinct_by = getattr(self.reward, "distinct_by", None)
-        return (candidate.text, distinct_by(candidate) if distinct_by else None)
+        return (candidate.error, candidate.text, distinct_by(candidate) if distinct_by else None)
+
+
+def _is_asked(reward: RewardModel, candidate: Candidate) -> bool:
+    """Whether a reward says something of the candidate, which may not have been drawn."""
+    return candidate.finish_reason != "error" or getattr(reward, "takes_undrawn", False)
 
 
 def not_drawn(candidate: Candidate) -> Score:

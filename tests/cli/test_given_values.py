@@ -66,7 +66,8 @@ def test_newlines_in_the_texts_of_a_command(command: list[object]) -> None:
     ]
     name, number = command
     done(name, "p.jsonl", "-o", "out.jsonl", number, 1, *SMALL, *texts)
-    row = json.loads(Path("out.jsonl").read_text().splitlines()[0])
+    rows = map(json.loads, Path("out.jsonl").read_text().splitlines())
+    (row,) = (row for row in rows if "2 fruits" in row["prompt"][-1]["content"])
     assert [turn["content"] for turn in row["prompt"]] == ["One.\nTwo.", "Q: Name 2 fruits.\nA:"]
     settings = json.loads(Path("out.jsonl.manifest.json").read_text())
     assert settings["stop"] == ["\n", "x,"]
