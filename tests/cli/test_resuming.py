@@ -385,6 +385,16 @@ def test_a_server_that_repeats_the_key_is_quoted_without_it(
     assert "(401: no max_tokens for (key) of (key))" in line
 
 
+def test_a_key_that_is_given_again_adds_to_what_drew_the_pool(folder: Path) -> None:
+    with FaultyServer(key="another-key") as server:
+        key = ["--engine-arg", "api_key=another-key"]
+        engine = ["--engine", server.spec, "--engine-arg", "max_retries=0"]
+        done("sample", "p.jsonl", "-m", 2, *SMALL, *engine, *key, "-o", "pool.jsonl")
+        assert "401" in bestofn("score", "pool.jsonl", "--reward", "flip").output
+        assert "401" not in bestofn("score", "pool.jsonl", "--reward", "flip", *key).output
+    assert stored("pool.jsonl")["engine_args"] == {"max_retries": 0}
+
+
 # --- one writer, of a file ------------------------------------------------------------------------
 
 
