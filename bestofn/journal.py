@@ -197,7 +197,7 @@ def refuse_stream(path: Path, what: str = "a file") -> None:
 
 
 def _real(path: Path) -> Path:
-    """The file itself where the path is a link to it; what stands beside it is beside the file."""
+    """The file that a link points to, next to which its manifest and lock are kept."""
     return path.resolve() if path.is_symlink() else path
 
 

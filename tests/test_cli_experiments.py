@@ -396,3 +396,17 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
     assert "m must be at least 1" in result.stderr
+
+
+@pytest.mark.parametrize("again", [[], ["--again"]])
+def test_gold_without_a_verifier_is_refused_before_anything_is_scored(
+    tmp_path: Path, again: list[str]
+) -> None:
+    path = tmp_path / "pool.jsonl"
+    done("sample", "tiny:1", "--engine", "tiny", "-m", 2, "--max-tokens", 8, "-o", path)
+    before = path.read_bytes()
+    score = ["score", path, "--reward", "flip-likelihood,gold", *again]
+    result = CliRunner().invoke(app, [str(part) for part in score])
+    assert result.exit_code == 2
+    assert "the reward 'gold' needs a verifier" in result.output
+    assert path.read_bytes() == before

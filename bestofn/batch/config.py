@@ -148,7 +148,7 @@ class SelectConfig(PromptsConfig, AskConfig):
             system_column=self.system_column,
             template=self.template,
             system=self.system,
-            drop_last_assistant=bool(self.drop_last_assistant),
+            drop_last_assistant=self.drop_last_assistant,
             limit=self.limit,
             shard=self.shard,
         )

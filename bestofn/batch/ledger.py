@@ -77,7 +77,7 @@ def read_output(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _misshapen(row: Mapping[str, Any]) -> str | None:
-    """The first field that holds something else than it should, None if there is none."""
+    """The first field with a value of the wrong type, None if all are right."""
     for name, kind in _KINDS.items():
         if not isinstance(row[name], kind):
             return name

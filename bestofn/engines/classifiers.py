@@ -93,9 +93,12 @@ def classifier_config(model: str, **options: Any) -> Any:
             "give a model folder or the name of a repository"
         ) from error
     if config.num_labels != 1:
+        kinds = ", ".join(config.architectures or [])
+        headless = kinds and "Classification" not in kinds
+        why = f" (it is a {kinds}, without a classification head)" if headless else ""
         raise EngineError(
-            f"model {model!r} has {config.num_labels} labels and a scalar reward needs one; give a "
-            "sequence-classification model that was trained with num_labels=1"
+            f"model {model!r} has {config.num_labels} labels{why} and a scalar reward needs one; "
+            "give a sequence-classification model that was trained with num_labels=1"
         )
     return config
 

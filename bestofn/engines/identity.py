@@ -149,7 +149,7 @@ def weights_of(model: str, args: Mapping[str, Any]) -> str:
 
 
 def _commit(model: str, args: Mapping[str, Any]) -> str:
-    """The commit that a name on the hub stands for in the cache."""
+    """The commit that the cache has for a name on the hub."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 

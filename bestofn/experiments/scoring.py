@@ -68,11 +68,7 @@ def score_file(
         ConfigError: a reward or a row is wrong, `path` was made from another pool, or the model
             that drew the pools is needed and not known.
     """
-    if not config.rewards:
-        raise ConfigError("name at least one reward, such as 'flip'")
-    if path.suffix == ".gz":
-        raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
-    check_output(path)
+    _check(config, path)
     if path.is_symlink():
         path = path.resolve()  # the file is replaced, not the link
     with locked(path):
@@ -88,8 +84,8 @@ def score_file(
             )
         groups = _by_model(config, drawn_by)
         known = read_made(source)
+        wanted = {k: v for group in groups for k, v in group.made(config).items()}
         if not config.again:
-            wanted = {k: v for group in groups for k, v in group.made(config).items()}
             check_made(source, known, wanted)
             known = {name: completed(how, wanted.get(name, how)) for name, how in known.items()}
             if source == path and known != read_made(source):
@@ -103,6 +99,14 @@ def score_file(
                 changed = True
             source = path
     return changed
+
+
+def _check(config: ScoreConfig, path: Path) -> None:
+    if not config.rewards:
+        raise ConfigError("name at least one reward, such as 'flip'")
+    if path.suffix == ".gz":
+        raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
+    check_output(path)
 
 
 def check_scores(path: Path, rewards: Sequence[RewardConfig]) -> None:

@@ -123,7 +123,6 @@ def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
 def random_for(purpose: str, run_seed: int, prompt: Prompt) -> Random:
     """Random numbers for one purpose about one prompt, unrelated to those for any other.
 
-    Two shuffles by the same numbers are not a shuffle: whoever draws something anew has a purpose
-    of its own.
+    Two shuffles by the same numbers are not a shuffle, so each draw has a purpose of its own.
     """
     return Random(candidate_seed(run_seed, replace(prompt, id=f"{prompt.id}\x1f{purpose}"), 0))

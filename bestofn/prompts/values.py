@@ -17,7 +17,7 @@ ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 def clean(text: str) -> str:
     """The text with U+FFFD for each half of a surrogate pair, as cut emoji leave behind.
 
-    No file can hold such a half. Two that follow each other are the character they stand for.
+    No file can hold such a half. Two that follow each other are one character.
     """
     try:
         text.encode()

@@ -126,6 +126,7 @@ def reward_identity(
         ConfigError: what `load_reward` raises.
     """
     if reward == "gold":
+        load_reward(reward, verifier=verifier, **options)  # which knows what verifiers there are
         found = {"kind": "Gold", "name": name or "gold", "verifier": verifier}
     elif reward == "scalar":
         from bestofn.rewards.scalar import described

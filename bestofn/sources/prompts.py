@@ -69,10 +69,8 @@ def iter_prompts(
         limit: How many rows to take at most, bad ones included.
         shard: (i, k) takes the i-th of k shares, i from 1. A hash of its id says which share a
             prompt is in, so that equal ids are in the same one; a bad row goes by its position.
-        streaming: Whether a dataset of the hub is read from there while its rows are taken,
-            instead of being downloaded first.
-        accept: Asked of each prompt, which is left out if it says no; a ConfigError that it raises
-            is a fault of the row.
+        streaming: Read a dataset of the hub while its rows are taken; else download it first.
+        accept: Says whether to take a prompt; a ConfigError that it raises is a fault of the row.
         bad_row: Told of each row that cannot be used, which is then left out; by default the
             first one is an error.
 

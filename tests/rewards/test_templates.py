@@ -1,11 +1,14 @@
 """Templates: what is built in, what loads by path, what is refused."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from bestofn.errors import ConfigError
 from bestofn.rewards.templates import load_template
+from bestofn.rewards.templates.judging import load_judge_template
 
 
 @pytest.mark.parametrize("name", ["direct", "reasoned"])
@@ -81,3 +84,25 @@ def test_missing_templates_are_named(tmp_path: Path) -> None:
         load_template("nonesuch")
     with pytest.raises(ConfigError, match=r"FLIP_SYSTEM\.prompt"):
         load_template(tmp_path)
+
+
+@pytest.mark.parametrize("load", [load_template, partial(load_judge_template, kind="pointwise")])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("- a\n- b\n", "it must be a mapping, not list"),
+        ("", "it must be a mapping, not NoneType"),
+        ("system: [a]\n", "`system`: Input should be a valid string"),
+        ("a: [", "while parsing a flow node"),
+    ],
+)
+def test_what_is_wrong_with_a_template_is_one_sentence(
+    tmp_path: Path, load: Callable[[Path], object], text: str, said: str
+) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as raised:
+        load(path)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert "pydantic" not in str(raised.value)

@@ -125,7 +125,8 @@ def read_template(kind: type[T], path: Path) -> T:
     try:
         fields = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"template {path} is not well formed: {error}") from error
+        said = " ".join(str(error).split())
+        raise ConfigError(f"template {path} is not well formed: {said}") from error
     return checked_template(kind, fields, path)
 
 
@@ -135,10 +136,16 @@ def checked_template(kind: type[T], fields: Any, path: Path) -> T:
     Raises:
         ConfigError: it is not well formed.
     """
+    begun = f"template {path} is not well formed"
+    if not isinstance(fields, dict):
+        raise ConfigError(f"{begun}: it must be a mapping, not {type(fields).__name__}")
     try:
         return kind.model_validate(fields)
     except ValidationError as error:
-        raise ConfigError(f"template {path} is not well formed: {error}") from error
+        first = error.errors()[0]
+        place = "".join(f"`{part}`: " for part in first["loc"])
+        said = " ".join(first["msg"].removeprefix("Value error, ").split())
+        raise ConfigError(f"{begun}: {place}{said}") from error
 
 
 def read_paper_files(folder: Path, names: Sequence[str]) -> tuple[str, str]:
