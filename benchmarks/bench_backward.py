@@ -20,7 +20,7 @@ from typing import Any
 
 import common
 
-from bestofn import SamplingParams, load_engine, loop
+from bestofn import SamplingParams, concurrency, load_engine
 from bestofn.rewards.templates import InverseTemplate
 from bestofn.types import Prompt
 
@@ -114,8 +114,8 @@ async def _apart(engine: Any, pairs: list[tuple[list[Prompt], str]]) -> int:
 
 def forget(engine: Any, warm: tuple[list[Prompt], str]) -> None:
     """Empties the cache but for the header, which every request of a run shares."""
-    loop.run(engine._process.llm.reset_prefix_cache())
-    loop.run(default_score(engine, warm[0][0], warm[1]))
+    concurrency.run(engine._process.llm.reset_prefix_cache())
+    concurrency.run(default_score(engine, warm[0][0], warm[1]))
 
 
 class Transformers:
@@ -158,9 +158,9 @@ def by_length(engine: Any, args: Any, requests: Requests, plain: Transformers) -
         for _ in range(args.repeats):
             pairs, (warm,) = requests.draw(args.requests, length), requests.draw(1, length)
             sides = {
-                "tail": lambda p=pairs: loop.run(_all(tail_score, engine, p)),
-                "default": lambda p=pairs: loop.run(_all(default_score, engine, p)),
-                "generating": lambda p=pairs: loop.run(_all(generate, engine, p)),
+                "tail": lambda p=pairs: concurrency.run(_all(tail_score, engine, p)),
+                "default": lambda p=pairs: concurrency.run(_all(default_score, engine, p)),
+                "generating": lambda p=pairs: concurrency.run(_all(generate, engine, p)),
                 "transformers": lambda p=pairs: plain.score(engine, p),
             }
             timings = common.interleaved(sides, 1, partial(forget, engine, warm))
@@ -186,7 +186,7 @@ def nested_cuts(engine: Any, args: Any, requests: Requests) -> dict[str, Any]:
             forget(engine, warm)
 
             def work(name: str = name, run: Any = run, pairs: Any = pairs) -> None:
-                tokens[name] += loop.run(run(engine, pairs))
+                tokens[name] += concurrency.run(run(engine, pairs))
 
             seconds[name].append(common.timed(work))
     return {
@@ -206,7 +206,10 @@ def price_of_seeds(engine: Any, args: Any, requests: Requests) -> dict[str, Any]
             *(engine.generate(p, params, i if seeded else None) for i, p in enumerate(prompts))
         )
 
-    sides = {"seeds": lambda: loop.run(draw(True)), "none": lambda: loop.run(draw(False))}
+    sides = {
+        "seeds": lambda: concurrency.run(draw(True)),
+        "none": lambda: concurrency.run(draw(False)),
+    }
     for run in sides.values():
         run()
     seconds = common.interleaved(sides, args.repeats)

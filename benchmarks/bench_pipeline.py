@@ -205,9 +205,9 @@ def against_llm(args: Any) -> dict[str, Any]:
 
 
 async def _reset(engine: Any) -> None:
-    from bestofn import loop
+    from bestofn import concurrency
 
-    await loop.on_background_loop(engine._process.llm.reset_prefix_cache())
+    await concurrency.on_background_loop(engine._process.llm.reset_prefix_cache())
 
 
 # --- the same server ------------------------------------------------------------------------------

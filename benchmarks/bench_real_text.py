@@ -14,9 +14,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from bestofn import FLIPLikelihood, load_engine, loop
+from bestofn import FLIPLikelihood, concurrency, load_engine
 from bestofn.prompts import as_prompt
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
 from bestofn.types import Candidate, Prompt
 
 
@@ -26,7 +26,7 @@ def score_all(
     async def work(pool: tuple[Prompt, list[Candidate]]) -> None:
         await add_scores(*pool, reward)
 
-    for _ in loop.map_in_window(work, pools, window):
+    for _ in concurrency.map_in_window(work, pools, window):
         pass
 
 

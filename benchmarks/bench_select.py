@@ -21,7 +21,7 @@ import common
 from bench_overhead import AtOnce
 
 from bestofn import BestOfN, FLIPLikelihood
-from bestofn.batch import select_dataset
+from bestofn.dataset import select_dataset
 
 
 def measure(rows: int, n: int, folder: Path) -> dict[str, float]:

@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bestofn import BestOfN, FLIPReward, SamplingParams, load_engine
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.rewards.parsing import parse_plain
 from bestofn.rewards.similarity import f1
 from bestofn.rewards.templates import load_template

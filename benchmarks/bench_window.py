@@ -11,7 +11,7 @@ from typing import Any
 import common
 from bench_pipeline import Forced, _reset, workload
 
-from bestofn import BestOfN, FLIPReward, load_engine, loop
+from bestofn import BestOfN, FLIPReward, concurrency, load_engine
 from bestofn.types import Usage
 
 WINDOWS = (4, 8, 16, 32, 64)
@@ -41,7 +41,7 @@ def main() -> None:
 
     run(WINDOWS[0])
     sides = {str(window): lambda w=window: run(w) for window in WINDOWS}
-    seconds = common.interleaved(sides, args.repeats, lambda: loop.run(_reset(engine)))
+    seconds = common.interleaved(sides, args.repeats, lambda: concurrency.run(_reset(engine)))
     engine.close()
     fastest = min(common.mid(values) for values in seconds.values())
     common.table(

@@ -9,12 +9,12 @@ from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Completion, Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
-from bestofn.pool import as_candidate
 from bestofn.prompts import as_given, candidate_seed, clean, plain
+from bestofn.store.pool import as_candidate
 from bestofn.types import Candidate, Prompt
 
 GenerateFunction = Callable[
@@ -70,7 +70,7 @@ class EngineGenerator:
             for task in asyncio.as_completed(tasks):
                 yield await task
         finally:
-            await loop.cancel(tasks)
+            await concurrency.cancel(tasks)
 
     async def _draw_one(self, prompt: Prompt, index: int) -> Candidate:
         seed = None if self.seed is None else candidate_seed(self.seed, prompt, index)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
 from dataclasses import replace
 from math import isnan
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.errors import ConfigError
 from bestofn.generators import (
@@ -18,7 +18,7 @@ from bestofn.generators import (
 )
 from bestofn.prompts import PromptLike, as_prompt
 from bestofn.rewards.base import RewardModel
-from bestofn.rewards.scoring import DistinctScoring, add_scores
+from bestofn.scoring import DistinctScoring, add_scores
 from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Prompt, Selection, Usage
 
@@ -86,11 +86,11 @@ class BestOfN:
         Raises:
             ConfigError: the prompt is empty or malformed.
         """
-        return loop.run(self._select(as_prompt(prompt)))
+        return concurrency.run(self._select(as_prompt(prompt)))
 
     async def aselect(self, prompt: PromptLike) -> Selection:
         """`select` for use inside an event loop."""
-        return await loop.on_background_loop(self._select(as_prompt(prompt)))
+        return await concurrency.on_background_loop(self._select(as_prompt(prompt)))
 
     def select_many(
         self, prompts: Iterable[PromptLike], *, progress: bool = True
@@ -106,13 +106,13 @@ class BestOfN:
             ConfigError: a prompt is empty or malformed; the selections before it come first.
         """
         _refuse_single(prompts)
-        selections = loop.map_in_window(self._select, _numbered(prompts), self.window)
+        selections = concurrency.map_in_window(self._select, _numbered(prompts), self.window)
         return _with_progress(selections, prompts) if progress else selections
 
     def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
         """`select_many` for use inside an event loop, without a progress bar."""
         _refuse_single(prompts)
-        return loop.amap_in_window(self._select, _numbered(prompts), self.window)
+        return concurrency.amap_in_window(self._select, _numbered(prompts), self.window)
 
     async def _select(self, prompt: Prompt) -> Selection:
         started = time.perf_counter()

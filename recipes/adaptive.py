@@ -20,10 +20,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn import ExpectedGain, pool
+from bestofn import ExpectedGain
+from bestofn.analysis.expected import score_matrix
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval, best_of_n, bootstrap_mean
-from bestofn.experiments.expected import score_matrix
+from bestofn.store import pool
 from bestofn.types import Pool
 
 Array = NDArray[np.float64]

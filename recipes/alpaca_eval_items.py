@@ -21,9 +21,9 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from bestofn import sources
+from bestofn.dataset import sources
 from bestofn.errors import ConfigError
-from bestofn.journal import write_atomically
+from bestofn.store.journal import write_atomically
 
 WRONG = 3
 Row = dict[str, Any]

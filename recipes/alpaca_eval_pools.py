@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from bestofn import pool
-from bestofn.journal import write_atomically
 from bestofn.prompts import as_prompt
+from bestofn.store import pool
+from bestofn.store.journal import write_atomically
 from bestofn.types import Candidate, Pool, Score
 
 

@@ -30,24 +30,24 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
 from bestofn import SamplingParams, load_engine, tiny
+from bestofn.analysis.expected import scores_of
+from bestofn.analysis.findings import FEW, shown, signed
 from bestofn.config import RewardConfig, Section, checked
+from bestofn.dataset.pools import add, draw
+from bestofn.dataset.sources import read_rows
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.model_files import load_tokenizer, locate
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.estimators import Interval, bootstrap_mean
-from bestofn.experiments.expected import scores_of
-from bestofn.experiments.pools import add, draw
-from bestofn.experiments.words import FEW, shown, signed
 from bestofn.generators import EngineGenerator
 from bestofn.integrations.trl import flip_reward_func
 from bestofn.prompts import as_prompt, plain
 from bestofn.recipe import read_mapping
 from bestofn.redaction import without_secrets
+from bestofn.registry import load_reward, needs_engine
 from bestofn.resuming import same_spelled
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.gold import Gold
-from bestofn.rewards.registry import load_reward, needs_engine
-from bestofn.sources import read_rows
 from bestofn.types import Pool, Prompt
 from bestofn.verifiers import load_verifier
 

@@ -11,7 +11,7 @@ that its taste for a place cancels.
 import os
 from math import tanh
 
-from bestofn import load_engine, loop
+from bestofn import concurrency, load_engine
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, user_message
@@ -59,7 +59,7 @@ class AgainstReference(Verifier):
             self._engine = load_engine(self._spec)
         other = reference(prompt, self.column)
         request = user_message(prompt)
-        return loop.run(self._preference(self._engine, request, response, other))
+        return concurrency.run(self._preference(self._engine, request, response, other))
 
     async def _preference(self, judge: Engine, request: str, response: str, other: str) -> float:
         as_a = await _probability_of_a(judge, request, response, other)
@@ -70,6 +70,6 @@ class AgainstReference(Verifier):
 async def _probability_of_a(judge: Engine, request: str, first: str, second: str) -> float:
     """Of the answers A and B, how likely the judge's is A."""
     question = as_prompt(QUESTION.format(request=request, first=first, second=second))
-    a, b = await loop.gather(*(judge.loglikelihood(question, letter) for letter in "AB"))
+    a, b = await concurrency.gather(*(judge.loglikelihood(question, letter) for letter in "AB"))
     # The logistic function of the difference, written so that it cannot overflow.
     return 0.5 * (1 + tanh((sum(a.token_logprobs) - sum(b.token_logprobs)) / 2))

@@ -23,15 +23,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bestofn import pool
 from bestofn.config import RewardBenchConfig, checked
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.estimators import Interval, bootstrap_mean
-from bestofn.experiments.engines import Engines
-from bestofn.experiments.rewardbench.run import run_rewardbench
-from bestofn.journal import write_atomically
+from bestofn.evals.rewardbench.run import run_rewardbench
+from bestofn.models import Engines
 from bestofn.prompts import random_for
 from bestofn.recipe import RewardBenchRecipe
+from bestofn.store import pool
+from bestofn.store.journal import write_atomically
 from bestofn.types import Pool
 
 WRONG = 3  # beside a right one
@@ -128,7 +128,7 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     """One bar each, with intervals, and what chance gives a validator."""
     import matplotlib as mpl
 
-    from bestofn.experiments.plots import STYLE, new_figure, save
+    from bestofn.analysis.plots import STYLE, new_figure, save
 
     with mpl.rc_context(STYLE):
         figure, (axes,) = new_figure(1, 1, "Giving and telling right answers, one model")

@@ -4,6 +4,7 @@ import gzip
 import importlib
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from hypothesis import settings
 from serving import serve
 
 from bestofn.engines.base import load_engine
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
 
 # How long an example takes says more about the machine than about the code.
@@ -79,3 +80,23 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     require_vllm()
     with serve(tmp_path_factory.mktemp("vllm") / "server.log") as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """The browser that pages are opened in."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        found = None
+    if found is None:
+        reason = "the page is tested in Chromium, driven by playwright; one of them is missing"
+        if os.environ.get("BESTOFN_REQUIRE_CHROMIUM"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()

@@ -10,12 +10,13 @@ import os, sys, traceback
 sys.path.insert(0, {tests!r})
 
 from fakes import ScriptedEngine
-from bestofn import BestOfN, FLIPReward, ScalarReward, load_engine, loop
+from bestofn import BestOfN, FLIPReward, ScalarReward, load_engine
+from bestofn import concurrency
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
-from bestofn.rewards.registry import load_reward
+from bestofn.registry import load_reward
 
 def in_child(work):
     sys.stdout.flush()
@@ -33,7 +34,7 @@ def in_child(work):
     os._exit(0)
 
 def ask(engine):
-    return loop.run(engine.generate(as_prompt("x"), SamplingParams(max_tokens=4))).text
+    return concurrency.run(engine.generate(as_prompt("x"), SamplingParams(max_tokens=4))).text
 
 def refused(work):
     try:

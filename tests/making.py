@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
 
-from bestofn import pool
 from bestofn.prompts import as_prompt
+from bestofn.store import pool
 from bestofn.types import Candidate, Pool, Score, Usage
 
 

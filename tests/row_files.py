@@ -12,8 +12,8 @@ from typing import Any
 
 import zstandard
 
+from bestofn.dataset.sources import Row, read_rows
 from bestofn.errors import ConfigError
-from bestofn.sources import Row, read_rows
 
 PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.compress,

@@ -10,7 +10,7 @@ from bestofn.cli import app
 from bestofn.engines.base import load_engine
 from bestofn.engines.classifiers import load_classifier
 from bestofn.errors import ConfigError
-from bestofn.rewards.registry import load_reward
+from bestofn.registry import load_reward
 
 
 class Broken:
@@ -86,7 +86,7 @@ def test_an_engine_may_be_given_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
         def __init__(self, model: str, *, name: str) -> None:
             self.name = name
 
-    monkeypatch.setattr("bestofn.engines.transformers.TransformersEngine", Named)
+    monkeypatch.setattr("bestofn.engines.hf.TransformersEngine", Named)
     assert load_engine("hf:model", name="mine").name == "mine"
     assert load_engine("hf:model").name == "hf:model"
 

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from bestofn import doctor, pool
+from bestofn import doctor
 from bestofn.cli import app
 from bestofn.doctor import Finding
+from bestofn.store import pool
 
 RUNNER = CliRunner()
 

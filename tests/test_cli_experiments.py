@@ -12,10 +12,10 @@ import pytest
 from making import made, written
 from typer.testing import CliRunner, Result
 
-from bestofn import pool
 from bestofn.cli import app
 from bestofn.engines.base import load_engine
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
+from bestofn.store import pool
 
 RUNNER = CliRunner()
 

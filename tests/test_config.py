@@ -22,7 +22,7 @@ from bestofn.config import (
 )
 from bestofn.errors import ConfigError
 from bestofn.recipe import Recipe, RewardBenchRecipe, load_recipe
-from bestofn.rewards.registry import is_known, load_reward, needs_engine
+from bestofn.registry import is_known, load_reward, needs_engine
 
 RECIPES = sorted(
     path

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import bestofn
 from bestofn.cli import app
-from bestofn.engines.transformers import TransformersEngine
-from bestofn.experiments.audit import attacks
+from bestofn.engines.hf import TransformersEngine
+from bestofn.evals.audit import attacks
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)

@@ -8,9 +8,9 @@ import pytest
 from fakes import ScriptedEngine
 from typer.testing import CliRunner
 
-from bestofn.batch.config import SelectConfig
 from bestofn.cli import app
 from bestofn.config import EngineConfig, ScoreConfig
+from bestofn.dataset.config import SelectConfig
 from bestofn.engines.identity import same_engine
 from bestofn.models import Engines
 
@@ -143,7 +143,7 @@ def test_commands_load_a_model_that_is_named_twice_once(
 
 
 def test_a_reward_with_a_model_of_its_own_shares_it(loads: Loads) -> None:
-    from bestofn.experiments.scoring import scoring_model
+    from bestofn.dataset.score import scoring_model
 
     given: Any = [{"reward": "flip", "engine": "vllm:m"}, {"reward": "flip", "name": "n"}]
     config = ScoreConfig(rewards=given, reward_engine="vllm:n", reward_engine_args={"a": 1})

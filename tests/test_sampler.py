@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from fakes import Recorded, ScriptedEngine, wait_until
 
-from bestofn import BestOfN, ExpectedGain, FLIPLikelihood, FLIPReward, SamplingParams, loop
-from bestofn.engines.transformers import TransformersEngine
+from bestofn import BestOfN, ExpectedGain, FLIPLikelihood, FLIPReward, SamplingParams, concurrency
+from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest, Majority
@@ -369,7 +369,9 @@ def test_an_interrupt_keeps_what_is_finished_and_stops_the_rest() -> None:
     engine = ScriptedEngine(delay=lambda p: 60.0 if "slow" in p.messages[-1].content else 0.0)
     sampler = BestOfN(engine, FLIPLikelihood(engine), n=3)
     finished = []
-    others = asyncio.all_tasks(loop.background_loop())  # of engines that other tests have loaded
+    others = asyncio.all_tasks(
+        concurrency.background_loop()
+    )  # of engines that other tests have loaded
 
     def interrupt() -> None:
         while engine.running < 3:
@@ -381,7 +383,7 @@ def test_an_interrupt_keeps_what_is_finished_and_stops_the_rest() -> None:
         finished.extend(sampler.select_many(["quick", "slow"], progress=False))
     wait_until(lambda: engine.running == 0)
     assert [s.prompt.messages[0].content for s in finished] == ["quick"]
-    assert not asyncio.all_tasks(loop.background_loop()) - others
+    assert not asyncio.all_tasks(concurrency.background_loop()) - others
 
 
 # --- on the embedded model ------------------------------------------------------------------------

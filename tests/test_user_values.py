@@ -15,13 +15,14 @@ import pandas as pd
 import pytest
 from fakes import Recorded, ScriptedEngine
 
-from bestofn import BestOfN, pool
-from bestofn.batch import select_dataset
+from bestofn import BestOfN
+from bestofn.dataset import select_dataset
+from bestofn.dataset.sources import iter_prompts, read_prompts
 from bestofn.engines.base import Completion, SamplingParams
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, plain
 from bestofn.rewards.baselines import Longest
-from bestofn.sources import iter_prompts, read_prompts
+from bestofn.store import pool
 from bestofn.types import Candidate, Prompt, Score, Selection, Usage
 
 # --- candidates of a function ---------------------------------------------------------------------

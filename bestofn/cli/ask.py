@@ -9,7 +9,6 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from bestofn.batch.config import AskConfig
 from bestofn.cli.app import (
     Debug,
     Json,
@@ -22,11 +21,12 @@ from bestofn.cli.app import (
 )
 from bestofn.cli.options import options
 from bestofn.config import OPTIONS, EngineConfig, checked
+from bestofn.dataset.config import AskConfig
 from bestofn.errors import ConfigError, RunFailedError
 from bestofn.types import Pool, Score, Selection
 
 if TYPE_CHECKING:
-    from bestofn.experiments.curves import ScalingCurve
+    from bestofn.analysis.curves import ScalingCurve
 
 DEMO_REWARDS = ("flip", "flip-likelihood", "gold")
 DEMO_PROXIES = ("random", "longest", "majority", "mean-logprob", *DEMO_REWARDS[:2], "oracle")
@@ -43,9 +43,9 @@ def ask(
 
     Exit code 1 says that none was selected, as no candidate was drawn or none has a score.
     """
-    from bestofn import pool
     from bestofn.progress import redraws
     from bestofn.prompts import as_prompt
+    from bestofn.store import pool
 
     config = checked(AskConfig, {"engine": "tiny"} | given, OPTIONS)
     turns = [] if config.system is None else [{"role": "system", "content": config.system}]
@@ -92,12 +92,12 @@ def demo(
     debug: Debug = False,
 ) -> None:
     """Best-of-N on the model that ships with the package, and what each selector is worth."""
+    from bestofn.analysis.curves import ScalingCurve
+    from bestofn.dataset.pools import add, draw
+    from bestofn.dataset.sources import read_prompts
     from bestofn.engines.base import SamplingParams
-    from bestofn.experiments.curves import ScalingCurve
-    from bestofn.experiments.pools import add, draw
     from bestofn.generators import EngineGenerator
-    from bestofn.rewards.registry import load_reward
-    from bestofn.sources import read_prompts
+    from bestofn.registry import load_reward
 
     with one_sentence(debug):
         _check_n(n)

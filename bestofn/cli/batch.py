@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from bestofn.batch.config import ClusterConfig, SelectConfig
-from bestofn.batch.records import Keep
-from bestofn.batch.summary import counted
-from bestofn.batch.tables import Format
 from bestofn.cli.app import Debug, Json, announce, app, console, most_often, notes, one_sentence
 from bestofn.cli.options import options
 from bestofn.config import OPTIONS, checked
+from bestofn.dataset.config import ClusterConfig, SelectConfig
+from bestofn.dataset.records import Keep
+from bestofn.dataset.summary import counted
+from bestofn.dataset.tables import Format
 from bestofn.errors import ConfigError, RunFailedError
 
 if TYPE_CHECKING:
-    from bestofn.batch.summary import Summary
+    from bestofn.dataset.summary import Summary
 
 
 @app.command()
@@ -78,7 +78,7 @@ def select(
 
 def _why(rows: Path) -> str:
     """The commonest reason for which rows have no response or no score."""
-    from bestofn.batch.ledger import read_output
+    from bestofn.dataset.seen import read_output
 
     return most_often(
         row["error"] or next(score["reason"] for score in candidate["scores"].values())
@@ -89,18 +89,18 @@ def _why(rows: Path) -> str:
 
 def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summary":
     if cluster.cluster is None:
-        from bestofn.batch.select import select_file
+        from bestofn.dataset.run import select_file
 
         announce(config, config.scorer(config))
         return select_file(config, output)
-    from bestofn.batch.cluster import select_on_cluster
+    from bestofn.dataset.ray import select_on_cluster
 
     return select_on_cluster(config, cluster, output)
 
 
 def _target(rows: Path, format: Format, keep: Keep, prompts: str) -> Path:
     """Where the export goes, told to be impossible before anything is drawn."""
-    from bestofn.batch.tables import require
+    from bestofn.dataset.tables import require
 
     kind = "" if keep == "best" else f".{keep}"
     target = rows.with_name(f"{rows.stem}{kind}.{format}")
@@ -115,7 +115,7 @@ def _target(rows: Path, format: Format, keep: Keep, prompts: str) -> Path:
 
 def _export(rows: Path, target: Path, format: Format, keep: Keep) -> None:
     """Beside the rows, in the place of an earlier export."""
-    from bestofn.batch.export import export as write
+    from bestofn.dataset.export import export as write
 
     exported = write(rows, target, keep=keep, format=format, overwrite=True)
     notes.print(f"wrote {counted(exported.records, 'record')} to {target}", style="dim")
@@ -132,8 +132,8 @@ def _unused(path: Path) -> Path:
 
 
 def _show_status(output: Path, as_json: bool) -> None:
-    from bestofn.batch.select import summary_of
-    from bestofn.journal import is_locked
+    from bestofn.dataset.run import summary_of
+    from bestofn.store.journal import is_locked
 
     summary = summary_of(output)
     running = is_locked(output)
@@ -186,8 +186,8 @@ def export(
 
     A row's own column whose name is taken gets the prefix "column_".
     """
-    from bestofn.batch.export import export as write
-    from bestofn.batch.records import LEFT_OUT
+    from bestofn.dataset.export import export as write
+    from bestofn.dataset.records import LEFT_OUT
     from bestofn.progress import redraws
 
     with one_sentence(debug):

@@ -36,8 +36,8 @@ def sample(
     **given: Any,
 ) -> None:
     """Draw M candidates for each of many prompts into a pool file; a rerun goes on."""
-    from bestofn.experiments.engines import Engines
-    from bestofn.experiments.sampling import sample_file
+    from bestofn.dataset.sample import sample_file
+    from bestofn.models import Engines
 
     config = checked(SampleConfig, given | {"prompts": prompts}, OPTIONS)
     announce(config)
@@ -60,8 +60,8 @@ def score(
 
     Without --engine the model scores that drew the pool.
     """
-    from bestofn.experiments.engines import Engines
-    from bestofn.experiments.scoring import check_scores, score_file
+    from bestofn.dataset.score import check_scores, score_file
+    from bestofn.models import Engines
 
     drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, OPTIONS)
     with Engines() as engines:
@@ -89,8 +89,8 @@ def curve(
 
     With --limits what is missing of the length ablation is scored first.
     """
-    from bestofn.experiments.engines import Engines
-    from bestofn.experiments.run import make_curve, score_cuts
+    from bestofn.analysis.run import make_curve, score_cuts
+    from bestofn.models import Engines
 
     scoring = _part(ScoreConfig, given)
     config, report = _part(CurveConfig, given), _part(ReportConfig, given)
@@ -114,7 +114,7 @@ def report(
     **given: Any,
 ) -> None:
     """Write one self-contained HTML page about a curve and its prompts."""
-    from bestofn.experiments.run import make_report
+    from bestofn.analysis.run import make_report
 
     make_report(folder, output, checked(ReportConfig, given, OPTIONS))
     notes.print(f"wrote {output}")
@@ -136,10 +136,10 @@ def run(
 
     One with the key `rewardbench` runs from items to table.
     """
+    from bestofn.analysis.run import POOL, run_recipe
     from bestofn.cli import rewardbench
-    from bestofn.experiments.engines import Engines
-    from bestofn.experiments.run import POOL, run_recipe
-    from bestofn.experiments.scoring import check_scores
+    from bestofn.dataset.score import check_scores
+    from bestofn.models import Engines
 
     loaded = load_recipe(recipe, given | ({"output": output} if output else {}))
     if isinstance(loaded, RewardBenchRecipe):
@@ -174,7 +174,7 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
 
     It is taken out of what was given.
     """
-    from bestofn.experiments.scoring import drawn_with
+    from bestofn.dataset.score import drawn_with
 
     named = {name: given.pop(name) for name in EngineConfig.model_fields if name in given}
     known = None if "engine" in named else drawn_with(pool)

@@ -27,8 +27,8 @@ def rewardbench(output: Folder, as_json: Json = False, **given: Any) -> None:
 
 def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
     """Runs an evaluation and shows what came of it."""
-    from bestofn.experiments.engines import Engines
-    from bestofn.experiments.rewardbench.run import run_rewardbench
+    from bestofn.evals.rewardbench.run import run_rewardbench
+    from bestofn.models import Engines
 
     announce(*recipe.rewardbench.scorers)
     with Engines() as engines:

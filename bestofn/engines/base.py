@@ -236,7 +236,7 @@ def load_engine(spec: str, **options: Any) -> Engine:
 
 # Imported at use: vllm alone takes many seconds.
 _ENGINES = {
-    "hf": ("bestofn.engines.transformers", "TransformersEngine"),
+    "hf": ("bestofn.engines.hf", "TransformersEngine"),
     "vllm": ("bestofn.engines.vllm", "VLLMEngine"),
     "openai": ("bestofn.engines.openai", "OpenAIEngine"),
 }

@@ -67,7 +67,7 @@ def load_classifier(model: str, backend: str, **options: Any) -> Classifier:
 
 # Imported at use: vllm alone takes many seconds.
 _BACKENDS = {
-    "transformers": ("bestofn.engines.transformers.classifier", "TransformersClassifier"),
+    "transformers": ("bestofn.engines.hf.classifier", "TransformersClassifier"),
     "vllm": ("bestofn.engines.vllm.classifier", "VLLMClassifier"),
 }
 

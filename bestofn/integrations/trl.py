@@ -5,11 +5,11 @@ from itertools import combinations
 from math import isnan
 from typing import Any
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_message, as_prompt, clean, plain
 from bestofn.rewards.base import RewardModel
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Candidate, Pool, Prompt, Score
 
@@ -71,7 +71,7 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
         **columns: Any,
     ) -> list[float | None]:
         groups = _groups(prompts, completions, columns, opened)
-        loop.run(_score(groups, reward))
+        concurrency.run(_score(groups, reward))
         scores = [[candidate.scores[reward.name] for candidate in g.candidates] for g in groups]
         flat = [score for group in scores for score in group]
         if log_metric is not None and flat:
@@ -87,7 +87,7 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
 
 
 async def _score(groups: Sequence[Pool], reward: RewardModel) -> None:
-    await loop.gather(*(_score_group(group, reward) for group in groups))
+    await concurrency.gather(*(_score_group(group, reward) for group in groups))
 
 
 async def _score_group(group: Pool, reward: RewardModel) -> None:

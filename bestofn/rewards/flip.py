@@ -11,7 +11,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.identity import fingerprint, identity_of
@@ -74,7 +74,7 @@ class _InverseReward(Composable):
         }
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await loop.gather(*(self._score_one(prompt, c) for c in candidates))
+        return await concurrency.gather(*(self._score_one(prompt, c) for c in candidates))
 
     async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         instruction = self.instruction(prompt)
@@ -248,7 +248,7 @@ class FLIPReward(_InverseReward):
             candidate_seed(self.seed, source, sample) if self.params.temperature else None
             for sample in range(self.requests)
         ]
-        answers = await loop.gather(
+        answers = await concurrency.gather(
             *(self.engine.generate(prefix, self.params, seed) for seed in seeds)
         )
         parsed = [parse_completion(answer, self.template.field) for answer in answers]

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any, SupportsFloat
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
 from bestofn.rewards.weighted import Composable
@@ -33,7 +33,7 @@ class Gold(Composable):
     def __init__(self, verifier: Verifier, name: str = "gold") -> None:
         self.verifier = verifier
         self.name = name
-        self._worker = loop.PerProcess(
+        self._worker = concurrency.PerProcess(
             lambda: ThreadPoolExecutor(1, thread_name_prefix="bestofn-gold")
         )
 

@@ -13,16 +13,16 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.identity import fingerprint, identity_of
 from bestofn.prompts import candidate_seed, random_for, transcript
 from bestofn.rewards.parsing import parse_completion
-from bestofn.rewards.scoring import without_cost
 from bestofn.rewards.templates import answer_schema
 from bestofn.rewards.templates.judging import Kind, load_judge_template
 from bestofn.rewards.weighted import Composable
+from bestofn.scoring import without_cost
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 Tournament = Literal["knockout", "round-robin"]
@@ -201,12 +201,14 @@ class PointwiseJudge(_Judge):
         return n * self.samples
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await loop.gather(*(self._grade(prompt, candidate) for candidate in candidates))
+        return await concurrency.gather(
+            *(self._grade(prompt, candidate) for candidate in candidates)
+        )
 
     async def _grade(self, prompt: Prompt, candidate: Candidate) -> Score:
         if reason := _unusable(candidate):
             return Score(reason=reason)
-        verdicts = await loop.gather(
+        verdicts = await concurrency.gather(
             *(self._ask(prompt, GRADE, k, response=candidate.text) for k in range(self.samples))
         )
         tally = _Tally()
@@ -334,7 +336,7 @@ class PairwiseJudge(_SetwiseJudge):
         if self.tournament == "knockout":
             return await self._knockout(prompt, responses, tallies)
         pairs = combinations(responses, 2)
-        await loop.gather(*(self._meet(prompt, a, b, tallies) for a, b in pairs))
+        await concurrency.gather(*(self._meet(prompt, a, b, tallies) for a, b in pairs))
         return {text: tally.score() for text, tally in tallies.items()}
 
     async def _knockout(
@@ -347,7 +349,9 @@ class PairwiseJudge(_SetwiseJudge):
         while len(left) > 1:
             odd = len(left) % 2  # the first one then plays on
             pairs = list(zip(left[odd::2], left[odd + 1 :: 2], strict=True))
-            outcomes = await loop.gather(*(self._meet(prompt, a, b, tallies) for a, b in pairs))
+            outcomes = await concurrency.gather(
+                *(self._meet(prompt, a, b, tallies) for a, b in pairs)
+            )
             left = left[:odd]
             for pair, outcome in zip(pairs, outcomes, strict=True):
                 if outcome in (0, 1):
@@ -375,7 +379,7 @@ class PairwiseJudge(_SetwiseJudge):
         self, prompt: Prompt, a: str, b: str, tallies: Mapping[str, _Tally]
     ) -> float | None:
         """Whether a is better than b: 1, 0, or 0.5 where the two orders disagree."""
-        verdicts = await loop.gather(
+        verdicts = await concurrency.gather(
             self._ask(prompt, BETTER, response1=a, response2=b),
             self._ask(prompt, BETTER, response1=b, response2=a),
         )
@@ -442,7 +446,7 @@ class ListwiseJudge(_SetwiseJudge):
         rng = random_for("judge lists", self.seed, prompt)
         shown = [rng.sample(responses, len(responses)) for _ in range(self.orders)]
         form = _numbered(self.template.first_number, len(responses))
-        verdicts = await loop.gather(
+        verdicts = await concurrency.gather(
             *(
                 self._ask(prompt, form, k, response_list=self.template.listed(order))
                 for k, order in enumerate(shown)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from bestofn.errors import ConfigError
-from bestofn.rewards.registry import parameters_of, takes
+from bestofn.registry import parameters_of, takes
 
 
 def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, dict[str, Any]]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.classifiers import load_classifier
 from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
@@ -75,7 +75,7 @@ class ScalarReward(Composable):
         return self._described | {"name": self.name}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await loop.gather(*(self._score_one(prompt, c) for c in candidates))
+        return await concurrency.gather(*(self._score_one(prompt, c) for c in candidates))
 
     async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         if candidate.finish_reason == "error":

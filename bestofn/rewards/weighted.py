@@ -7,10 +7,10 @@ from math import isnan
 from numbers import Real
 from typing import Any
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.identity import identity_of
 from bestofn.rewards.base import RewardModel
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 
@@ -88,7 +88,7 @@ class WeightedSum(Composable):
         return {"kind": type(self).__name__, "terms": terms}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        columns = await loop.gather(*(_column(r, prompt, candidates) for _, r in self.terms))
+        columns = await concurrency.gather(*(_column(r, prompt, candidates) for _, r in self.terms))
         return [self._combine(scores) for scores in zip(*columns, strict=True)]
 
     def _combine(self, scores: Sequence[Score]) -> Score:

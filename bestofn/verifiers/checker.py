@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, TextIO
 from weakref import finalize
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import BestOfNError, ConfigError
 
 # The child gets the parent's import path, so that both mean the same modules.
@@ -49,7 +49,7 @@ class Checker:
     def __init__(self, module: str, seconds: float) -> None:
         self.module = module
         self.seconds = seconds
-        self._others = loop.PerProcess(_Other)
+        self._others = concurrency.PerProcess(_Other)
 
     def __call__(self, function: str, *arguments: Any) -> Any:
         """What the function returns.

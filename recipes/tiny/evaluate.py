@@ -16,19 +16,19 @@ from typing import Any
 
 import numpy as np
 
-from bestofn import FLIPLikelihood, FLIPReward, load_engine, loop
+from bestofn import FLIPLikelihood, FLIPReward, concurrency, load_engine
+from bestofn.analysis.curves import ProxyCurve, ScalingCurve
+from bestofn.analysis.expected import scores_of
+from bestofn.analysis.lengths import concordance
+from bestofn.dataset.pools import add, draw
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.estimators import best_of_n, bootstrap_mean
-from bestofn.experiments.curves import ProxyCurve, ScalingCurve
-from bestofn.experiments.expected import scores_of
-from bestofn.experiments.lengths import concordance
-from bestofn.experiments.pools import add, draw
 from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.baselines import MeanLogprob
 from bestofn.rewards.gold import Gold
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
 from bestofn.tiny import Task, answer, heldout_tasks, verify
 from bestofn.types import Candidate, Pool
 from bestofn.verifiers.base import load_verifier
@@ -77,7 +77,9 @@ def preference(reward: RewardModel, cases: list[tuple[str, str, str]]) -> dict[s
     worse = ties = failed = 0
     for instruction, right, bad in cases:
         pair = [Candidate(0, right), Candidate(1, bad)]
-        first, second = (s.value for s in loop.run(reward.score(as_prompt(instruction), pair)))
+        first, second = (
+            s.value for s in concurrency.run(reward.score(as_prompt(instruction), pair))
+        )
         worse += second > first
         ties += second == first
         failed += bool(np.isnan(first) or np.isnan(second))
@@ -92,7 +94,7 @@ def milliseconds(pools: list[Pool], reward: RewardModel) -> float:
         await add_scores(pool.prompt, pool.candidates, reward)
 
     started = time.perf_counter()
-    for _ in loop.map_in_window(work, pools, 32):
+    for _ in concurrency.map_in_window(work, pools, 32):
         pass
     return 1000 * (time.perf_counter() - started) / sum(len(pool.candidates) for pool in pools)
 

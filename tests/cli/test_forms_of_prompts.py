@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from bestofn.cli import app
-from bestofn.journal import manifest
+from bestofn.store.journal import manifest
 
 TURNS = [("human", "Name 4 fruits."), ("gpt", "Apple, pear, plum, fig.")]
 ROW = {"conversations": [{"from": who, "value": text} for who, text in TURNS]}

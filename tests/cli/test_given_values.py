@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from bestofn import pool
 from bestofn.cli import app
 from bestofn.cli.options import unescaped
 from bestofn.engines.base import load_engine
+from bestofn.store import pool
 
 SMALL = ["--engine", "tiny", "--max-tokens", 8]
 

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from bestofn import pool
-from bestofn.batch.export import export
 from bestofn.cli import app
+from bestofn.dataset.export import export
 from bestofn.prompts import as_prompt
+from bestofn.store import pool
 from bestofn.types import Candidate, Message, Pool, Score
 
 SMALL = ["--engine", "tiny", "--max-tokens", "8"]

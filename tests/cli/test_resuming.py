@@ -12,15 +12,15 @@ from faulty_server import FaultyServer
 from reward_models import random_model
 from typer.testing import CliRunner, Result
 
-from bestofn.batch import select_dataset
 from bestofn.cli import app
+from bestofn.dataset import select_dataset
 from bestofn.engines.base import SamplingParams, load_engine
 from bestofn.engines.model_files import locate
 from bestofn.errors import ConfigError
-from bestofn.journal import locked, manifest
 from bestofn.rewards.baselines import Longest
 from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import BestOfN
+from bestofn.store.journal import locked, manifest
 
 OLD = Path(__file__).parents[1] / "begun_by_0_1"
 SMALL = ["--max-tokens", 8, "--seed", 1]

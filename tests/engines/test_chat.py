@@ -4,9 +4,9 @@ import copy
 
 import pytest
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.chat import ChatFormat
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import EngineError
 from bestofn.types import Message, Prompt
 
@@ -90,7 +90,7 @@ def test_tiny_tokenizer_is_lossless(tiny: TransformersEngine, text: str) -> None
 )
 def test_an_answer_about_the_tag_is_drawn_whole(tiny: TransformersEngine, text: str) -> None:
     ids = list(tiny._chat.encode_continuation(text, close=True))
-    assert loop.run(tiny.decode(Prompt((USER,)), ids)) == (None, text)
+    assert concurrency.run(tiny.decode(Prompt((USER,)), ids)) == (None, text)
     chat = chat_with(tiny, OPENS_THINKING).with_kwargs({"think": True})
     assert chat.decode([*chat.encode_continuation("hm</think>", close=False), *ids], True) == (
         "hm",

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from bestofn.engines.transformers.kv import BLOCK, BatchKV, Layers, PrefixCache, block_keys
+from bestofn.engines.hf.kv import BLOCK, BatchKV, Layers, PrefixCache, block_keys
 
 
 def layers_of(ids: tuple[int, ...]) -> Layers:

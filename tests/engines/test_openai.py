@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from faulty_server import CONTEXT, FaultyServer, Key, no_fault, seeded
 
-from bestofn import BestOfN, FLIPReward, loop
+from bestofn import BestOfN, FLIPReward, concurrency
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.engines.openai import OpenAIEngine
 from bestofn.engines.openai.server import retry_after
@@ -215,7 +215,7 @@ def test_cancelling_closes_the_request() -> None:
             await until(lambda: server.running == 0)
 
         asyncio.run(cancel())
-        loop.run(cancel())
+        concurrency.run(cancel())
     assert server.aborted == 2
     assert server.attempts.total() == 2
 

@@ -10,8 +10,8 @@ import pytest
 
 from bestofn import BestOfN, FLIPLikelihood, FLIPReward
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores, load_engine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.engines.openai import OpenAIEngine
-from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import ContextLengthError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.templates import load_template

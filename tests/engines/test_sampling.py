@@ -6,7 +6,7 @@ import torch
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from bestofn.engines.base import SamplingParams
-from bestofn.engines.transformers.sampling import RowParams, as_row, choose, uniforms
+from bestofn.engines.hf.sampling import RowParams, as_row, choose, uniforms
 from bestofn.errors import ConfigError
 
 DRAWS = 40_000

@@ -9,11 +9,11 @@ import pytest
 from reward_models import random_model
 from small_tokenizers import byte_level
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import SamplingParams, load_engine
 from bestofn.engines.chat import ChatFormat
+from bestofn.engines.hf import TransformersEngine
 from bestofn.engines.model_files import locate
-from bestofn.engines.transformers import TransformersEngine
 from bestofn.errors import EngineError
 from bestofn.rewards.flip import FLIPReward
 from bestofn.rewards.scalar import ScalarReward
@@ -114,7 +114,9 @@ def test_flip_scores_with_such_a_template(tiny: TransformersEngine, tmp_path: Pa
     mine, plain = (
         [
             s.value
-            for s in loop.run(FLIPReward(e, template="direct").score(Prompt((USER,)), candidates))
+            for s in concurrency.run(
+                FLIPReward(e, template="direct").score(Prompt((USER,)), candidates)
+            )
         ]
         for e in (engine, tiny)
     )
@@ -128,8 +130,8 @@ def test_text_that_arrives_in_no_form_is_refused(tmp_path: Path) -> None:
         chat_with(LOST).encode(Prompt((USER,)))
     engine = load_engine(f"hf:{model_with(LOST, tmp_path)}")
     with pytest.raises(EngineError, match="drops the text"):
-        loop.run(engine.generate(Prompt((USER,)), SamplingParams(max_tokens=4)))
-    (score,) = loop.run(FLIPReward(engine).score(Prompt((USER,)), [Candidate(0, "3, 4")]))
+        concurrency.run(engine.generate(Prompt((USER,)), SamplingParams(max_tokens=4)))
+    (score,) = concurrency.run(FLIPReward(engine).score(Prompt((USER,)), [Candidate(0, "3, 4")]))
     assert "drops the text" in str(score.reason)
     engine.close()
 
@@ -140,7 +142,7 @@ def test_a_reward_model_whose_template_drops_answers_scores_none(tmp_path: Path)
     )
     folder = model_with(template, tmp_path / "lost", random_model(tmp_path / "made"))
     reward = ScalarReward(folder, device="cpu")
-    (score,) = loop.run(reward.score(Prompt((USER,)), [Candidate(0, "3, 4")]))
+    (score,) = concurrency.run(reward.score(Prompt((USER,)), [Candidate(0, "3, 4")]))
     reward.close()
     assert "drops the text of assistant messages" in str(score.reason)
 
@@ -161,7 +163,7 @@ WRONG = {
 def test_a_template_that_goes_wrong_is_blamed_itself(template: str, tmp_path: Path) -> None:
     engine = load_engine(f"hf:{model_with(template, tmp_path)}")
     with pytest.raises(EngineError, match="the model's chat template") as raised:
-        loop.run(engine.generate(Prompt((USER,)), SamplingParams(max_tokens=4)))
+        concurrency.run(engine.generate(Prompt((USER,)), SamplingParams(max_tokens=4)))
     assert "\n" not in str(raised.value)
     engine.close()
 
@@ -242,7 +244,7 @@ def test_what_is_drawn_keeps_its_spaces(tiny: TransformersEngine, tmp_path: Path
     (folder / "tokenizer_config.json").write_text(changed)
     engine = load_engine(f"hf:{folder}")
     ids = tiny._chat.encode_continuation("x != y , z", close=False)
-    assert loop.run(engine.decode(Prompt((USER,)), ids)) == (None, "x != y , z")
+    assert concurrency.run(engine.decode(Prompt((USER,)), ids)) == (None, "x != y , z")
     engine.close()
 
 

@@ -20,10 +20,10 @@ from transformers import (
     Qwen3Config,
 )
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Completion, SamplingParams, TokenScores, load_engine
-from bestofn.engines.transformers import TransformersEngine
-from bestofn.engines.transformers.kv import BLOCK
+from bestofn.engines.hf import TransformersEngine
+from bestofn.engines.hf.kv import BLOCK
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.tiny import heldout_tasks
@@ -53,7 +53,7 @@ def together(calls: list[Awaitable[Any]]) -> list[Any]:
     async def gather() -> list[Any]:
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    return loop.run(gather())
+    return concurrency.run(gather())
 
 
 def model_of(engine: TransformersEngine) -> PreTrainedModel:
@@ -305,7 +305,7 @@ def test_cancelled_requests_leave_and_others_finish(tiny: TransformersEngine) ->
             task.cancel()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    results = loop.run(cancel_some())
+    results = concurrency.run(cancel_some())
     assert all(isinstance(r, asyncio.CancelledError) for r in results[:6])
     expected = together(
         [tiny.generate(story, SamplingParams(max_tokens=200), seed=i) for i in range(6, 10)]
@@ -387,7 +387,7 @@ def test_nothing_hangs_when_the_batch_breaks(
             calls = [tiny.generate(as_prompt("Add 2 and 3."), GREEDY) for _ in range(2)]
             return await asyncio.gather(running, *calls, return_exceptions=True)
 
-    failed = loop.run(asyncio.wait_for(break_in_between(), 60))
+    failed = concurrency.run(asyncio.wait_for(break_in_between(), 60))
     assert all(isinstance(result, EngineError) for result in failed)
     (fine,) = together([tiny.generate(as_prompt("Add 2 and 3."), GREEDY)])
     assert isinstance(fine, Completion)
@@ -432,7 +432,7 @@ def test_memory_stays_within_what_was_reserved(
         await asyncio.gather(*tasks)
 
     monkeypatch.setattr(batch_class, "step", watched)
-    loop.run(join_one_by_one())
+    concurrency.run(join_one_by_one())
     assert shares
     assert max(shares) <= 1
 
@@ -448,7 +448,7 @@ def test_a_closed_engine_says_so_at_once() -> None:
         await asyncio.to_thread(engine.close)
         return await asyncio.gather(task, return_exceptions=True)
 
-    (failed,) = loop.run(close_in_between())
+    (failed,) = concurrency.run(close_in_between())
     (late,) = together([engine.generate(story, GREEDY)])
     assert isinstance(failed, EngineError)
     assert isinstance(late, EngineError)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bestofn import BestOfN, ExpectedGain, pool
+from bestofn import BestOfN, ExpectedGain
+from bestofn.analysis.expected import score_matrix
 from bestofn.errors import ConfigError
 from bestofn.estimators import best_of_n
-from bestofn.experiments.expected import score_matrix
 from bestofn.prompts import as_prompt
+from bestofn.store import pool
 from bestofn.types import Candidate, Pool, Prompt, Score
 from recipes.adaptive import (
     Orders,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from bestofn import SamplingParams, load_engine, loop
+from bestofn import SamplingParams, concurrency, load_engine
 from bestofn.config import checked
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
@@ -254,7 +254,7 @@ def test_two_steps_of_the_tiny_model(tmp_path: Path) -> None:
     engine, tiny = load_engine(f"hf:{folder / 'model'}"), load_engine("tiny")
     assert engine.default_template == "direct"
     prompt, greedy = as_prompt("Count from 1 to 5."), SamplingParams(temperature=0, max_tokens=8)
-    trained, untrained = (loop.run(e.generate(prompt, greedy)) for e in (engine, tiny))
+    trained, untrained = (concurrency.run(e.generate(prompt, greedy)) for e in (engine, tiny))
     assert trained.token_logprobs != untrained.token_logprobs
     assert trained.token_logprobs == pytest.approx(untrained.token_logprobs, abs=2)
     engine.close()

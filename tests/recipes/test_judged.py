@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from fakes import ScriptedEngine
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import TokenScores
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
@@ -103,7 +103,9 @@ def test_without_a_judge_it_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch
 def test_as_gold_on_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "tiny")
     reward = Gold(load_verifier("recipes.judged:AgainstReference"))
-    scores = loop.run(reward.score(PROMPT, [Candidate(0, "A pear."), Candidate(1, "An apple.")]))
+    scores = concurrency.run(
+        reward.score(PROMPT, [Candidate(0, "A pear."), Candidate(1, "An apple.")])
+    )
     assert 0 <= scores[0].value <= 1
     assert scores[1].value == pytest.approx(0.5, abs=1e-6)
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from bestofn import pool
 from bestofn.cli import app
 from bestofn.recipe import RewardBenchRecipe, load_recipe
+from bestofn.store import pool
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 HOLES = {"num_words": None, "relation": None, "num_bullets": None}

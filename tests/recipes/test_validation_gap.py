@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bestofn import pool
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
+from bestofn.store import pool
 from bestofn.types import Candidate, Pool, Score
 from recipes import validation_gap
 

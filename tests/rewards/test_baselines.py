@@ -8,9 +8,10 @@ from math import isnan, nan
 import pytest
 from fakes import ScriptedEngine
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
+from bestofn.registry import load_reward
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.baselines import (
     First,
@@ -21,9 +22,8 @@ from bestofn.rewards.baselines import (
     Shortest,
 )
 from bestofn.rewards.flip import FLIPReward
-from bestofn.rewards.registry import load_reward
-from bestofn.rewards.scoring import add_scores
 from bestofn.sampler import choose
+from bestofn.scoring import add_scores
 from bestofn.types import Candidate, Score, Usage
 
 PROMPT = as_prompt("Add 2 and 3.")
@@ -40,7 +40,7 @@ def candidates() -> list[Candidate]:
 
 def scored(reward: RewardModel) -> list[Candidate]:
     drawn = candidates()
-    for candidate, score in zip(drawn, loop.run(reward.score(PROMPT, drawn)), strict=True):
+    for candidate, score in zip(drawn, concurrency.run(reward.score(PROMPT, drawn)), strict=True):
         candidate.scores[reward.name] = score
     return drawn
 
@@ -78,12 +78,12 @@ def test_random_is_fair_and_reproducible() -> None:
 
 def test_lengths_fall_back_to_characters() -> None:
     drawn = [Candidate(0, "abc"), Candidate(1, "abcdef")]
-    scores = loop.run(Longest().score(PROMPT, drawn))
+    scores = concurrency.run(Longest().score(PROMPT, drawn))
     assert [score.value for score in scores] == [3, 6]
 
 
 def test_mean_logprob_without_log_probabilities_fails_with_a_reason() -> None:
-    (score,) = loop.run(MeanLogprob().score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run(MeanLogprob().score(PROMPT, [Candidate(0, "x")]))
     assert isnan(score.value)
     assert "log-probabilities" in str(score.reason)
 
@@ -100,7 +100,7 @@ def test_weighted_sums() -> None:
     a = Fixed("a", Score(2.0, inferred=["x"], flags=["f"], usage=Usage(prompt_tokens=1)))
     b = Fixed("b", Score(4.0, flags=["f", "g"], usage=Usage(prompt_tokens=2)))
     total = a + 0.5 * b
-    (score,) = loop.run(total.score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run(total.score(PROMPT, [Candidate(0, "x")]))
     assert total.name == "a + 0.5 * b"
     assert score == Score(4.0, inferred=["x"], flags=["f", "g"], usage=Usage(prompt_tokens=3))
     assert (2 * (a + b)).terms == ((2.0, a), (2.0, b))
@@ -118,7 +118,7 @@ def test_a_setwise_sum_asks_its_pointwise_terms_once_for_equal_responses() -> No
 
     total = Counting("a", Score(1.0)) + Majority()
     drawn = [Candidate(i, text) for i, text in enumerate(["x", "y", "x", "x"])]
-    scores = loop.run(total.score(PROMPT, drawn))
+    scores = concurrency.run(total.score(PROMPT, drawn))
     assert sorted(asked) == [["x"], ["y"]]
     assert [score.value for score in scores] == [4, 2, 4, 4]
     assert not any(candidate.scores for candidate in drawn)
@@ -135,13 +135,13 @@ def test_when_a_term_breaks_the_others_are_stopped() -> None:
 
     total = FLIPReward(engine) + Broken("b", Score(1.0))
     with pytest.raises(RuntimeError, match="my own bug"):
-        loop.run(total.score(PROMPT, [Candidate(0, "x")]))
+        concurrency.run(total.score(PROMPT, [Candidate(0, "x")]))
     assert engine.aborted == 1
 
 
 def test_a_sum_fails_where_a_term_fails() -> None:
     total = Fixed("a", Score(1.0)) + Fixed("b", Score(nan, "no JSON"))
-    (score,) = loop.run(total.score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run(total.score(PROMPT, [Candidate(0, "x")]))
     assert isnan(score.value)
     assert score.reason == "b: no JSON"
 
@@ -149,7 +149,7 @@ def test_a_sum_fails_where_a_term_fails() -> None:
 def test_a_sum_keeps_counts() -> None:
     a = Fixed("a", Score(1.0, counts={"calls": 2, "first": 1}))
     b = Fixed("b", Score(nan, "no JSON", counts={"calls": 1, "unreadable": 1}))
-    (score,) = loop.run((a + 2 * b).score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run((a + 2 * b).score(PROMPT, [Candidate(0, "x")]))
     assert score.counts == {"calls": 3, "first": 1, "unreadable": 1}
 
 
@@ -170,7 +170,7 @@ def test_rewards_add_up_as_numbers_do() -> None:
     assert (a * 2).terms == ((2.0, a),)
     assert (own + a).terms == ((1.0, own), (1.0, a))
     assert (a + own).terms == ((1.0, a), (1.0, own))
-    (score,) = loop.run((a - 0.5 * b).score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run((a - 0.5 * b).score(PROMPT, [Candidate(0, "x")]))
     assert score.value == 0
 
 
@@ -193,12 +193,12 @@ def failed_one(index: int) -> Candidate:
 
 @pytest.mark.parametrize(("reward", "sign"), [(Longest(), 1), (Shortest(), -1)])
 def test_lengths_of_one_prompt_have_one_unit(reward: RewardModel, sign: int) -> None:
-    scores = loop.run(reward.score(PROMPT, mixed()))
+    scores = concurrency.run(reward.score(PROMPT, mixed()))
     assert [score.value for score in scores[:2]] == [sign * 30, sign * 9]
     assert [score.flags for score in scores[:2]] == [["length_in_characters"]] * 2
     assert scores[2].reason == "no response: it broke"
     counted = [Candidate(0, "aaa", token_count=2), Candidate(1, "b", token_count=5), failed_one(2)]
-    scores = loop.run(reward.score(PROMPT, counted))
+    scores = concurrency.run(reward.score(PROMPT, counted))
     assert [(score.value, score.flags) for score in scores[:2]] == [(sign * 2, []), (sign * 5, [])]
 
 
@@ -206,8 +206,10 @@ def test_votes_compare_what_a_verifier_of_that_name_reads() -> None:
     pytest.importorskip("math_verify")
     drawn = [Candidate(i, f"The answer is {x}.") for i, x in enumerate(["1/2", "3", "0.5"])]
     reward = load_reward("majority", answer="math")
-    assert [score.value for score in loop.run(reward.score(PROMPT, drawn))] == [2, 1, 2]
-    assert [score.value for score in loop.run(Majority("exact:x").score(PROMPT, drawn))] == [1] * 3
+    assert [score.value for score in concurrency.run(reward.score(PROMPT, drawn))] == [2, 1, 2]
+    assert [score.value for score in concurrency.run(Majority("exact:x").score(PROMPT, drawn))] == [
+        1
+    ] * 3
 
 
 @pytest.mark.parametrize("answer", ["maths", 3])
@@ -230,7 +232,7 @@ def test_a_score_that_a_reward_keeps_stays_as_it_is(pointwise: bool) -> None:
     reward = Keeps()
     reward.pointwise = pointwise
     drawn = [Candidate(0, "x"), Candidate(1, "y")]
-    loop.run(add_scores(PROMPT, drawn, reward))
+    concurrency.run(add_scores(PROMPT, drawn, reward))
     first, second = (candidate.scores["own"] for candidate in drawn)
     assert isnan(first.value)
     first.flags.append("mine")

@@ -10,13 +10,13 @@ from fakes import ScriptedEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import load_engine
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
 from bestofn.types import Candidate, Prompt, Score
 
 INSTRUCTION = "Count from 3 to 9."
@@ -24,7 +24,7 @@ INSTRUCTION = "Count from 3 to 9."
 
 def score(reward: Any, response: str, prompt: Any = INSTRUCTION, **fields: Any) -> Score:
     candidate = Candidate(0, response, **fields)
-    (result,) = loop.run(reward.score(as_prompt(prompt), [candidate]))
+    (result,) = concurrency.run(reward.score(as_prompt(prompt), [candidate]))
     assert (result.reason is None) != isnan(result.value)
     return result
 
@@ -156,7 +156,7 @@ def test_a_similarity_that_fails_is_a_reason(value: Any) -> None:
 
     candidates = [Candidate(0, "3, 4")]
     reward = FLIPReward(ScriptedEngine("x"), similarity=similarity)
-    loop.run(add_scores(as_prompt(INSTRUCTION), candidates, reward))
+    concurrency.run(add_scores(as_prompt(INSTRUCTION), candidates, reward))
     result = candidates[0].scores["flip"]
     assert isnan(result.value)
     assert "finite" in str(result.reason) or "oops" in str(result.reason)
@@ -239,7 +239,7 @@ def test_likelihood_scores_the_instruction_with_its_closing_token(
     reward = FLIPLikelihood(tiny)
     result = score(reward, "3, 4, 5, 6, 7, 8, 9")
     prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), "3, 4, 5, 6, 7, 8, 9"))
-    expected = loop.run(tiny.loglikelihood(prefix, INSTRUCTION, close=True))
+    expected = concurrency.run(tiny.loglikelihood(prefix, INSTRUCTION, close=True))
     assert expected.token_ids[-1] == tiny._chat.tokenizer.eos_token_id
     mean = sum(expected.token_logprobs) / len(expected.token_logprobs)
     assert result.value == pytest.approx(mean, abs=1e-5)
@@ -275,7 +275,7 @@ def test_likelihood_refuses_a_template_that_reasons() -> None:
 def test_equal_responses_of_different_probability_score_differently() -> None:
     drawn = [Candidate(0, "x", mean_logprob=-9.0), Candidate(1, "x", mean_logprob=-0.1)]
     reward = FLIPLikelihood(ScriptedEngine(), forward_weight=1.0)
-    loop.run(add_scores(as_prompt(INSTRUCTION), drawn, reward))
+    concurrency.run(add_scores(as_prompt(INSTRUCTION), drawn, reward))
     first, second = (candidate.scores[reward.name].value for candidate in drawn)
     assert second - first == pytest.approx(8.9)
 
@@ -391,11 +391,11 @@ def test_a_long_response_is_cut_before_the_first_request(length: int) -> None:
 def test_an_engine_of_one_token_less_scores_the_same(tiny: TransformersEngine) -> None:
     """As vLLM generates one token behind what it scores, no engine takes a full context."""
     prompt = as_prompt("fox")
-    room = tiny.context - loop.run(tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
-    fits = loop.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room - 1))
+    room = tiny.context - concurrency.run(tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
+    fits = concurrency.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room - 1))
     assert len(fits.token_ids) == room - 1
     with pytest.raises(ContextLengthError):
-        loop.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room))
+        concurrency.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room))
 
 
 def test_prefix_and_instruction_that_fill_the_context_are_scored(
@@ -407,7 +407,7 @@ def test_prefix_and_instruction_that_fill_the_context_are_scored(
     while length < most:
         response += ","
         prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), response))
-        length = loop.run(tiny.count_tokens(prefix)) or 0
+        length = concurrency.run(tiny.count_tokens(prefix)) or 0
     assert length == most
     result = score(reward, response, "Count from 3 to 9, " * 60)
     assert result.reason is None
@@ -430,7 +430,7 @@ def test_real_responses(tiny: TransformersEngine, alpaca_rows: list[dict[str, An
     for row in alpaca_rows[:6]:
         prompt: Prompt = as_prompt(row["prompt"], row["id"])
         candidates = [Candidate(i, c["text"]) for i, c in enumerate(row["candidates"])]
-        scores = loop.run(reward.score(prompt, candidates))
+        scores = concurrency.run(reward.score(prompt, candidates))
         for candidate, result in zip(candidates, scores, strict=True):
             assert (result.reason is None) != isnan(result.value)
             finite.append(not isnan(result.value))

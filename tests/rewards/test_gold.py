@@ -7,12 +7,12 @@ from math import inf, isnan, nan
 import numpy as np
 import pytest
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import RewardModel
 from bestofn.rewards.gold import Gold
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
 from bestofn.types import Candidate, Prompt
 from bestofn.verifiers import Verifier, load_verifier
 
@@ -41,7 +41,7 @@ def test_verdicts_are_scores() -> None:
     reward = Gold(load_verifier("exact:answer"), name="right")
     assert isinstance(reward, RewardModel)
     assert reward.pointwise
-    loop.run(add_scores(PROMPT, drawn, reward))
+    concurrency.run(add_scores(PROMPT, drawn, reward))
     assert [candidate.scores["right"].value for candidate in drawn] == [1, 0, 0, 1]
     assert {candidate.scores["right"].reason for candidate in drawn} == {None}
 
@@ -49,7 +49,7 @@ def test_verdicts_are_scores() -> None:
 def test_weights() -> None:
     drawn = [Candidate(0, "5"), Candidate(1, "6")]
     reward = 0.5 * Gold(load_verifier("exact:answer"))
-    loop.run(add_scores(PROMPT, drawn, reward))
+    concurrency.run(add_scores(PROMPT, drawn, reward))
     assert [candidate.scores["0.5 * gold"].value for candidate in drawn] == [0.5, 0]
 
 
@@ -58,7 +58,7 @@ def test_weights() -> None:
     [(True, 1), (False, 0), (0.25, 0.25), (2, 2), (np.float32(0.5), 0.5), (np.True_, 1)],
 )
 def test_numbers(verdict: object, value: float) -> None:
-    (score,) = loop.run(Gold(Returns(verdict)).score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run(Gold(Returns(verdict)).score(PROMPT, [Candidate(0, "x")]))
     assert (score.value, score.reason) == (value, None)
 
 
@@ -74,14 +74,14 @@ def test_numbers(verdict: object, value: float) -> None:
     ],
 )
 def test_failures_are_data(verdict: object, reason: str) -> None:
-    (score,) = loop.run(Gold(Returns(verdict)).score(PROMPT, [Candidate(0, "x")]))
+    (score,) = concurrency.run(Gold(Returns(verdict)).score(PROMPT, [Candidate(0, "x")]))
     assert isnan(score.value)
     assert score.reason == reason
 
 
 def test_a_wrong_configuration_is_raised() -> None:
     with pytest.raises(ConfigError, match="has no column 'gold'"):
-        loop.run(Gold(load_verifier("exact:gold")).score(PROMPT, [Candidate(0, "5")]))
+        concurrency.run(Gold(load_verifier("exact:gold")).score(PROMPT, [Candidate(0, "5")]))
 
 
 def test_the_event_loop_goes_on_and_verdicts_take_turns() -> None:
@@ -108,5 +108,5 @@ def test_the_event_loop_goes_on_and_verdicts_take_turns() -> None:
         return [score.value for scores in await asyncio.gather(*tasks) for score in scores]
 
     # A verifier that held the event loop would never be released, and give 0.
-    assert loop.run(released_while_it_waits()) == [1, 1, 1, 1]
+    assert concurrency.run(released_while_it_waits()) == [1, 1, 1, 1]
     assert max(most) == 1

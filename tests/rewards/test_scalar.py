@@ -18,16 +18,17 @@ from reward_models import pairs, random_model, trained_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from bestofn import BestOfN, ScalarReward, loop, pool
-from bestofn.batch.config import SelectConfig
+from bestofn import BestOfN, ScalarReward, concurrency
 from bestofn.cli import app
 from bestofn.config import ScoreConfig, checked
-from bestofn.engines.transformers.classifier import TransformersClassifier
+from bestofn.dataset.config import SelectConfig
+from bestofn.engines.hf.classifier import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
+from bestofn.registry import is_pointwise, load_reward, needs_engine
 from bestofn.rewards.base import RewardModel
-from bestofn.rewards.registry import is_pointwise, load_reward, needs_engine
-from bestofn.rewards.scoring import add_scores
+from bestofn.scoring import add_scores
+from bestofn.store import pool
 from bestofn.tiny import heldout_tasks
 from bestofn.types import Candidate, Pool, Score
 
@@ -62,7 +63,7 @@ def changed(folder: Path, copy: Path, **config: Any) -> Path:
 
 def scored(reward: ScalarReward, texts: Sequence[str]) -> list[Score]:
     drawn = [Candidate(index, text) for index, text in enumerate(texts)]
-    return loop.run(reward.score(PROMPT, drawn))
+    return concurrency.run(reward.score(PROMPT, drawn))
 
 
 def ids_of(folder: Path, text: str) -> list[int]:
@@ -113,7 +114,7 @@ def test_it_is_a_reward(reward: ScalarReward) -> None:
     assert isinstance(reward, RewardModel)
     assert reward.pointwise
     drawn = [Candidate(0, "Hi."), Candidate(1, "No.")]
-    loop.run(add_scores(PROMPT, drawn, 0.5 * reward))
+    concurrency.run(add_scores(PROMPT, drawn, 0.5 * reward))
     expected = [score.value / 2 for score in scored(reward, ["Hi.", "No."])]
     assert [c.scores["0.5 * scalar"].value for c in drawn] == pytest.approx(expected, abs=1e-5)
     assert expected[0] != expected[1]
@@ -180,7 +181,7 @@ def test_no_response_and_an_empty_one(reward: ScalarReward) -> None:
         Candidate(1, " \n"),
         Candidate(2, "cut", finish_reason="length"),
     ]
-    scores = loop.run(reward.score(PROMPT, drawn))
+    scores = concurrency.run(reward.score(PROMPT, drawn))
     assert [score.reason for score in scores] == ["no response: it broke", "empty response", None]
     assert [isnan(score.value) for score in scores] == [True, True, False]
 
@@ -228,7 +229,7 @@ def test_out_of_memory(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) ->
 def test_a_logit_that_is_no_number(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reward.classifier, "_forward", lambda rows: [float("inf")] * len(rows))
     drawn = [Candidate(0, "Hi.")]
-    loop.run(add_scores(PROMPT, drawn, reward))
+    concurrency.run(add_scores(PROMPT, drawn, reward))
     assert drawn[0].scores["scalar"].reason == "the reward gave inf, which is no finite number"
 
 
@@ -259,7 +260,7 @@ def test_what_waits_shares_batches_of_similar_length(reward: ScalarReward, gate:
         gate.opened.set()
         return [score for scores in await asyncio.gather(*tasks) for score in scores]
 
-    scores = loop.run(all_at_once())
+    scores = concurrency.run(all_at_once())
     assert not any(isnan(score.value) for score in scores)
     assert sum(map(len, gate.batches)) == len(texts)
     assert len(gate.batches) <= 4
@@ -282,7 +283,7 @@ def test_a_cancelled_request_is_dropped(reward: ScalarReward, gate: Gate) -> Non
         (score,) = await kept
         return score
 
-    score = loop.run(one_is_cancelled())
+    score = concurrency.run(one_is_cancelled())
     assert not isnan(score.value)
     assert [len(batch) for batch in gate.batches] == [1, 1]
 
@@ -304,7 +305,7 @@ def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch)
         await closing
         return [score for scores in await asyncio.gather(*tasks) for score in scores]
 
-    running, waiting = loop.run(closed_meanwhile())
+    running, waiting = concurrency.run(closed_meanwhile())
     assert not isnan(running.value)
     assert waiting.reason == "engine: the reward model is closed"
     (late,) = scored(reward, ["c"])
@@ -408,7 +409,7 @@ def test_it_learned_what_is_right(trained: Path) -> None:
         return await asyncio.gather(*map(preferred, drawn))
 
     # Chance is 0.5 with a standard error of 0.04.
-    assert sum(loop.run(all_of_them())) / len(drawn) > 0.7
+    assert sum(concurrency.run(all_of_them())) / len(drawn) > 0.7
 
 
 def test_it_selects(trained: Path) -> None:
@@ -434,7 +435,7 @@ def test_on_the_command_line(trained: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     reward = ScalarReward(trained, device="cpu")
     for row in pool.read(path):
-        expected = loop.run(reward.score(row.prompt, row.candidates))
+        expected = concurrency.run(reward.score(row.prompt, row.candidates))
         given = [candidate.scores["scalar"] for candidate in row.candidates]
         values = [score.value for score in expected]
         assert [score.value for score in given] == pytest.approx(values, abs=1e-5, nan_ok=True)

@@ -11,7 +11,7 @@ import pytest
 from if_verifiable.ifeval import instructions_util
 from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.gold import Gold
@@ -287,7 +287,7 @@ def test_an_unknown_kind_is_refused_before_any_verdict() -> None:
 def test_as_a_reward() -> None:
     asked = prompt(("language:response_language", {"language": "de"}))
     drawn = [Candidate(i, text) for i, text in enumerate((GERMAN, ENGLISH, "", "12345"))]
-    scores = loop.run(Gold(verifier_of("ifeval")).score(asked, drawn))
+    scores = concurrency.run(Gold(verifier_of("ifeval")).score(asked, drawn))
     assert [score.value for score in scores[:3]] == [1, 0, 0]
     assert scores[3].reason is not None
     assert scores[3].reason.startswith("verifier: CheckError: language:response_language: no lang")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.gold import Gold
@@ -186,7 +186,7 @@ def test_only_the_end_of_a_response_is_considered() -> None:
 
 def test_as_a_reward() -> None:
     drawn = [Candidate(0, r"\boxed{3/8}"), Candidate(1, "8/3"), Candidate(2, "9**9**9**9")]
-    scores = loop.run(Gold(Math(seconds=1.0)).score(prompt(**ROW), drawn))
+    scores = concurrency.run(Gold(Math(seconds=1.0)).score(prompt(**ROW), drawn))
     assert [score.value for score in scores[:2]] == [1, 0]
     assert scores[2].reason == "verifier: CheckError: no verdict within 1 s of processor time"
 

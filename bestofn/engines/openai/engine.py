@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Self, TypeVar
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import (
     Completion,
     SamplingParams,
@@ -117,7 +117,7 @@ class OpenAIEngine:
             headers=headers or {},
         )
         try:
-            served = loop.run(list_models(self._server, wanted))
+            served = concurrency.run(list_models(self._server, wanted))
             self._use(choose_card(url, wanted, served), served)
         except (ConfigError, EngineError):
             self._server.close()
@@ -147,7 +147,7 @@ class OpenAIEngine:
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:
-        return await loop.on_background_loop(self._generate(prompt, params, seed))
+        return await concurrency.on_background_loop(self._generate(prompt, params, seed))
 
     async def _generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None
@@ -269,7 +269,9 @@ class OpenAIEngine:
         close: bool = False,
         max_tokens: int | None = None,
     ) -> TokenScores:
-        return await loop.on_background_loop(self._score(prompt, continuation, close, max_tokens))
+        return await concurrency.on_background_loop(
+            self._score(prompt, continuation, close, max_tokens)
+        )
 
     async def _score(
         self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None
@@ -331,7 +333,7 @@ class OpenAIEngine:
         if not self._vllm:
             return None
         with suppress(CannotScoreError):
-            return len(await loop.on_background_loop(self._tokenizer.prompt(prompt)))
+            return len(await concurrency.on_background_loop(self._tokenizer.prompt(prompt)))
         return None
 
     def control_tokens(self, text: str) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import openai
 from pydantic import BaseModel, ValidationError
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.openai.client import make_client, proxy_variable
 from bestofn.engines.openai.failures import (
     ErrorAnswer,
@@ -77,7 +77,7 @@ class Server:
                 url, key or NO_KEY, timeout, headers
             )
 
-        self._connection = loop.PerProcess(connect)
+        self._connection = concurrency.PerProcess(connect)
         self._connection()
 
     @property
@@ -222,7 +222,7 @@ class Server:
         """Closes all connections; requests under way fail."""
         if not self._closed:
             self._closed = True
-            asyncio.run_coroutine_threadsafe(self._client.close(), loop.background_loop())
+            asyncio.run_coroutine_threadsafe(self._client.close(), concurrency.background_loop())
 
 
 def _secrets(key: str, headers: Mapping[str, str]) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from vllm import PoolingParams
 from vllm.inputs import tokens_input
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.classifiers import Logit, classifier_chat, classifier_config
 from bestofn.engines.model_files import locate
 from bestofn.engines.vllm.engine import checked_args, of_tokenizer
@@ -47,7 +47,7 @@ class VLLMClassifier:
     async def logit(self, ids: Sequence[int]) -> Logit:
         started = time.perf_counter()
         read = self._read_part(ids)
-        output = await loop.on_background_loop(self._submit(read))
+        output = await concurrency.on_background_loop(self._submit(read))
         usage = Usage(
             prompt_tokens=len(read),
             cached_tokens=output.num_cached_tokens or 0,

@@ -17,7 +17,7 @@ from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Completion, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room, room_behind
 from bestofn.engines.identity import Described
@@ -232,7 +232,7 @@ class VLLMEngine:
 
     async def _request(self, ids: tuple[int, ...], params: Any) -> Any:
         """The finished request. AsyncLLM belongs to the package's event loop."""
-        output = await loop.on_background_loop(self._submit(ids, params))
+        output = await concurrency.on_background_loop(self._submit(ids, params))
         if self.on_finished is not None:
             self.on_finished(output)
         return output

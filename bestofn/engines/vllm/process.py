@@ -21,7 +21,7 @@ from vllm.usage.usage_lib import UsageContext
 from vllm.v1.engine.async_llm import AsyncLLM
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.model_files import first_sentence
 from bestofn.engines.vllm.environment import QUIET
 from bestofn.engines.vllm.versions import REFUSALS
@@ -114,7 +114,7 @@ class EngineProcess:
         Raises:
             EngineError: it is closed, or of another process.
         """
-        loop.require_process(self._pid, "a loaded model")
+        concurrency.require_process(self._pid, "a loaded model")
         if self.llm is None:
             raise EngineError("the vLLM engine is closed; load it again")
         return self.llm
@@ -153,9 +153,9 @@ class EngineProcess:
         llm, self.llm = self.llm, None
         if llm is None:
             return
-        loop.call(lambda: _fail_requests(llm))
+        concurrency.call(lambda: _fail_requests(llm))
         # The last view may have been dropped in the loop that all engines share.
-        loop.off_background_loop(lambda: llm.shutdown(timeout=GRACE))
+        concurrency.off_background_loop(lambda: llm.shutdown(timeout=GRACE))
         if self._watchdog is not None:
             self._watchdog.kill()
             self._watchdog.wait()

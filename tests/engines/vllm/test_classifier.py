@@ -9,7 +9,7 @@ import transformers
 from conftest import require_vllm
 from reward_models import random_model
 
-from bestofn import ScalarReward, loop
+from bestofn import ScalarReward, concurrency
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.types import Candidate
@@ -42,9 +42,9 @@ def reward(folder: Path) -> Iterator[ScalarReward]:
 
 def test_logits_equal_those_of_transformers(reward: ScalarReward, folder: Path) -> None:
     plain = ScalarReward(folder, device="cpu")
-    expected = [score.value for score in loop.run(plain.score(PROMPT, RESPONSES))]
+    expected = [score.value for score in concurrency.run(plain.score(PROMPT, RESPONSES))]
     for _ in range(2):  # from the prefix cache the second time
-        scores = loop.run(reward.score(PROMPT, RESPONSES))
+        scores = concurrency.run(reward.score(PROMPT, RESPONSES))
         assert [score.value for score in scores] == pytest.approx(expected, abs=1e-4)
     assert all(score.usage.prompt_tokens > 0 and score.usage.seconds > 0 for score in scores)
     assert scores[-1].usage.cached_tokens > 0
@@ -52,7 +52,7 @@ def test_logits_equal_those_of_transformers(reward: ScalarReward, folder: Path) 
 
 
 def test_too_long(reward: ScalarReward) -> None:
-    scores = loop.run(reward.score(PROMPT, [Candidate(0, LONG * 9), Candidate(1, "Hi.")]))
+    scores = concurrency.run(reward.score(PROMPT, [Candidate(0, LONG * 9), Candidate(1, "Hi.")]))
     assert str(scores[0].reason).endswith("tokens, over 512")
     assert scores[1].reason is None
 
@@ -88,5 +88,5 @@ def test_the_tokenizer_is_of_its_own_revision(
 
 def test_closed(folder: Path, reward: ScalarReward) -> None:
     reward.close()
-    (score,) = loop.run(reward.score(PROMPT, [Candidate(0, "Hi.")]))
+    (score,) = concurrency.run(reward.score(PROMPT, [Candidate(0, "Hi.")]))
     assert score.reason == "engine: the vLLM engine is closed; load it again"

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from bestofn import loop
+from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
-from bestofn.rewards.scoring import add_nested_scores
 from bestofn.rewards.templates import load_template
 from bestofn.sampler import BestOfN
+from bestofn.scoring import add_nested_scores
 from bestofn.tiny import heldout_tasks
 from bestofn.types import Candidate, Usage
 
@@ -55,7 +55,7 @@ def test_log_probabilities_are_raw(vllm_tiny: Any, tiny: TransformersEngine) -> 
         PROMPTS, asyncio.run(generate_all(vllm_tiny, params)), strict=True
     ):
         closed = completion.finish_reason == "stop"
-        truth = loop.run(tiny.loglikelihood(prompt, completion.text, close=closed))
+        truth = concurrency.run(tiny.loglikelihood(prompt, completion.text, close=closed))
         if truth.token_ids == completion.token_ids:  # text may be split into tokens otherwise
             assert completion.token_logprobs == pytest.approx(truth.token_logprobs, abs=1e-3)
             compared += 1
@@ -75,28 +75,28 @@ def test_seeds_repeat_and_differ(vllm_tiny: Any) -> None:
 
 def test_limits_stops_and_extra(vllm_tiny: Any) -> None:
     prompt = as_prompt("Count from 3 to 9.")
-    cut = loop.run(vllm_tiny.generate(prompt, SamplingParams(temperature=0.0, max_tokens=3)))
+    cut = concurrency.run(vllm_tiny.generate(prompt, SamplingParams(temperature=0.0, max_tokens=3)))
     assert cut.finish_reason == "length"
     assert len(cut.token_ids) == 3
-    whole = loop.run(vllm_tiny.generate(prompt, GREEDY))
+    whole = concurrency.run(vllm_tiny.generate(prompt, GREEDY))
     stop = SamplingParams(temperature=0.0, max_tokens=64, stop=("6",))
-    stopped = loop.run(vllm_tiny.generate(prompt, stop))
+    stopped = concurrency.run(vllm_tiny.generate(prompt, stop))
     assert stopped.finish_reason == "stop"
     assert stopped.text == whole.text[: whole.text.index("6")]
     forced = SamplingParams(max_tokens=40, extra={"min_tokens": 40, "ignore_eos": True})
-    assert len(loop.run(vllm_tiny.generate(prompt, forced)).token_ids) == 40
+    assert len(concurrency.run(vllm_tiny.generate(prompt, forced)).token_ids) == 40
 
 
 @pytest.mark.parametrize("extra", [{"best_of": 3}, {"n": 2}, {"logprobs": 5}, {"min_tokens": -1}])
 def test_refused_sampling_options(vllm_tiny: Any, extra: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="vLLM"):
-        loop.run(vllm_tiny.generate(PROMPTS[0], SamplingParams(extra=extra)))
+        concurrency.run(vllm_tiny.generate(PROMPTS[0], SamplingParams(extra=extra)))
 
 
 def test_prompts_of_one_batch_share_the_cache(vllm_tiny: Any) -> None:
     prompt = as_prompt("Name 4 fruits. " * 20)
     completions = [
-        loop.run(vllm_tiny.generate(prompt, SamplingParams(max_tokens=4))) for _ in range(2)
+        concurrency.run(vllm_tiny.generate(prompt, SamplingParams(max_tokens=4))) for _ in range(2)
     ]
     cached = [completion.usage.cached_tokens for completion in completions]
     assert cached[0] < cached[1]
@@ -107,20 +107,20 @@ def test_prompts_of_one_batch_share_the_cache(vllm_tiny: Any) -> None:
 def test_over_long_prompts(vllm_tiny: Any) -> None:
     long = as_prompt("word " * 600)
     with pytest.raises(ContextLengthError) as raised:
-        loop.run(vllm_tiny.generate(long, GREEDY))
+        concurrency.run(vllm_tiny.generate(long, GREEDY))
     assert raised.value.limit == 512
     with pytest.raises(ContextLengthError):
-        loop.run(vllm_tiny.loglikelihood(long, "x"))
+        concurrency.run(vllm_tiny.loglikelihood(long, "x"))
     # The longest that fits, as on every engine: vLLM generates a token behind what it scores.
     prompt = as_prompt("fox")
-    room = 512 - loop.run(vllm_tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
+    room = 512 - concurrency.run(vllm_tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
     text = "fox " * 600
-    fits = loop.run(vllm_tiny.loglikelihood(prompt, text, max_tokens=room - 1))
+    fits = concurrency.run(vllm_tiny.loglikelihood(prompt, text, max_tokens=room - 1))
     assert len(fits.token_ids) == room - 1
     with pytest.raises(ContextLengthError):
-        loop.run(vllm_tiny.loglikelihood(prompt, text, max_tokens=room))
+        concurrency.run(vllm_tiny.loglikelihood(prompt, text, max_tokens=room))
     with pytest.raises(ConfigError, match="empty"):
-        loop.run(vllm_tiny.loglikelihood(prompt, ""))
+        concurrency.run(vllm_tiny.loglikelihood(prompt, ""))
 
 
 def test_one_bad_prompt_does_not_hurt_the_others(vllm_tiny: Any) -> None:
@@ -140,7 +140,7 @@ def test_the_package_end_to_end(vllm_tiny: Any, tiny: TransformersEngine) -> Non
     # The scores are those that the embedded engine gives the same candidates.
     truth = FLIPReward(tiny) + FLIPLikelihood(tiny)
     selection = selections[0]
-    expected = loop.run(truth.score(selection.prompt, selection.candidates))
+    expected = concurrency.run(truth.score(selection.prompt, selection.candidates))
     values = [score.value for score in selection.scores]
     assert values == pytest.approx([score.value for score in expected], abs=1e-3)
 
@@ -157,7 +157,7 @@ def test_calls_from_any_loop(vllm_tiny: Any) -> None:
     async def twice() -> list[str]:
         return [(await vllm_tiny.generate(prompt, GREEDY)).text for _ in range(2)]
 
-    own_loop, package_loop = asyncio.run(twice()), loop.run(twice())
+    own_loop, package_loop = asyncio.run(twice()), concurrency.run(twice())
     assert own_loop == package_loop
 
 
@@ -171,14 +171,14 @@ def test_cancelled_requests_are_gone(vllm_tiny: Any) -> None:
                 await asyncio.sleep(0.01)
         running = vllm_tiny.running
         assert not await vllm_tiny._process.llm.reset_prefix_cache()  # blocks are in use
-        await loop.cancel(tasks)
+        await concurrency.cancel(tasks)
         async with asyncio.timeout(60):
             # The engine itself: it empties its cache only when no request holds a block of it.
             while not await vllm_tiny._process.llm.reset_prefix_cache():
                 await asyncio.sleep(0.01)
         return running, vllm_tiny.running
 
-    assert loop.run(cancelled()) == (len(PROMPTS), 0)
+    assert concurrency.run(cancelled()) == (len(PROMPTS), 0)
 
 
 def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
@@ -191,7 +191,7 @@ def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
         for i, length in enumerate(lengths)
     ]
     reward = FLIPLikelihood(vllm_tiny)
-    loop.run(add_nested_scores(PROMPTS[0], [cuts], reward))
+    concurrency.run(add_nested_scores(PROMPTS[0], [cuts], reward))
     usages = [cut.scores[reward.name].usage for cut in cuts]
     # Each finds the whole blocks of the cut before it, up to the word at its end.
     for shorter, usage in zip(lengths, usages[1:], strict=False):
@@ -199,11 +199,13 @@ def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
     total = sum(usages, Usage())
     apart = total.prompt_tokens + total.scored_tokens
     assert total.computed_tokens < 0.75 * apart
-    expected = [loop.run(FLIPLikelihood(vllm_tiny).score(PROMPTS[0], [cut]))[0] for cut in cuts]
+    expected = [
+        concurrency.run(FLIPLikelihood(vllm_tiny).score(PROMPTS[0], [cut]))[0] for cut in cuts
+    ]
     values = [cut.scores[reward.name].value for cut in cuts]
     assert values == pytest.approx([score.value for score in expected], abs=1e-3)
     with pytest.raises(ConfigError, match="short to long"):
-        loop.run(add_nested_scores(PROMPTS[0], [cuts[::-1]], reward))
+        concurrency.run(add_nested_scores(PROMPTS[0], [cuts[::-1]], reward))
 
 
 def test_guided_view_holds_to_the_schema(vllm_tiny: Any) -> None:
@@ -213,11 +215,11 @@ def test_guided_view_holds_to_the_schema(vllm_tiny: Any) -> None:
     params = SamplingParams(temperature=1.0, max_tokens=200, json_schema=template.json_schema)
     prefix = template.fill("3, 4, 5, 6")
     guided = vllm_tiny.with_options(guided=True)
-    texts = [loop.run(guided.generate(prefix, params, seed)).text for seed in range(4)]
+    texts = [concurrency.run(guided.generate(prefix, params, seed)).text for seed in range(4)]
     assert all(text.lstrip().startswith("{") for text in texts)
     closed = [text for text in texts if text.rstrip().endswith("}")]
     assert all(list(json.loads(text)) == ["reasoning", "instruction"] for text in closed)
-    free = loop.run(vllm_tiny.generate(prefix, params, 0))
+    free = concurrency.run(vllm_tiny.generate(prefix, params, 0))
     assert not free.text.startswith("{")
 
 
@@ -292,15 +294,15 @@ def test_a_lora_view_has_its_own_weights(
     view = vllm_tiny.with_options(lora=str(tmp_path / "adapter"))
     prefix, text = load_template("direct").fill("3, 4, 5, 6"), "Count from 3 to 6."
     try:
-        truth = loop.run(reference.loglikelihood(prefix, text, close=True)).token_logprobs
+        truth = concurrency.run(reference.loglikelihood(prefix, text, close=True)).token_logprobs
     finally:
         reference.close()
-    base = loop.run(tiny.loglikelihood(prefix, text, close=True)).token_logprobs
+    base = concurrency.run(tiny.loglikelihood(prefix, text, close=True)).token_logprobs
     assert max(abs(a - b) for a, b in zip(truth, base, strict=True)) > 0.05
     for _ in range(2):  # the second time from the cache, and not from that of other weights
-        found = loop.run(view.loglikelihood(prefix, text, close=True)).token_logprobs
+        found = concurrency.run(view.loglikelihood(prefix, text, close=True)).token_logprobs
         assert found == pytest.approx(truth, abs=1e-3)
-        plain = loop.run(vllm_tiny.loglikelihood(prefix, text, close=True)).token_logprobs
+        plain = concurrency.run(vllm_tiny.loglikelihood(prefix, text, close=True)).token_logprobs
         assert plain == pytest.approx(base, abs=1e-3)
     selection = BestOfN(vllm_tiny, FLIPReward(view), n=2, seed=0).select("Name 4 fruits.")
     assert not selection.fallback
@@ -314,14 +316,14 @@ def test_unusable_adapters_do_not_end_the_engine(
     write_adapter(tmp_path / "large", Path(tiny.folder), seed=5, rank=64)
     large = vllm_tiny.with_options(lora=str(tmp_path / "large"))
     with pytest.raises(ConfigError, match="cannot load the adapter"):
-        loop.run(large.generate(PROMPTS[0], GREEDY))
+        concurrency.run(large.generate(PROMPTS[0], GREEDY))
     write_adapter(tmp_path / "head", Path(tiny.folder), seed=5, also="lm_head")
     with pytest.raises(ConfigError, match="changes lm_head, which the engine would leave out"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
     (tmp_path / "head" / "adapter_model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ConfigError, match="cannot be read"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
-    assert loop.run(vllm_tiny.generate(PROMPTS[0], GREEDY)).text
+    assert concurrency.run(vllm_tiny.generate(PROMPTS[0], GREEDY)).text
 
 
 def test_flip_agrees_with_transformers_where_the_context_is_full(
@@ -333,11 +335,11 @@ def test_flip_agrees_with_transformers_where_the_context_is_full(
     while length < most:
         response += ","
         prefix = ours.prefix(ours.prepare(PROMPTS[0], response))
-        length = loop.run(vllm_tiny.count_tokens(prefix))
+        length = concurrency.run(vllm_tiny.count_tokens(prefix))
     long = as_prompt("Count from 3 to 9, " * 60)
     for text in (response, response[:-1], f"{response},", "3, 4<|end|><|user|>Add 2 and 3."):
         (mine,), (theirs,) = (
-            loop.run(reward.score(long, [Candidate(0, text)]))
+            concurrency.run(reward.score(long, [Candidate(0, text)]))
             for reward in (ours, FLIPLikelihood(tiny))
         )
         assert mine.reason is None

@@ -198,7 +198,7 @@ def test_the_engine_ends_with_a_killed_process() -> None:
 def test_a_dead_engine_fails_fast() -> None:
     import asyncio
 
-    from bestofn import loop
+    from bestofn import concurrency
     from bestofn.engines.base import SamplingParams
     from bestofn.prompts import as_prompt
 
@@ -217,13 +217,13 @@ def test_a_dead_engine_fails_fast() -> None:
         return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
 
     try:
-        failures = loop.run(killed())
+        failures = concurrency.run(killed())
         assert all(isinstance(failure, EngineError) for failure in failures)
         assert "the vLLM engine has died" in str(failures[0])
         with pytest.raises(EngineError, match="has died"):
-            loop.run(engine.generate(as_prompt("Add 2 and 3."), forced))
+            concurrency.run(engine.generate(as_prompt("Add 2 and 3."), forced))
     finally:
         engine.close()
     with pytest.raises(EngineError, match="closed"):
-        loop.run(engine.generate(as_prompt("Add 2 and 3."), forced))
+        concurrency.run(engine.generate(as_prompt("Add 2 and 3."), forced))
     engine.close()  # a second time does nothing

@@ -10,7 +10,7 @@ import pytest
 from conftest import require_vllm
 
 from bestofn.engines.base import SamplingParams, load_engine
-from bestofn.engines.transformers import TransformersEngine
+from bestofn.engines.hf import TransformersEngine
 from bestofn.rewards.templates import load_template
 from bestofn.tiny import answer, heldout_tasks
 from bestofn.types import Prompt

@@ -1,0 +1,156 @@
+"""The rows of anything that rows can come from, one at a time."""
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from functools import partial
+from itertools import chain
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from bestofn.dataset.sources.base import FORMS, Entry, Part, Row, Source, fault, unreadable
+from bestofn.dataset.sources.files import file_parts, files_of, quick_count
+from bestofn.dataset.sources.hub import hub_part
+from bestofn.dataset.sources.json_rows import stdin_entries
+from bestofn.dataset.sources.saved import is_saved
+from bestofn.errors import ConfigError
+from bestofn.types import Prompt
+
+
+def read_rows(
+    source: Source,
+    bad_row: Callable[[ConfigError], None] | None = None,
+    *,
+    streaming: bool = False,
+) -> Iterator[Row]:
+    """The rows of a source, read as they are taken.
+
+    Args:
+        source: A file (JSONL, a JSON array, CSV, TSV, each also .gz, .zst, .bz2 and .xz, or
+            Parquet); a folder, of which all such files, and those in its sub-folder `data`, are
+            read in the order of their names, or that `save_to_disk` wrote; "-" for JSON on standard
+            input;
+            "hf:NAME[:CONFIG][:SPLIT]" for a dataset of the hub or a folder with data files;
+            "hf://datasets/OWNER/NAME/FILE" for one file of the hub; "tiny:COUNT" for held-out
+            instructions of the tiny world. In Python also rows, mappings or prompts in any
+            iterable, such as a list or a `datasets.Dataset`.
+        bad_row: Told of each row that cannot be used, which is then left out; by default the
+            first one is an error.
+        streaming: Whether a dataset of the hub is read from there while its rows are taken,
+            instead of being downloaded first.
+
+    Raises:
+        ConfigError: the source cannot be read; as far as that shows on opening, at once. Or a row
+            is wrong; the message names its place.
+    """
+    return _good(all_entries(open_source(source, streaming=streaming)), bad_row)
+
+
+def _good(entries: Iterator[Entry], bad_row: Callable[[ConfigError], None] | None) -> Iterator[Row]:
+    for entry in entries:
+        if isinstance(entry, Row):
+            yield entry
+        else:
+            tell(entry, bad_row)
+
+
+def tell(error: ConfigError, bad_row: Callable[[ConfigError], None] | None) -> None:
+    """Hands a fault to whom it may concern, and raises it where that is nobody."""
+    if bad_row is None:
+        raise error
+    bad_row(error)
+
+
+def all_entries(parts: Iterable[Part]) -> Iterator[Entry]:
+    """The rows and faults of all parts, in order."""
+    return chain.from_iterable(part.entries() for part in parts)
+
+
+def open_source(source: Source, *, streaming: bool) -> list[Part]:
+    """What a source consists of, with the columns of those parts that are tables.
+
+    Raises:
+        ConfigError: there is no such source, or one of its tables is broken.
+    """
+    if isinstance(source, PathLike):
+        return file_parts(Path(source))
+    if not isinstance(source, str):
+        return [_python_part(source)]
+    kind, colon, rest = source.partition(":")
+    if source == "-":
+        return [_stdin_part()]
+    if kind == "hf" and rest and is_saved(Path(rest)):
+        return file_parts(Path(rest))
+    if source.startswith("hf://") or (kind == "hf" and rest):
+        return [hub_part(source, streaming)]
+    if kind == "tiny" and colon:
+        return [_tiny_part(source, rest)]
+    return file_parts(Path(source))
+
+
+def _stdin_part() -> Part:
+    file = getattr(sys.stdin, "buffer", None)
+    if file is None:
+        raise unreadable("-", "there are no bytes on standard input")
+    buffered = file if hasattr(file, "peek") else io.BufferedReader(file)
+    return Part("-", partial(stdin_entries, buffered))
+
+
+def _tiny_part(source: str, count: str) -> Part:
+    if not count.isdecimal() or int(count) < 1:
+        raise ConfigError(f"instructions of the tiny world are 'tiny:COUNT', not {source!r}")
+    return Part(source, partial(_tiny_entries, source, int(count)))
+
+
+def _tiny_entries(source: str, count: int) -> Iterator[Entry]:
+    from bestofn.tiny import heldout_tasks
+
+    for number, task in enumerate(heldout_tasks(count)):
+        yield Row(f"{source}, row {number}", {"prompt": task.instruction, "family": task.family})
+
+
+# --- in Python ------------------------------------------------------------------------------------
+
+
+def _python_part(source: Iterable[Any]) -> Part:
+    if isinstance(source, Mapping) or hasattr(source, "iterrows"):
+        # Iterating over these gives names, which would pass for prompts.
+        raise ConfigError(
+            f"a {type(source).__name__} is no list of rows; give one of its splits, or its rows "
+            "as mappings (of a data frame: .to_dict('records'))"
+        )
+    if not isinstance(source, Iterable):
+        raise ConfigError(
+            f"prompts are {FORMS}, or rows in an iterable, not {type(source).__name__}"
+        )
+    return Part("the rows", partial(_python_entries, source))
+
+
+def _python_entries(source: Iterable[Any]) -> Iterator[Entry]:
+    for number, item in enumerate(source):
+        where = f"row {number}"
+        if isinstance(item, Row):
+            yield item
+        elif isinstance(item, Mapping):
+            yield Row(where, item)
+        elif isinstance(item, Prompt):
+            yield Row(where, {**item.columns, "prompt": item})
+        elif isinstance(item, Sequence):
+            yield Row(where, {"prompt": item})
+        else:
+            yield fault(where, f"a row is a mapping or a prompt, not {type(item).__name__}")
+
+
+def count_rows(source: Source) -> int | None:
+    """About how many rows a source has, None where it would have to be read to tell."""
+    if isinstance(source, Sized) and not isinstance(source, str):
+        return len(source)
+    kind, _, count = str(source).partition(":")
+    if kind == "tiny" and count.isdecimal():
+        return int(count)
+    path = Path(str(source))
+    if not isinstance(source, str | PathLike) or not path.exists():
+        return None
+    counts = [quick_count(file) for file in files_of(path)]
+    return None if None in counts or not counts else sum(filter(None, counts))

@@ -1,0 +1,1 @@
+"""Evaluations of rewards: RewardBench 2 and the audit of attacks."""

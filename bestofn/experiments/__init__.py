@@ -1,1 +1,0 @@
-"""Experiments: what a selector is worth, measured on prompts with known verdicts."""

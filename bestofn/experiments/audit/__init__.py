@@ -1,3 +1,0 @@
-"""The reward-hacking audit: attacks against honest responses, under any rewards."""
-
-from bestofn.experiments.audit.run import run_audit as run_audit

@@ -1,0 +1,328 @@
+"""Length and selection, on pools whose answer is known."""
+
+import warnings
+from itertools import pairwise
+from math import isnan, nan
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import made
+from scipy.stats import spearmanr
+
+from bestofn.analysis.curves import ScalingCurve
+from bestofn.analysis.findings import length_answers
+from bestofn.analysis.lengths import LengthAnalysis, concordance, spearman
+from bestofn.analysis.results import as_dict
+from bestofn.estimators import best_of_n
+from bestofn.types import Pool, Usage
+
+LIMITS = (2, 4, 8, 16)
+VALUE = st.sampled_from([nan, 0.0, 0.5, 1.0, 2.0])
+
+
+def analysis(pools: Any, margin: float = 0.02, **options: Any) -> LengthAnalysis:
+    return LengthAnalysis(ScalingCurve(pools, **{"resamples": 200} | options), margin)
+
+
+# --- measures of one pool -------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(VALUE, st.sampled_from([0.0, 0.3, 1.0])), min_size=1, max_size=7))
+def test_concordance_is_the_share_of_pairs_in_the_right_order(rows: list[Any]) -> None:
+    scores, gold = (list(column) for column in zip(*rows, strict=True))
+    ranks = [-1.0 if isnan(score) else score for score in scores]
+    pairs = [
+        1.0 if ranks[i] > ranks[j] else 0.5 if ranks[i] == ranks[j] else 0.0
+        for i in range(len(rows))
+        for j in range(len(rows))
+        if gold[i] > gold[j]
+    ]
+    found = concordance(made("a", {"flip": scores, "gold": gold}), "flip", "gold")
+    assert found == pytest.approx(np.mean(pairs)) if pairs else isnan(found)
+
+
+def test_concordance_is_the_area_under_the_roc_curve() -> None:
+    rng = np.random.default_rng(0)
+    gold = (rng.random(40) < 0.4).astype(float)
+    scores = (gold + rng.normal(size=40)).round(1)
+    points = [(0.0, 0.0)] + [
+        (float((scores[gold == 0] >= t).mean()), float((scores[gold == 1] >= t).mean()))
+        for t in sorted(set(scores), reverse=True)
+    ]
+    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(points))
+    pool = made("a", {"flip": scores.tolist(), "gold": gold.tolist()})
+    assert concordance(pool, "flip", "gold") == pytest.approx(area, abs=1e-12)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(VALUE, st.integers(0, 4)), min_size=1, max_size=8))
+def test_spearman_is_that_of_scipy(rows: list[Any]) -> None:
+    scores, tokens = (list(column) for column in zip(*rows, strict=True))
+    found = spearman(made("a", {"flip": scores}, tokens=tokens), "flip")
+    known = [(s, t) for s, t in rows if not isnan(s)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        wanted = float(spearmanr(*zip(*known, strict=True)).statistic) if len(known) > 1 else nan
+    assert found == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+
+
+def test_lengths_are_characters_where_no_tokens_are_known() -> None:
+    pool = made("a", {"flip": [1.0, 2.0, 3.0]}, texts=["x", "xxx", "xx"])
+    assert spearman(pool, "flip") == pytest.approx(0.5)
+
+
+# --- cuts -----------------------------------------------------------------------------------------
+
+
+def cut_pools(prompts: int = 40, known_from: int = 8, size: int = 8) -> list[Pool]:
+    """From `known_from` tokens on the score is gold; before, it is noise."""
+    rng = np.random.default_rng(5)
+    pools = []
+    for i in range(prompts):
+        gold = (rng.random(size) < 0.4).astype(float)
+        scores = {"gold": gold.tolist(), "flip": gold.tolist()}
+        for limit in LIMITS:
+            seen = gold if limit >= known_from else rng.random(size)
+            scores |= {f"flip@{limit}": seen.tolist(), f"gold@{limit}": (gold * 0.5).tolist()}
+        pools.append(made(f"p{i}", scores, tokens=[20] * size))
+    return pools
+
+
+@pytest.mark.parametrize("known_from", LIMITS)
+def test_from_how_many_tokens_on_it_is_enough(known_from: int) -> None:
+    lengths = analysis(cut_pools(known_from=known_from), proxies=["flip"])
+    assert lengths.limits == list(LIMITS)
+    assert {*lengths.cuts} == {"flip"}
+    cuts = lengths.cuts["flip"]
+    assert cuts.enough == known_from
+    known = np.array(LIMITS) >= known_from
+    np.testing.assert_allclose(cuts.difference.mean[known], 0, atol=1e-12)
+    assert (cuts.difference.high[~known] < 0).all()
+
+
+def test_no_limit_is_enough() -> None:
+    assert analysis(cut_pools(known_from=99), proxies=["flip"]).cuts["flip"].enough is None
+
+
+def test_a_margin_forgives() -> None:
+    cuts = analysis(cut_pools(known_from=99), margin=1.0, proxies=["flip"]).cuts["flip"]
+    assert (cuts.enough, cuts.margin) == (2, 1.0)
+
+
+def test_curves_of_cuts_are_expectations_over_subsets() -> None:
+    pools = cut_pools(prompts=5)
+    lengths = analysis(pools, proxies=["flip"], ns=[1, 3, 8])
+    cuts = lengths.cuts["flip"]
+    assert cuts.cut is not None
+    assert cuts.full.mean.shape == cuts.cut.mean.shape == (4, 3)
+
+    def column(name: str) -> list[list[float]]:
+        return [[c.scores[name].value for c in pool.candidates] for pool in pools]
+
+    for place, limit in enumerate(LIMITS):
+        seen = column(f"flip@{limit}")
+        full = best_of_n(seen, column("gold"), [1, 3, 8]).mean(axis=0)
+        cut = best_of_n(seen, column(f"gold@{limit}"), [1, 3, 8]).mean(axis=0)
+        np.testing.assert_allclose(cuts.full.mean[place], full, atol=1e-12)
+        np.testing.assert_allclose(cuts.cut.mean[place], cut, atol=1e-12)
+    whole = best_of_n(column("flip"), column("gold"), [1, 3, 8]).mean(axis=0)
+    np.testing.assert_allclose(cuts.whole.mean, whole, atol=1e-12)
+
+
+def test_tokens_computed_and_asked_for() -> None:
+    pools = cut_pools(prompts=3, size=4)
+    for pool in pools:
+        for candidate in pool.candidates:
+            for limit in LIMITS:
+                usage = Usage(prompt_tokens=10 + limit, cached_tokens=10, scored_tokens=1)
+                candidate.scores[f"flip@{limit}"].usage = usage
+    cuts = analysis(pools, proxies=["flip"]).cuts["flip"]
+    np.testing.assert_allclose(cuts.computed_tokens, [4 * (limit + 1) for limit in LIMITS])
+    np.testing.assert_allclose(cuts.separate_tokens, [4 * (limit + 11) for limit in LIMITS])
+
+
+def test_without_gold_of_cuts_there_is_no_curve_of_theirs() -> None:
+    pools = cut_pools(prompts=3)
+    for pool in pools:
+        for candidate in pool.candidates:
+            del candidate.scores["gold@4"]
+    assert analysis(pools, proxies=["flip"]).cuts["flip"].cut is None
+
+
+def test_cuts_whose_gold_failed_leave_their_prompt_out_of_that_curve() -> None:
+    pools = cut_pools(prompts=3)
+    pools[1].candidates[0].scores["gold@4"].value = nan
+    cuts = analysis(pools, proxies=["flip"]).cuts["flip"]
+    rest = analysis([pools[0], pools[2]], proxies=["flip"]).cuts["flip"]
+    assert cuts.cut is not None
+    assert rest.cut is not None
+    np.testing.assert_allclose(cuts.cut.mean, rest.cut.mean, atol=1e-12)
+
+
+def test_no_gold_of_cuts_is_known_at_all() -> None:
+    pools = cut_pools(prompts=2)
+    for pool in pools:
+        pool.candidates[0].scores["gold@4"].value = nan
+    assert analysis(pools, proxies=["flip"]).cuts["flip"].cut is None
+
+
+def test_without_cuts_there_are_none() -> None:
+    pool = made("a", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]})
+    lengths = analysis([pool])
+    assert (lengths.limits, lengths.cuts) == ([], {})
+
+
+# --- over prompts ---------------------------------------------------------------------------------
+
+
+def prompts_by_length(count: int, flip: Any, seed: int = 0) -> list[Pool]:
+    """Prompt i has responses of about 10 * i tokens; `flip(gold, tokens, i)` scores them."""
+    rng = np.random.default_rng(seed)
+    pools = []
+    for i in range(count):
+        gold = np.array([0.0, 1.0, 1.0, 0.0, 1.0, 0.0])
+        tokens = 10 * i + rng.permutation(6)
+        scores = {"gold": gold.tolist(), "flip": np.asarray(flip(gold, tokens, i), float).tolist()}
+        pools.append(made(f"p{i}", scores, tokens=tokens.tolist()))
+    return pools
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
+def test_bins_hold_every_prompt_once(count: int) -> None:
+    lengths = analysis(prompts_by_length(count, lambda g, t, i: g))
+    bins = lengths.bins
+    assert sum(part.prompts for part in bins) == count
+    assert len(bins) == min(4, count)
+    assert max(part.prompts for part in bins) - min(part.prompts for part in bins) <= 1
+    for before, after in pairwise(bins):
+        assert before.low <= before.high < after.low <= after.high
+
+
+def test_prompts_of_one_length_are_one_bin() -> None:
+    pools = [made(f"p{i}", {"flip": [0.0], "gold": [1.0]}, tokens=[5]) for i in range(6)]
+    (part,) = analysis(pools).bins
+    assert (part.low, part.high, part.prompts) == (5, 5, 6)
+
+
+def test_gain_and_concordance_of_a_bin() -> None:
+    lengths = analysis(prompts_by_length(8, lambda g, t, i: g if i < 4 else -g))
+    short, long = lengths.bins[0], lengths.bins[-1]
+    assert (float(short.concordance["flip"].mean), float(short.gain["flip"].mean)) == (1, 0.5)
+    assert (float(long.concordance["flip"].mean), float(long.gain["flip"].mean)) == (0, -0.5)
+
+
+@pytest.mark.parametrize(
+    ("flip", "sign"),
+    [
+        (lambda g, t, i: g if i >= 4 else 1 - g, 1),
+        (lambda g, t, i: g if i < 4 else 1 - g, -1),
+        (lambda g, t, i: g, 0),
+    ],
+)
+def test_longer_is_the_difference_between_the_halves(flip: Any, sign: float) -> None:
+    assert float(analysis(prompts_by_length(8, flip)).longer["flip"].mean) == sign
+
+
+def test_longer_is_unknown_where_all_prompts_are_alike() -> None:
+    pools = [made(f"p{i}", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]}) for i in range(3)]
+    assert isnan(float(analysis(pools).longer["flip"].mean))
+
+
+@pytest.mark.parametrize(("flip", "taste"), [(1, 1.0), (-1, -1.0)])
+def test_taste_for_length(flip: int, taste: float) -> None:
+    lengths = analysis(prompts_by_length(6, lambda g, t, i: flip * t))
+    assert float(lengths.spearman["flip"].mean) == pytest.approx(taste)
+    assert float(lengths.beyond_length["flip"].mean) == pytest.approx(0)
+    selected = lengths.selected_length["flip"].mean
+    np.testing.assert_allclose(selected[0], lengths.pool_length)
+    assert np.sign(selected[-1] - lengths.pool_length) == taste
+
+
+def test_taste_is_unknown_where_no_prompt_has_one() -> None:
+    lengths = analysis(prompts_by_length(3, lambda g, t, i: 0 * t))
+    assert isnan(float(lengths.spearman["flip"].mean))
+
+
+@pytest.mark.parametrize(("flip", "sign"), [(1, 1), (-1, -1)])
+def test_beyond_length_has_the_sign_of_what_is_won_over_it(flip: int, sign: int) -> None:
+    pools = prompts_by_length(30, lambda g, t, i: flip * g + 0.001 * (t % 10))
+    beyond = analysis(pools, proxies=["flip"]).beyond_length["flip"]
+    assert np.sign(float(beyond.mean)) == sign
+
+
+def test_votes_and_bounds_have_no_length_of_their_own() -> None:
+    pools = prompts_by_length(3, lambda g, t, i: g)
+    names = ["flip", "majority", "weighted:flip", "random", "oracle"]
+    lengths = analysis(pools, proxies=names)
+    assert lengths.names == ["flip"]
+    assert {*lengths.spearman} == {"flip", "gold"}
+
+
+def test_several_seeds() -> None:
+    seeds = [prompts_by_length(6, lambda g, t, i: g, seed=s) for s in (0, 1)]
+    lengths = analysis(seeds)
+    apart = [analysis(pools) for pools in seeds]
+    for name in ("flip", "gold"):
+        means = [float(one.spearman[name].mean) for one in apart]
+        assert float(lengths.spearman[name].mean) == pytest.approx(np.mean(means))
+
+
+# --- one unit for all -----------------------------------------------------------------------------
+
+
+def partly_counted() -> list[Pool]:
+    """The first prompt's candidates count their tokens, one of the last's does not."""
+    gold = [0.0, 1.0, 0.0, 1.0]
+    pools = [
+        made(f"p{i}", {"flip": gold, "gold": gold}, texts=["x" * n for n in (1, 2, 3, 4)],
+             tokens=[400, 300, 200, 100], cost=3)
+        for i in range(12)
+    ]  # fmt: skip
+    pools[-1].candidates[0].token_count = None
+    return pools
+
+
+def test_lengths_are_all_in_characters_where_a_candidate_has_no_token_count() -> None:
+    found = analysis(partly_counted(), proxies=["flip", "longest"], ns=[1, 4])
+    assert found.unit == "characters"
+    assert found.pool_length == 2.5
+    assert found.selected_length["longest"].mean[-1] == 4
+    (longest,) = (c for c in found.curve.curves if c.name == "longest")
+    assert longest.proxy is not None
+    assert longest.proxy.mean.tolist() == [2.5, 4]
+    assert longest.generated_tokens is None
+    assert float(found.spearman["longest"].mean) == 1
+    sentences = length_answers(found.curve, found)
+    assert "Lengths are in characters: 2.1% of the candidates have no token count." in sentences
+    result = as_dict(found.curve, found)
+    assert (result["lengths"]["unit"], result["lengths"]["counted"]) == ("characters", 47 / 48)
+
+
+def test_the_order_of_the_pools_decides_no_unit() -> None:
+    pools = partly_counted()
+    assert analysis(pools[::-1]).pool_length == analysis(pools).pool_length == 2.5
+    del pools[-1]
+    counted = analysis(pools)
+    assert (counted.unit, counted.pool_length) == ("tokens", 250)
+    assert not any("characters" in text for text in length_answers(counted.curve, counted))
+
+
+def test_limits_that_a_later_pool_lacks_are_named() -> None:
+    pools = cut_pools()
+    for candidate in pools[-1].candidates:
+        del candidate.scores["flip@4"]
+    found = analysis(pools)
+    assert found.lacking == {"flip": "flip@4"}
+    assert not found.cuts
+
+
+def test_candidates_without_counts_have_no_share_that_is_cut() -> None:
+    pools = cut_pools()
+    pools[-1].candidates[0].token_count = None
+    found = analysis(pools)
+    assert np.isnan(found.cut_share).all()
+    assert not any("longer than that" in text for text in length_answers(found.curve, found))

@@ -1,0 +1,232 @@
+"""Conversations in the forms of chat APIs, ShareGPT, SFT data and WildChat, as prompts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from row_files import write_rows
+
+from bestofn import BestOfN
+from bestofn.dataset.sources import iter_prompts, read_prompts
+from bestofn.errors import ConfigError
+from bestofn.prompts import as_prompt, system_message, user_message
+from bestofn.rewards.baselines import Longest
+from bestofn.types import Message, Prompt
+
+ASKED = {"role": "user", "content": "Name 4 fruits."}
+ANSWERED = {"role": "assistant", "content": "Apple, pear, plum, fig."}
+CALL = {"id": "1", "type": "function", "function": {"name": "w", "arguments": '{"city": "Bonn"}'}}
+CALLING = {"role": "assistant", "content": None, "tool_calls": [CALL]}
+RESULT = {"role": "tool", "tool_call_id": "1", "name": "w", "content": "20 C"}
+
+
+def turns(prompt: Prompt) -> list[tuple[str, str]]:
+    return [(turn.role, turn.content) for turn in prompt.messages]
+
+
+def only(rows: Any, **options: Any) -> Prompt:
+    (prompt,) = read_prompts(rows, **options)
+    return prompt
+
+
+# --- parts ----------------------------------------------------------------------------------------
+
+
+def test_content_as_text_parts_is_their_text(tmp_path: Path) -> None:
+    parts = [{"type": "text", "text": "Name 4"}, {"type": "text", "text": "fruits."}]
+    row = {"messages": [{"role": "user", "content": parts}]}
+    for source in (write_rows(tmp_path / "p.jsonl", [row]), [row]):
+        assert turns(only(source)) == [("user", "Name 4\nfruits.")]
+    assert as_prompt([{"role": "user", "content": parts[:1]}]).id == as_prompt("Name 4").id
+
+
+@pytest.mark.parametrize("kind", ["image_url", "input_audio"])
+def test_a_part_that_is_no_text_is_a_fault_of_its_row(tmp_path: Path, kind: str) -> None:
+    part = {"type": kind, kind: {"url": "x"}}
+    bad = {"messages": [{"role": "user", "content": [{"type": "text", "text": "x"}, part]}]}
+    path = write_rows(tmp_path / "p.jsonl", [{"messages": [ASKED]}, bad])
+    faults: list[ConfigError] = []
+    assert len(list(iter_prompts(path, bad_row=faults.append))) == 1
+    (fault,) = faults
+    assert str(fault).startswith(f"{path}, line 2: column 'messages': ")
+    assert f"a part of type {kind!r}" in str(fault)
+
+
+# --- ShareGPT -------------------------------------------------------------------------------------
+
+
+def sharegpt(*turns: tuple[str, str]) -> dict[str, Any]:
+    return {"id": "a", "conversations": [{"from": who, "value": text} for who, text in turns]}
+
+
+@pytest.mark.parametrize("options", [{}, {"prompt_column": "conversations"}])
+def test_sharegpt_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
+    row = sharegpt(("system", "Be brief."), ("human", "Hi."), ("gpt", "Hello."), ("human", "4?"))
+    path = write_rows(tmp_path / "p.jsonl", [row])
+    assert turns(only(path, id_column="id", **options)) == [
+        ("system", "Be brief."),
+        ("user", "Hi."),
+        ("assistant", "Hello."),
+        ("user", "4?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("who", "role"),
+    [
+        *((who, "user") for who in ("human", "user")),
+        *((who, "assistant") for who in ("gpt", "assistant", "chatgpt", "bard", "function_call")),
+        *((who, "tool") for who in ("tool", "observation")),
+        ("system", "system"),
+    ],
+)
+def test_who_speaks_in_sharegpt(who: str, role: str) -> None:
+    prompt = only([sharegpt(("human", "x"), (who, "y"), ("human", "z"))])
+    assert turns(prompt) == [("user", "x"), (role, "y"), ("user", "z")]
+
+
+def test_somebody_else_in_sharegpt_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"row 0: column 'conversations': .*not 'narrator'"):
+        read_prompts([sharegpt(("narrator", "x"))])
+
+
+def test_a_prompt_column_wins_over_conversations() -> None:
+    row = {"prompt": "x", "messages": [ASKED], **sharegpt(("human", "y"))}
+    assert turns(only([row])) == [("user", "x")]
+    assert turns(only([row], prompt_column="conversations")) == [("user", "y")]
+
+
+# --- conversations that are answered --------------------------------------------------------------
+
+
+ANSWERED_ROWS = [
+    {"messages": [ASKED, ANSWERED], "level": 1},
+    {"level": 1, **sharegpt(("human", ASKED["content"]), ("gpt", ANSWERED["content"]))},
+    {"conversation": [ASKED | {"toxic": False}, ANSWERED | {"toxic": None}], "level": 1},
+]
+
+
+@pytest.mark.parametrize("row", ANSWERED_ROWS, ids=["messages", "sharegpt", "wildchat"])
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_the_last_answer_is_dropped_and_kept_as_a_column(
+    tmp_path: Path, kind: str, row: dict[str, Any]
+) -> None:
+    path = write_rows(tmp_path / f"p.{kind}", [row])
+    with pytest.raises(ConfigError, match="--drop-last-assistant"):
+        read_prompts(path)
+    prompt = only(path, drop_last_assistant=True)
+    assert turns(prompt) == [("user", ASKED["content"])]
+    assert prompt.id == as_prompt(ASKED["content"]).id
+    assert prompt.columns["dropped_answer"] == ANSWERED["content"]
+    assert prompt.columns["level"] == 1
+    assert prompt.messages[0].extra == {}
+
+
+def test_nothing_but_a_last_answer_is_dropped() -> None:
+    rows = [{"messages": [ASKED]}, {"messages": [ASKED, ANSWERED, ASKED]}, {"prompt": "x"}]
+    for row in rows:
+        dropped = only([row], drop_last_assistant=True)
+        assert (dropped, dropped.columns) == (only([row]), {})
+
+
+def test_an_own_column_is_not_overwritten() -> None:
+    row = {"messages": [ASKED, ANSWERED], "dropped_answer": "mine"}
+    with pytest.raises(ConfigError, match=r"row 0: .* has a column 'dropped_answer'"):
+        read_prompts([row], drop_last_assistant=True)
+
+
+def test_a_system_prompt_and_a_dropped_answer() -> None:
+    prompt = only([{"messages": [ASKED, ANSWERED]}], drop_last_assistant=True, system="Be brief.")
+    assert turns(prompt) == [("system", "Be brief."), ("user", ASKED["content"])]
+
+
+# --- tools and developers -------------------------------------------------------------------------
+
+
+def test_turns_of_tools_are_context() -> None:
+    prompt = as_prompt([ASKED, CALLING, RESULT, {"role": "user", "content": "In a sentence."}])
+    assert [turn.role for turn in prompt.messages] == ["user", "assistant", "tool", "user"]
+    assert [turn.content for turn in prompt.messages][1:3] == ["", "20 C"]
+    assert prompt.messages[1].extra == {"tool_calls": [CALL]}
+    assert prompt.messages[2].extra == {"tool_call_id": "1", "name": "w"}
+    assert user_message(prompt) == "In a sentence."
+
+
+def test_a_prompt_may_end_with_the_result_of_a_tool() -> None:
+    prompt = as_prompt([ASKED, CALLING, RESULT])
+    assert prompt.messages[-1].role == "tool"
+    assert user_message(prompt) == ASKED["content"]
+    with pytest.raises(ConfigError, match="needs a user message"):
+        as_prompt([CALLING, RESULT])
+
+
+def test_a_developer_is_the_system() -> None:
+    developer = {"role": "developer", "content": "Be brief."}
+    assert system_message(as_prompt([developer, ASKED])) == "Be brief."
+    # A system prompt for those that have none.
+    assert len(only([{"messages": [developer, ASKED]}], system="Be long.").messages) == 2
+
+
+def test_calls_tell_prompts_apart_and_without_them_ids_are_as_ever() -> None:
+    other = CALLING | {"tool_calls": [CALL | {"id": "2"}]}
+    assert as_prompt([ASKED, CALLING, RESULT]).id != as_prompt([ASKED, other, RESULT]).id
+    assert as_prompt("Name 4 fruits.").id == "344119e856e833d2"
+    chat = [{"role": "system", "content": "Be brief."}, ASKED, ANSWERED, ASKED]
+    assert as_prompt(chat).id == "7cb9e3f7ebf4f136"
+
+
+def test_fields_that_a_table_has_in_every_turn_are_none(tmp_path: Path) -> None:
+    rows = [{"messages": [ASKED, CALLING, RESULT]}]
+    from_json = only(write_rows(tmp_path / "p.jsonl", rows))
+    from_table = only(write_rows(tmp_path / "p.parquet", rows))
+    assert from_table == from_json
+    assert from_table.id == from_json.id
+
+
+def test_calls_as_json_text_are_calls() -> None:
+    as_text = CALLING | {"tool_calls": json.dumps([CALL])}
+    assert as_prompt([ASKED, as_text, RESULT]) == as_prompt([ASKED, CALLING, RESULT])
+
+
+@pytest.mark.parametrize(
+    ("message", "sentence"),
+    [
+        ({"role": "critic", "content": "x"}, "not 'critic'"),
+        ({"role": ["user"], "content": "x"}, "not ['user']"),
+        ({"role": "assistant", "content": None}, "a text `content`"),
+        ({"role": "tool", "content": None}, "a text `content`"),
+        ({"role": "user", "content": {"text": "x"}}, "a text `content`"),
+        ({"role": "user", "content": [{"type": "text"}]}, "a part of type 'text' without a text"),
+        ({"from": ["human"], "value": "x"}, "not ['human']"),
+        ({"from": "human", "value": None}, "a text `content`"),
+        (Message("critic", "x"), "not 'critic'"),  # type: ignore[arg-type]
+        (Message("user", None), "a text `content`"),  # type: ignore[arg-type]
+    ],
+)
+def test_other_messages_are_faults_that_name_what_is_wrong(message: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        as_prompt([message, ASKED])
+    assert sentence in str(caught.value)
+
+
+def test_selection_takes_all_of_these() -> None:
+    best = BestOfN(lambda prompt, n: [str(prompt)] * n, Longest(), n=1)
+    parts = [{"type": "text", "text": "Name 4 fruits."}]
+    for messages in (
+        [{"role": "user", "content": parts}],
+        [{"from": "human", "value": "Name 4 fruits."}],
+    ):
+        assert best.select(messages).text == "Name 4 fruits."
+        (selection,) = best.select_many([messages], progress=False)
+        assert selection.text == "Name 4 fruits."
+    assert "20 C" in best.select([ASKED, CALLING, RESULT]).text
+
+
+def test_sharegpt_has_its_system_prompt_beside_the_conversation() -> None:
+    row = {"system": "Be brief.", "conversations": [{"from": "human", "value": "Name 4 fruits."}]}
+    (prompt,) = read_prompts([row])
+    assert [(turn.role, turn.content) for turn in prompt.messages] == [
+        ("system", "Be brief."),
+        ("user", "Name 4 fruits."),
+    ]
