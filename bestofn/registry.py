@@ -11,7 +11,7 @@ from bestofn.engines.base import Engine
 from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError
 from bestofn.identity import UNKNOWN, identity_of
-from bestofn.rewards.base import RewardModel
+from bestofn.scoring import RewardModel
 
 # Imported at use. Which ones a model scores with, and which one asks a verifier, is told by the
 # name of their first argument.
@@ -23,12 +23,12 @@ _REWARDS = {
     "listwise": ("bestofn.rewards.judges", "ListwiseJudge"),
     "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
     "gold": ("bestofn.rewards.gold", "Gold"),
-    "random": ("bestofn.rewards.baselines", "RandomChoice"),
-    "first": ("bestofn.rewards.baselines", "First"),
-    "longest": ("bestofn.rewards.baselines", "Longest"),
-    "shortest": ("bestofn.rewards.baselines", "Shortest"),
-    "mean-logprob": ("bestofn.rewards.baselines", "MeanLogprob"),
-    "majority": ("bestofn.rewards.baselines", "Majority"),
+    "random": ("bestofn.scoringlines", "RandomChoice"),
+    "first": ("bestofn.scoringlines", "First"),
+    "longest": ("bestofn.scoringlines", "Longest"),
+    "shortest": ("bestofn.scoringlines", "Shortest"),
+    "mean-logprob": ("bestofn.scoringlines", "MeanLogprob"),
+    "majority": ("bestofn.scoringlines", "Majority"),
 }
 
 

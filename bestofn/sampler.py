@@ -17,8 +17,7 @@ from bestofn.generators import (
     collect,
 )
 from bestofn.prompts import PromptLike, as_prompt
-from bestofn.rewards.base import RewardModel
-from bestofn.scoring import DistinctScoring, add_scores
+from bestofn.scoring import DistinctScoring, RewardModel, add_scores
 from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Prompt, Selection, Usage
 

@@ -46,8 +46,8 @@ from bestofn.recipe import read_mapping
 from bestofn.redaction import without_secrets
 from bestofn.registry import load_reward, needs_engine
 from bestofn.resuming import same_spelled
-from bestofn.rewards.base import RewardModel
 from bestofn.rewards.gold import Gold
+from bestofn.scoring import RewardModel
 from bestofn.types import Pool, Prompt
 from bestofn.verifiers import load_verifier
 

@@ -9,9 +9,8 @@ from bestofn import concurrency
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, collect
-from bestofn.rewards.base import RewardModel
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
-from bestofn.scoring import add_nested_scores, add_scores, without_cost
+from bestofn.scoring import RewardModel, add_nested_scores, add_scores, without_cost
 from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Pool, Prompt
 

@@ -26,8 +26,8 @@ from bestofn.progress import Progress, silent
 from bestofn.redaction import without_secrets
 from bestofn.registry import is_pointwise, load_reward, needs_engine
 from bestofn.resuming import same_spelled, with_one_spelling
-from bestofn.rewards.base import RewardModel
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import (
     cannot_write,

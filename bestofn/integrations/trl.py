@@ -8,8 +8,7 @@ from typing import Any
 from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_message, as_prompt, clean, plain
-from bestofn.rewards.base import RewardModel
-from bestofn.scoring import add_scores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Candidate, Pool, Prompt, Score
 

@@ -9,8 +9,7 @@ from typing import Any
 
 from bestofn import concurrency
 from bestofn.identity import identity_of
-from bestofn.rewards.base import RewardModel
-from bestofn.scoring import add_scores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 

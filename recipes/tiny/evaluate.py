@@ -15,6 +15,7 @@ from random import Random
 from typing import Any
 
 import numpy as np
+from bestofn.scoringlines import MeanLogprob
 
 from bestofn import FLIPLikelihood, FLIPReward, concurrency, load_engine
 from bestofn.analysis.curves import ProxyCurve, ScalingCurve
@@ -25,10 +26,8 @@ from bestofn.engines.base import Engine, SamplingParams
 from bestofn.estimators import best_of_n, bootstrap_mean
 from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
-from bestofn.rewards.base import RewardModel
-from bestofn.rewards.baselines import MeanLogprob
 from bestofn.rewards.gold import Gold
-from bestofn.scoring import add_scores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.tiny import Task, answer, heldout_tasks, verify
 from bestofn.types import Candidate, Pool
 from bestofn.verifiers.base import load_verifier

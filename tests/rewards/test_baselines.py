@@ -6,14 +6,7 @@ from collections.abc import Callable
 from math import isnan, nan
 
 import pytest
-from fakes import ScriptedEngine
-
-from bestofn import concurrency
-from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt
-from bestofn.registry import load_reward
-from bestofn.rewards.base import RewardModel
-from bestofn.rewards.baselines import (
+from bestofn.scoringlines import (
     First,
     Longest,
     Majority,
@@ -21,9 +14,15 @@ from bestofn.rewards.baselines import (
     RandomChoice,
     Shortest,
 )
+from fakes import ScriptedEngine
+
+from bestofn import concurrency
+from bestofn.errors import ConfigError
+from bestofn.prompts import as_prompt
+from bestofn.registry import load_reward
 from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import choose
-from bestofn.scoring import add_scores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.types import Candidate, Score, Usage
 
 PROMPT = as_prompt("Add 2 and 3.")

@@ -10,9 +10,8 @@ import pytest
 from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.rewards.base import RewardModel
 from bestofn.rewards.gold import Gold
-from bestofn.scoring import add_scores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.types import Candidate, Prompt
 from bestofn.verifiers import Verifier, load_verifier
 

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from bestofn import BestOfN
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
-from bestofn.rewards.base import RewardModel
 from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
 from bestofn.rewards.templates.judging import load_judge_template
+from bestofn.scoring import RewardModel
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 ASKED = as_prompt("Which is best?")

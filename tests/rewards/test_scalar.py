@@ -26,8 +26,7 @@ from bestofn.engines.hf.classifier import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.registry import is_pointwise, load_reward, needs_engine
-from bestofn.rewards.base import RewardModel
-from bestofn.scoring import add_scores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.store import pool
 from bestofn.tiny import heldout_tasks
 from bestofn.types import Candidate, Pool, Score

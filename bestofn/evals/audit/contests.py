@@ -12,8 +12,7 @@ from bestofn.errors import EngineError
 from bestofn.evals.audit.attacks import Attack
 from bestofn.prompts import random_for, user_message
 from bestofn.registry import is_pointwise, takes
-from bestofn.rewards.base import RewardModel
-from bestofn.scoring import add_scores, without_cost
+from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.types import Candidate, Pool, Prompt
 
 GUARDS = ("flag", "strip")

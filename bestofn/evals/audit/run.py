@@ -31,8 +31,8 @@ from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.registry import load_reward
 from bestofn.resuming import comparing, engine_files, input_of
-from bestofn.rewards.base import RewardModel
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import check_output, open_journal, write_atomically
 from bestofn.store.scores import made_by
