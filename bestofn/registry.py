@@ -23,12 +23,12 @@ _REWARDS = {
     "listwise": ("bestofn.rewards.judges", "ListwiseJudge"),
     "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
     "gold": ("bestofn.rewards.gold", "Gold"),
-    "random": ("bestofn.scoringlines", "RandomChoice"),
-    "first": ("bestofn.scoringlines", "First"),
-    "longest": ("bestofn.scoringlines", "Longest"),
-    "shortest": ("bestofn.scoringlines", "Shortest"),
-    "mean-logprob": ("bestofn.scoringlines", "MeanLogprob"),
-    "majority": ("bestofn.scoringlines", "Majority"),
+    "random": ("bestofn.rewards.baselines", "RandomChoice"),
+    "first": ("bestofn.rewards.baselines", "First"),
+    "longest": ("bestofn.rewards.baselines", "Longest"),
+    "shortest": ("bestofn.rewards.baselines", "Shortest"),
+    "mean-logprob": ("bestofn.rewards.baselines", "MeanLogprob"),
+    "majority": ("bestofn.rewards.baselines", "Majority"),
 }
 
 

@@ -15,7 +15,7 @@ from bestofn import concurrency
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import EngineError
 from bestofn.prompts import as_prompt
-from bestofn.scoringlines import Longest
+from bestofn.rewards.baselines import Longest
 from bestofn.registry import load_reward
 
 def in_child(work):

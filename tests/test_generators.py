@@ -4,10 +4,10 @@ import itertools
 import warnings
 
 import pytest
-from bestofn.scoringlines import Longest
 from fakes import ScriptedEngine
 
 from bestofn import BestOfN, SamplingParams
+from bestofn.rewards.baselines import Longest
 
 
 def thinking(answered: int, of: int, **options: str) -> ScriptedEngine:

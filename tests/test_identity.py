@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from bestofn.scoringlines import Longest, Majority
 from fakes import ScriptedEngine
 from faulty_server import FaultyServer
 
@@ -22,6 +21,7 @@ from bestofn.identity import (
     files_fingerprint,
     identity_of,
 )
+from bestofn.rewards.baselines import Longest, Majority
 from bestofn.rewards.gold import Gold
 from bestofn.rewards.similarity import f1
 from bestofn.stopping import ExpectedGain

@@ -17,7 +17,7 @@ import bestofn.progress
 bestofn.progress.EVERY = {every}
 from fakes import ScriptedEngine
 from bestofn import BestOfN
-from bestofn.scoringlines import Longest
+from bestofn.rewards.baselines import Longest
 best = BestOfN(ScriptedEngine(), Longest(), n=2, window=1)
 for _ in best.select_many([str(i) for i in range(400)], progress={progress}):
     time.sleep(0.002)

@@ -11,13 +11,13 @@ from math import isnan, nan
 from typing import Any
 
 import pytest
-from bestofn.scoringlines import Longest, Majority
 from fakes import Recorded, ScriptedEngine, wait_until
 
 from bestofn import BestOfN, ExpectedGain, FLIPLikelihood, FLIPReward, SamplingParams, concurrency
 from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
+from bestofn.rewards.baselines import Longest, Majority
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Prompt, Score
 

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from bestofn.scoringlines import Longest
 from fakes import Recorded, ScriptedEngine
 
 from bestofn import BestOfN
@@ -22,6 +21,7 @@ from bestofn.dataset.sources import iter_prompts, read_prompts
 from bestofn.engines.base import Completion, SamplingParams
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, plain
+from bestofn.rewards.baselines import Longest
 from bestofn.store import pool
 from bestofn.types import Candidate, Prompt, Score, Selection, Usage
 

@@ -22,7 +22,7 @@ from bestofn.analysis.expected import (
 )
 from bestofn.dataset.pools import cut_name, has_scores
 from bestofn.estimators import Interval, best_of_n, unpaired_difference
-from bestofn.scoringlines import Unit, length, length_unit
+from bestofn.rewards.baselines import Unit, length, length_unit
 from bestofn.types import Pool
 
 Array = NDArray[np.float64]

@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from bestofn.scoringlines import MeanLogprob
 
 from bestofn import FLIPLikelihood, FLIPReward, concurrency, load_engine
 from bestofn.analysis.curves import ProxyCurve, ScalingCurve
@@ -26,6 +25,7 @@ from bestofn.engines.base import Engine, SamplingParams
 from bestofn.estimators import best_of_n, bootstrap_mean
 from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
+from bestofn.rewards.baselines import MeanLogprob
 from bestofn.rewards.gold import Gold
 from bestofn.scoring import RewardModel, add_scores
 from bestofn.tiny import Task, answer, heldout_tasks, verify

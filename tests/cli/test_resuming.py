@@ -8,7 +8,6 @@ from typing import Any
 
 import faulty_server
 import pytest
-from bestofn.scoringlines import Longest
 from faulty_server import FaultyServer
 from reward_models import random_model
 from typer.testing import CliRunner, Result
@@ -18,6 +17,7 @@ from bestofn.dataset import select_dataset
 from bestofn.engines.base import SamplingParams, load_engine
 from bestofn.engines.model_files import locate
 from bestofn.errors import ConfigError
+from bestofn.rewards.baselines import Longest
 from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import BestOfN
 from bestofn.store.journal import locked, manifest

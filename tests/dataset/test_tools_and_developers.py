@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bestofn.scoringlines import Longest
 from exporting import read_back
 from fakes import ScriptedEngine
 
@@ -15,6 +14,7 @@ from bestofn.dataset.export import export
 from bestofn.dataset.sources import read_prompts
 from bestofn.dataset.tables import Format
 from bestofn.prompts import as_prompt
+from bestofn.rewards.baselines import Longest
 from bestofn.types import Message
 
 CALL = {"id": "1", "type": "function", "function": {"name": "w", "arguments": {"city": "Bonn"}}}

@@ -13,7 +13,6 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from bestofn.scoringlines import Longest
 from faulty_server import CONTEXT, FaultyServer, Key, no_fault, seeded
 
 from bestofn import BestOfN, FLIPReward, concurrency
@@ -22,6 +21,7 @@ from bestofn.engines.openai import OpenAIEngine
 from bestofn.engines.openai.server import retry_after
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
+from bestofn.rewards.baselines import Longest
 from bestofn.types import Message, Prompt
 
 KINDS = ("429", "500", "503", "slow", "cut", "garbage", "page", "no_choices")

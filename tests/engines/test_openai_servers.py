@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from bestofn.scoringlines import Longest
 from mock_server import ABOUT_TAGS, BEYOND, FRUITS, MockServer, refused
 from typer.testing import CliRunner, Result
 
@@ -18,6 +17,7 @@ from bestofn.engines.base import Completion, Engine, SamplingParams, load_engine
 from bestofn.engines.openai import OpenAIEngine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
+from bestofn.rewards.baselines import Longest
 
 Load = Callable[..., OpenAIEngine]
 KEY = "sk-proj-0123456789abcdef"

@@ -5,7 +5,6 @@ from math import nan
 from typing import Any
 
 import pytest
-from bestofn.scoringlines import Majority
 from fakes import Recorded, ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 from bestofn import FLIPLikelihood, FLIPReward
 from bestofn.errors import ConfigError, EngineError
 from bestofn.integrations.trl import flip_reward_func
+from bestofn.rewards.baselines import Majority
 from bestofn.rewards.gold import Gold
 from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers import load_verifier

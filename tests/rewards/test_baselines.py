@@ -6,7 +6,13 @@ from collections.abc import Callable
 from math import isnan, nan
 
 import pytest
-from bestofn.scoringlines import (
+from fakes import ScriptedEngine
+
+from bestofn import concurrency
+from bestofn.errors import ConfigError
+from bestofn.prompts import as_prompt
+from bestofn.registry import load_reward
+from bestofn.rewards.baselines import (
     First,
     Longest,
     Majority,
@@ -14,12 +20,6 @@ from bestofn.scoringlines import (
     RandomChoice,
     Shortest,
 )
-from fakes import ScriptedEngine
-
-from bestofn import concurrency
-from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt
-from bestofn.registry import load_reward
 from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import choose
 from bestofn.scoring import RewardModel, add_scores

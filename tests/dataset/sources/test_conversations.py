@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bestofn.scoringlines import Longest
 from row_files import write_rows
 
 from bestofn import BestOfN
 from bestofn.dataset.sources import iter_prompts, read_prompts
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, system_message, user_message
+from bestofn.rewards.baselines import Longest
 from bestofn.types import Message, Prompt
 
 ASKED = {"role": "user", "content": "Name 4 fruits."}
