@@ -13,6 +13,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+from bestofn.errors import ConfigError
+
 UNKNOWN = "unknown"
 """In an identity, what could not be told yet, such as a model that is not downloaded."""
 CONTENT = "content:"  # marks a fingerprint
@@ -59,6 +61,19 @@ def fingerprint(content: str | bytes) -> str:
     """A hash of some content."""
     data = content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content
     return CONTENT + hashlib.blake2b(data, digest_size=8).hexdigest()
+
+
+def content_fingerprint(path: Path) -> str:
+    """A hash of the whole content of a file.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:

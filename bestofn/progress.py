@@ -2,16 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
-
-from bestofn.types import Pool
-
-Progress = Callable[[Iterator[Pool], int | None, str], Iterator[Pool]]
-"""Passes pools on and shows how far they are, of how many, and what is being done."""
 
 EVERY = 30.0  # seconds between two lines
 
@@ -99,8 +94,3 @@ class Bar:
             return ""
         pace = seconds / max(self._done - self._initial, 1)
         return f", {tqdm.format_interval(max(self._total - self._done, 0) * pace)} left"
-
-
-def silent(pools: Iterator[Pool], *_: object) -> Iterator[Pool]:
-    """Shows nothing."""
-    return pools

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -16,26 +15,26 @@ from bestofn.analysis.lengths import LengthAnalysis
 from bestofn.analysis.report import write_report
 from bestofn.config import CurveConfig, EngineConfig, ReportConfig, RewardConfig, ScoreConfig
 from bestofn.dataset.sample import sample_file
-from bestofn.dataset.score import fingerprint, score_file
+from bestofn.dataset.score import reward_of, score_file
 from bestofn.errors import ConfigError
+from bestofn.identity import content_fingerprint
 from bestofn.models import Engines
-from bestofn.progress import Progress, silent
 from bestofn.recipe import Recipe
 from bestofn.redaction import without_secrets
 from bestofn.registry import is_known, load_reward, needs_engine
 from bestofn.store import pool
 from bestofn.store.journal import check_output, write_atomically
-from bestofn.store.scores import read_made, reward_of
+from bestofn.store.scores import read_origins
 from bestofn.types import Pool
 from bestofn.verifiers.base import load_verifier
 
 POOL, REPORT, RECIPE = "pool.jsonl", "report.html", "recipe.yaml"
 
 
-def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) -> dict[str, Any]:
+def run_recipe(recipe: Recipe, engines: Engines, *, progress: bool = False) -> dict[str, Any]:
     """Runs a recipe, or what is missing of it.
 
-    Returns what its curve.json holds and, as "drawn", what `sample_file` came upon.
+    Returns what its curve.json holds and, as "drawn", how many prompts were repeated and failed.
 
     Its output folder gets pool.jsonl, curve.json, curve.csv, pictures, report.html and the recipe
     as it was run.
@@ -48,14 +47,14 @@ def run_recipe(recipe: Recipe, engines: Engines, progress: Progress = silent) ->
     folder = Path(recipe.output)
     check_output(folder, folder=True)
     path = folder / POOL
-    drawn = sample_file(recipe.sample, path, engines, progress)
+    drawn = sample_file(recipe.sample, path, engines, progress=progress)
     shown = without_secrets(recipe.model_dump(mode="json"))
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
-    score_file(path, recipe.score, recipe.sample, path, engines, progress)
+    score_file(path, recipe.score, recipe.sample, path, engines, progress=progress)
     result = make_curve([path], recipe.curve, folder, title=recipe.report.title)
     make_report(folder, folder / REPORT, recipe.report)
-    return result | {"drawn": asdict(drawn)}
+    return result | {"drawn": {"repeated": drawn.repeated, "failed": drawn.failures}}
 
 
 def _check(recipe: Recipe) -> None:
@@ -106,7 +105,7 @@ def make_curve(
         ConfigError: a pool cannot be used.
     """
     check_output(folder, folder=True)
-    if len({fingerprint(path) for path in paths}) < len(paths):
+    if len({content_fingerprint(path) for path in paths}) < len(paths):
         raise ConfigError("the same pool is given twice; several pools are draws of several seeds")
     bad: list[tuple[str, str]] = []
     pools = [_read(path, config.bad_rows, bad) for path in paths]
@@ -153,7 +152,8 @@ def score_cuts(
     curve: CurveConfig,
     drawn_by: EngineConfig | None,
     engines: Engines,
-    progress: Progress = silent,
+    *,
+    progress: bool = False,
 ) -> None:
     """Adds the scores that a length ablation of a pool file lacks.
 
@@ -164,7 +164,7 @@ def score_cuts(
     if first is None:
         raise ConfigError(f"the pool {path} has no rows")
     rewards, verifier = list(config.rewards), config.verifier
-    made = read_made(path)
+    made = read_origins(path)
     if not rewards:
         whole = [name for name in first.candidates[0].scores if "@" not in name]
         for name in curve.proxies or whole:
@@ -181,7 +181,7 @@ def score_cuts(
         elif verifier is not None:
             rewards.append(RewardConfig(reward="gold", name=curve.gold))
     full = config.model_copy(update={"rewards": rewards, "verifier": verifier})
-    score_file(path, full, drawn_by, path, engines, progress)
+    score_file(path, full, drawn_by, path, engines, progress=progress)
 
 
 def make_report(folder: Path, path: Path, config: ReportConfig) -> None:

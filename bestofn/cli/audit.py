@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, fits, show_table
 from bestofn.config import OPTIONS, AuditConfig, checked
@@ -33,7 +33,7 @@ def audit(
     config = checked(AuditConfig, given, OPTIONS)
     announce(config, config.scorer(config.named()))
     with Engines() as engines:
-        result = run_audit(config, output, engines, pool_progress)
+        result = run_audit(config, output, engines, progress=True)
     if as_json:
         print(json.dumps(result))
     else:

@@ -89,7 +89,7 @@ def _why(rows: Path) -> str:
 
 def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summary":
     if cluster.cluster is None:
-        from bestofn.dataset.run import select_file
+        from bestofn.dataset.select import select_file
 
         announce(config, config.scorer(config))
         return select_file(config, output)
@@ -132,7 +132,7 @@ def _unused(path: Path) -> Path:
 
 
 def _show_status(output: Path, as_json: bool) -> None:
-    from bestofn.dataset.run import summary_of
+    from bestofn.dataset.select import summary_of
     from bestofn.store.journal import is_locked
 
     summary = summary_of(output)

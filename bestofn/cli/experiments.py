@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Folder, Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, show_table
 from bestofn.config import (
@@ -42,8 +42,8 @@ def sample(
     config = checked(SampleConfig, given | {"prompts": prompts}, OPTIONS)
     announce(config)
     with Engines() as engines:
-        drawn = sample_file(config, output, engines, pool_progress)
-    _tell(drawn.repeated, drawn.failed, prompts)
+        drawn = sample_file(config, output, engines, progress=True)
+    _tell(drawn.repeated, drawn.failures, prompts)
     notes.print(f"wrote {output}", style="dim")
 
 
@@ -65,7 +65,7 @@ def score(
 
     drawn_by, config = _drawn_by(pool, given), checked(ScoreConfig, given, OPTIONS)
     with Engines() as engines:
-        changed = score_file(pool, config, drawn_by, output or pool, engines, pool_progress)
+        changed = score_file(pool, config, drawn_by, output or pool, engines, progress=True)
     if not changed:
         notes.print("all these scores are there already; --again replaces them")
     check_scores(output or pool, config.rewards)
@@ -98,7 +98,7 @@ def curve(
         with Engines() as engines:
             for path in pools:
                 drawn_by = _drawn_by(path, dict(given))
-                score_cuts(path, scoring, config, drawn_by, engines, pool_progress)
+                score_cuts(path, scoring, config, drawn_by, engines, progress=True)
     result = make_curve(pools, config, output, title=report.title)
     if as_json:
         print(json.dumps(result))
@@ -147,7 +147,7 @@ def run(
         return
     announce(loaded.sample, loaded.score.scorer(loaded.sample))
     with Engines() as engines:
-        result = run_recipe(loaded, engines, pool_progress)
+        result = run_recipe(loaded, engines, progress=True)
     _tell(result["drawn"]["repeated"], result["drawn"]["failed"], loaded.sample.prompts)
     if as_json:
         print(json.dumps(result))
@@ -158,7 +158,7 @@ def run(
 
 def _tell(repeated: int, failed: int, prompts: str) -> None:
     if repeated:
-        notes.print(f"{repeated} prompts stand in {prompts} more than once; each was drawn once")
+        notes.print(f"{repeated} prompts are in {prompts} more than once; each was drawn once")
     if failed:
         notes.print(f"{failed} prompts lack candidates; --retry-errors draws them again")
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.text import Text
 
-from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Folder, Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, show_table
 from bestofn.config import OPTIONS, RewardBenchConfig, checked
@@ -32,7 +32,7 @@ def run(recipe: RewardBenchRecipe, as_json: bool) -> None:
 
     announce(*recipe.rewardbench.scorers)
     with Engines() as engines:
-        result = run_rewardbench(recipe, engines, pool_progress)
+        result = run_rewardbench(recipe, engines, progress=True)
     if as_json:
         print(json.dumps(result))
     else:

@@ -1,7 +1,7 @@
-"""Selection over datasets: durable rows, exports, clusters."""
+"""Runs over datasets: drawing, scoring, selecting, exports, clusters."""
 
-from bestofn.dataset.config import Faults
-from bestofn.dataset.run import select_dataset
+from bestofn.dataset.run import ErrorPolicy
+from bestofn.dataset.select import select_dataset
 from bestofn.dataset.summary import Summary
 
-__all__ = ["Faults", "Summary", "select_dataset"]
+__all__ = ["ErrorPolicy", "Summary", "select_dataset"]

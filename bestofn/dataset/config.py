@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from bestofn.config import ChoiceConfig, DrawConfig, Flag, PromptsConfig, Section
+from bestofn.dataset.run import ErrorPolicy
 from bestofn.dataset.sources import SourceOptions
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
@@ -19,29 +19,6 @@ from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
 from bestofn.scoring import RewardModel
 from bestofn.stopping import ExpectedGain
 from bestofn.store import pool
-
-
-@dataclass(frozen=True, slots=True)
-class Faults:
-    """What a run does about what goes wrong.
-
-    Attributes:
-        on_bad_row: Whether a row of the source that cannot be used ends the run or is skipped.
-        max_error_rate: The run fails when more than this share of its rows are without a response;
-            looked at from 20 rows on, and at the end.
-        retry_errors: Answer the prompts again whose rows have an `error`.
-
-    Raises:
-        ConfigError: the rate is no share.
-    """
-
-    on_bad_row: Literal["fail", "skip"] = "fail"
-    max_error_rate: float = 0.5
-    retry_errors: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_error_rate <= 1:
-            raise ConfigError(f"max_error_rate must be in [0, 1], not {self.max_error_rate}")
 
 
 class AskConfig(DrawConfig, ChoiceConfig):
@@ -171,9 +148,9 @@ class SelectConfig(PromptsConfig, AskConfig):
             )
         return ExpectedGain(self.adaptive, prior=prior, weight=self.adaptive_weight)
 
-    def faults(self) -> Faults:
+    def faults(self) -> ErrorPolicy:
         """What is done about what goes wrong."""
-        return Faults(self.on_bad_row, self.max_error_rate, self.retry_errors)
+        return ErrorPolicy(self.on_bad_row, self.max_error_rate, self.retry_errors)
 
     def settings(self, best: BestOfN | None = None) -> dict[str, Any]:
         """What the rows depend on.

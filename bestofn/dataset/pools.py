@@ -71,7 +71,6 @@ def add(
             started = time.perf_counter()
             if again:
                 pool.seconds.pop(reward.name, None)
-                pool.seconds.pop(f"{reward.name}@", None)
             if again or not has_scores(pool, reward.name):
                 await add_scores(pool.prompt, pool.candidates, reward)
                 spent[reward.name] = time.perf_counter() - started
@@ -80,7 +79,7 @@ def add(
                 assert decoder is not None
                 started = time.perf_counter()
                 await _add_cut_scores(pool, reward, missing, decoder)
-                spent[f"{reward.name}@"] = time.perf_counter() - started
+                spent[cut_name(reward.name, missing[0])] = time.perf_counter() - started
         return pool, spent
 
     return _timed(concurrency.map_in_window(work, pools, window))

@@ -4,7 +4,7 @@ import asyncio
 import json
 import logging
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import islice
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from bestofn import concurrency
 from bestofn.dataset.config import ClusterConfig, SelectConfig, same_selection
-from bestofn.dataset.run import Row, run, select_row, timed
+from bestofn.dataset.run import Row, timed
+from bestofn.dataset.select import run_selection, select_row
 from bestofn.dataset.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.prompts import as_prompt, written
@@ -42,27 +43,24 @@ def select_on_cluster(
         EngineError: the cluster cannot be reached, or a replica cannot load its models.
     """
     config.check()
-    return run(
+    return run_selection(
         config.prompts,
         output,
         partial(_select_there, config, cluster),
+        config.source_options(),
         n=config.n,
         settings=config.settings(),
         compare=same_selection,
-        faults=config.faults(),
+        policy=config.faults(),
         progress=progress,
-        options=config.source_options(),
     )
 
 
 def _select_there(
     config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt], _: Confirm
 ) -> Iterator[Row]:
-    first = next(prompts, None)
-    if first is None:
-        return
     with _connected(cluster, config.ordered) as ray:
-        blocks = [ray.put(block) for block in _blocks(first, prompts)]
+        blocks = [ray.put(block) for block in _blocks(prompts)]
         replicas = ray.data.ActorPoolStrategy(
             size=cluster.replicas,
             max_concurrent_calls_per_actor=max(2, ceil(config.prompts_in_flight / BLOCK)),
@@ -77,7 +75,7 @@ def _select_there(
             num_gpus=cluster.replica_gpus,
         )
         written = set[str]()
-        for row in timed(json.loads(item["row"]) for item in rows.iter_rows()):
+        for row in timed((json.loads(item["row"]) for item in rows.iter_rows()), "select"):
             if "failure" in row:
                 raise EngineError(f"a replica failed: {row['failure']}")
             if row["id"] not in written:
@@ -111,14 +109,11 @@ class Replica:
             yield {"row": [pool.dumps(await selection)]}
 
 
-def _blocks(first: Prompt, others: Iterable[Prompt]) -> "Iterator[pyarrow.Table]":
+def _blocks(prompts: Iterator[Prompt]) -> "Iterator[pyarrow.Table]":
     import pyarrow
 
-    others = iter(others)
-    block = [first, *islice(others, BLOCK - 1)]
-    while block:
+    while block := list(islice(prompts, BLOCK)):
         yield pyarrow.table({"prompt": [_packed(prompt) for prompt in block]})
-        block = list(islice(others, BLOCK))
 
 
 def _packed(prompt: Prompt) -> str:

@@ -1,194 +1,72 @@
-"""Selection over a dataset: prompts in, the rows of their selections out, durably."""
+"""The one pipeline: prompts in, durable rows out, each prompt once.
+
+`sample`, `select` and the audit hand it their work: an iterator of prompts in, rows out. `score`,
+whose rows go to several files, shares its progress and its count of failures.
+"""
 
 import itertools
-import os
+import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
-from inspect import signature
-from itertools import chain
-from os import PathLike
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal
 
-from bestofn import concurrency
-from bestofn.dataset.config import Faults, SelectConfig, same_selection
-from bestofn.dataset.progress import bar_of
-from bestofn.dataset.seen import Ledger, has_response, read_output
-from bestofn.dataset.sources import Source, SourceOptions, count_rows, iter_prompts
-from bestofn.dataset.summary import Summary, counted
-from bestofn.errors import BestOfNError, ConfigError, OtherProcessError, RunFailedError
-from bestofn.generators import EngineGenerator
-from bestofn.identity import Compare, by_identity, identity_of
-from bestofn.resuming import input_of, moved, with_one_spelling
-from bestofn.sampler import BestOfN
-from bestofn.store import pool
-from bestofn.store.journal import Confirm, begun_with, beside, cannot_write, open_journal
-from bestofn.types import Prompt, Selection
+from bestofn.dataset.seen import SeenPrompts, read_output
+from bestofn.dataset.summary import Summary, bar_of
+from bestofn.errors import ConfigError, RunFailedError
+from bestofn.identity import Compare, by_identity
+from bestofn.store.journal import Confirm, beside, cannot_write, open_journal
+from bestofn.store.row import as_line
+from bestofn.types import Prompt
 
 Row = dict[str, Any]
 Work = Callable[[Iterator[Prompt], Confirm], Iterator[Row]]
-"""Turns prompts into the rows of their selections, in any order. Once more is known of the settings
-than before, it confirms them."""
-
-USUAL = Faults()
-READING = {
-    name: parameter.default
-    for name, parameter in signature(iter_prompts).parameters.items()
-    if name in SourceOptions.__annotations__
-}
-"""How a source is read by default."""
+"""Turns prompts into rows, in any order. Once more is known of the settings than before, such as
+what a server serves, it confirms them."""
 FIRST_ROWS = 20  # a share of errors says little before
 
 
-def select_dataset(
-    source: Source,
-    output: str | Path,
-    best: BestOfN,
-    *,
-    ordered: bool = False,
-    faults: Faults = USUAL,
-    settings: Mapping[str, Any] | None = None,
-    progress: bool = True,
-    **options: Unpack[SourceOptions],
-) -> Summary:
-    """Writes the selection for each prompt of a dataset to a JSONL file; a rerun goes on.
+@dataclass(frozen=True, slots=True)
+class ErrorPolicy:
+    """What a run does about what goes wrong.
 
-    A finished row is neither drawn nor written again. A prompt that stands in the source more than
-    once is answered once. A prompt without a response gets a row with its `error`.
-
-    Args:
-        source: Where the rows come from; see `iter_prompts`.
-        output: The file. Beside it stand its manifest, a lock and, where rows of the source were
-            skipped, a file that names them.
-        best: Draws and selects.
-        ordered: Write rows in the order of the source, not as they finish.
-        faults: What to do about what goes wrong.
-        settings: What the rows depend on; a rerun with others is refused. By default the other
-            arguments, with the identity of engine, reward and stop rule.
-        progress: Show a bar, or without a terminal a line every half minute.
-        options: How to read the source; see `iter_prompts`.
-
-    Returns:
-        What stands in the file.
+    Attributes:
+        on_bad_row: Whether a row of the source that cannot be used ends the run or is skipped.
+        max_error_rate: The run fails when more than this share of its rows are without a response;
+            looked at from 20 rows on, and at the end.
+        retry_errors: Answer the prompts again whose rows have an error.
 
     Raises:
-        ConfigError: the source or a row of it cannot be used, or the output was begun with other
-            settings or is being written.
-        BestOfNError: too many rows are without a response, or the disk is full.
+        ConfigError: the rate is no share.
     """
-    given = _settings(source, best, options) if settings is None else settings
-    work = partial(_select_here, best, ordered)
-    return run(
-        source,
-        Path(output),
-        work,
-        n=best.n,
-        settings=given,
-        compare=_differences,
-        faults=faults,
-        progress=progress,
-        options=options,
-    )
+
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    max_error_rate: float = 0.5
+    retry_errors: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_error_rate <= 1:
+            raise ConfigError(f"max_error_rate must be in [0, 1], not {self.max_error_rate}")
+
+    def check(self, summary: Summary, *, ended: bool = False) -> None:
+        """Ends a run in which too many rows failed; those of earlier runs count too.
+
+        Raises:
+            RunFailedError: it is one.
+        """
+        enough = ended or summary.rows >= FIRST_ROWS
+        if enough and summary.failures > self.max_error_rate * summary.rows:
+            raise RunFailedError(summary.failure())
 
 
-def select_file(config: SelectConfig, output: Path, *, progress: bool = True) -> Summary:
-    """`select_dataset` for a configuration, its models loaded when a prompt needs them.
-
-    Raises:
-        ConfigError, BestOfNError: what `select_dataset` raises.
-        EngineError: a model cannot be loaded.
-    """
-    config.check()
-    return run(
-        config.prompts,
-        output,
-        partial(_select_loaded, config),
-        n=config.n,
-        settings=config.settings(),
-        compare=same_selection,
-        faults=config.faults(),
-        progress=progress,
-        options=config.source_options(),
-    )
-
-
-def _select_loaded(
-    config: SelectConfig, prompts: Iterator[Prompt], confirm: Confirm
-) -> Iterator[Row]:
-    first = next(prompts, None)
-    if first is not None:
-        with config.loaded() as best:
-            confirm(config.settings(best))
-            yield from _select_here(best, config.ordered, chain([first], prompts), confirm)
-
-
-def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str, Any]:
-    settings: dict[str, Any] = READING | dict(options)
-    del settings["limit"]
-    if isinstance(source, str | PathLike):
-        settings["prompts"] = input_of(os.fspath(source))
-    generator = best.generator
-    if isinstance(generator, EngineGenerator):
-        settings["engine"] = generator.engine.name
-        settings["seed"] = generator.seed
-        settings |= asdict(generator.params)
-    return settings | {"n": best.n, "reward": best.reward.name, "identity": _identity(best)}
-
-
-def _identity(best: BestOfN) -> dict[str, Any]:
-    """What the names in `_settings` do not say."""
-    found: dict[str, Any] = {
-        "engine": identity_of(best.generator),
-        "reward": identity_of(best.reward),
-    }
-    if best.stop is not None:
-        found["stop_rule"] = identity_of(best.stop) | {"round_size": best.round_size}
-    if getattr(best.generator, "keep_tokens", False):
-        found["keep_tokens"] = True
-    return found
-
-
-def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """What differs between the settings of `select_dataset`; those not recorded are defaults."""
-    before, now = (READING | with_one_spelling(settings) for settings in (begun, wanted))
-    return by_identity(moved(before, now), now)
-
-
-def _select_here(
-    best: BestOfN, ordered: bool, prompts: Iterator[Prompt], _: Confirm
-) -> Iterator[Row]:
-    """Rows by the engine of this process."""
-    select = partial(select_row, best)
-    selections = concurrency.map_in_window(select, prompts, best.window, ordered=ordered)
-    return timed(map(pool.to_row, selections))
-
-
-def timed(rows: Iterator[Row]) -> Iterator[Row]:
-    """Gives each row its share of the run's time: that since the row before it."""
-    last = time.perf_counter()
-    for row in rows:
-        now = time.perf_counter()
-        row["seconds"] = {"select": round(now - last, 6)}
-        last = now
-        yield row
-
-
-async def select_row(best: BestOfN, prompt: Prompt) -> Selection:
-    """The selection for a prompt, with an error where anything went wrong."""
-    started = time.perf_counter()
-    try:
-        return await best.aselect(prompt)
-    except OtherProcessError:
-        raise
-    except Exception as error:
-        sentence = str(error) if isinstance(error, BestOfNError) else f"{error!r}"
-        failed = Selection(prompt, [], index=0, reward=best.reward.name, error=sentence)
-        failed.usage.seconds = time.perf_counter() - started
-        return failed
+Accept = Callable[[Prompt], bool]
+BadRow = Callable[[ConfigError], None] | None
+Source = Callable[[Accept, BadRow], Iterator[Prompt]]
+"""Opens the prompts of a run: those that are accepted. Rows that cannot be used are given to the
+second, or end the run where it is None."""
 
 
 def run(
@@ -196,114 +74,103 @@ def run(
     output: Path,
     work: Work,
     *,
-    n: int,
     settings: Mapping[str, Any],
-    compare: Compare,
-    faults: Faults,
-    progress: bool,
-    options: SourceOptions,
+    compare: Compare = by_identity,
+    policy: ErrorPolicy = ErrorPolicy(),
+    otherwise: str = "write to another file (--fresh)",
+    columns: bool = False,
+    n: int = 0,
+    total: int | None = None,
+    progress: bool = True,
+    what: str = "",
 ) -> Summary:
-    """`select_dataset` with other work, such as that of a cluster."""
-    if output.suffix in (".gz", ".zst"):
-        raise ConfigError(f"rows are not written compressed; name another file than {output}")
-    _check_apart(source, output)
-    keep = has_response if faults.retry_errors else None
-    otherwise = "write to another file (--fresh)"
-    with open_journal(output, settings, otherwise, keep, compare) as journal:
-        summary, ledger = Summary(), Ledger()
-        for row in read_output(output):
-            ledger.answered(row)
-            summary.add(row, n)
-        summary.earlier = summary.rows
-        skipped = Skipped(output, summary)
-        bad_row = skipped if faults.on_bad_row == "skip" else None
-        met = itertools.count()
-        accept = partial(_is_new, ledger, summary, met)
-        prompts = iter_prompts(source, accept=accept, bad_row=bad_row, **options)
-        with bar_of(summary, _expected(source, options), shown=progress) as bar:
-            for row in work(prompts, journal.confirm):
-                journal.append(pool.as_line(row))
-                summary.add(row, n)
-                bar.update()
-                if summary.rows >= FIRST_ROWS:
-                    _check_errors(summary, faults.max_error_rate)
-        if next(met) == 0 and options.get("shard") is None:
-            raise ConfigError(_nothing_to_do(source, skipped))
-    _check_errors(summary, faults.max_error_rate)
-    return summary
+    """Writes a row for each prompt that has none yet; a rerun resumes.
 
+    Args:
+        source: The prompts.
+        output: The JSONL file.
+        work: Makes rows of prompts. It is not begun where all prompts have rows.
+        settings: What the rows depend on; a rerun with others is refused.
+        compare: Says what differs between two of them.
+        policy: What to do about what goes wrong.
+        otherwise: What to do about an output with other settings.
+        columns: Whether rows depend on the columns of their prompts, so that a rerun with others is
+            refused.
+        n: Candidates of a row with none saved.
+        total: Rows that the output will have, None where that is not known.
+        progress: Show a bar, or without a terminal a line every half minute.
+        what: What is being done, for the bar.
 
-def _check_apart(source: Source, output: Path) -> None:
-    """Refuses to write rows where they would be read as prompts."""
-    if not isinstance(source, str | PathLike):
-        return
-    folder = Path(source).resolve()
-    if output.parent.resolve() in (folder, folder / "data"):
-        raise ConfigError(f"{output} is in the folder that is read; write to another folder")
-
-
-def summary_of(output: Path) -> Summary:
-    """What stands in an output file and in those beside it.
+    Returns:
+        What is in the file.
 
     Raises:
-        ConfigError: it cannot be read.
+        ConfigError: a prompt cannot be used, or the output was begun with other settings or is
+            being written.
+        BestOfNError: too many rows failed, or the disk is full.
     """
-    summary, n = Summary(), _most_candidates(output)
-    for row in read_output(output):
-        summary.add(row, n)
-    with suppress(OSError), skipped_of(output).open("rb") as lines:
-        summary.bad_rows = sum(1 for _ in lines)
+    if output.suffix in (".gz", ".zst"):
+        raise ConfigError(f"rows are not written compressed; name another file than {output}")
+    keep = succeeded if policy.retry_errors else None
+    with open_journal(output, settings, otherwise, keep, compare) as journal:
+        summary, seen, met = Summary(n=n), SeenPrompts(columns=columns), itertools.count()
+        for row in read_output(output):
+            seen.add_row(row)
+            summary.add(row)
+        summary.earlier = summary.rows
+        skipped = Skipped(output, summary)
+        bad_row = skipped if policy.on_bad_row == "skip" else None
+        prompts = source(partial(_is_new, seen, summary, met), bad_row)
+        first = next(prompts, None)
+        if first is not None:
+            rows = work(itertools.chain([first], prompts), journal.confirm)
+            for row in shown(rows, summary, total, what, progress):
+                journal.append(as_line(row))
+                summary.add(row)
+                policy.check(summary)
+        summary.met = next(met)
+    policy.check(summary, ended=True)
     return summary
 
 
-def _most_candidates(output: Path) -> int:
-    """How many candidates a row may have, 0 where that is not known."""
-    try:
-        return int(begun_with(output).get("n", 0))
-    except (OSError, ValueError, TypeError):
-        return 0
+def shown(
+    rows: Iterable[Row], summary: Summary, total: int | None, what: str, progress: bool
+) -> Iterator[Row]:
+    """Passes rows on under a bar that shows a summary, which is read again at each of them."""
+    with bar_of(summary, total, what, shown=progress) as bar:
+        for row in rows:
+            yield row
+            bar.update()
 
 
-def _expected(source: Source, options: SourceOptions) -> int | None:
-    """About how many rows the output will have."""
-    rows, limit, shard = count_rows(source), options.get("limit"), options.get("shard")
-    if rows is not None and limit is not None:
-        rows = min(rows, limit)
-    return rows if rows is None or shard is None else rows // shard[1]
+def timed(rows: Iterator[Row], stage: str) -> Iterator[Row]:
+    """Gives each row its share of the run's time: that since the row before it."""
+    last = time.perf_counter()
+    for row in rows:
+        now = time.perf_counter()
+        row["seconds"] = {stage: round(now - last, 6)}
+        last = now
+        yield row
 
 
-def _nothing_to_do(source: Source, skipped: "Skipped") -> str:
-    name = str(source) if isinstance(source, str | PathLike) else "the source"
-    if not skipped.summary.bad_rows:
-        return f"{name} holds no prompts"
-    rows = counted(skipped.summary.bad_rows, "row")
-    return f"none of the {rows} of {name} can be used; {skipped.path} says why"
+def succeeded(line: bytes) -> bool:
+    """Whether a line of an output is a row in which nothing failed to be drawn."""
+    row = json.loads(line)
+    if "error" in row:
+        return row["error"] is None
+    return not any(candidate.get("error") for candidate in row["candidates"])
 
 
-def _is_new(ledger: Ledger, summary: Summary, met: Iterator[int], prompt: Prompt) -> bool:
+def _is_new(seen: SeenPrompts, summary: Summary, met: Iterator[int], prompt: Prompt) -> bool:
     next(met)
-    known = ledger.meet(prompt)
+    known = seen.meet(prompt)
     summary.repeated += known == "repeated"
     return known == "new"
 
 
-def _check_errors(summary: Summary, most: float) -> None:
-    """Ends a run in which too many rows are without a response; those of earlier runs count too.
-
-    Raises:
-        RunFailedError: it is one.
-    """
-    if summary.failures > most * summary.rows:
-        raise RunFailedError(
-            f"{summary.failures} of {counted(summary.rows, 'row')} are without a "
-            f"response, most often because: {summary.often()[0]}; the rows "
-            "are kept, and the same command with --retry-errors answers them again"
-        )
-
-
 def skipped_of(output: Path) -> Path:
     """Where the rows of the source are named that could not be used."""
-    return beside(output, ".skipped")
+    return beside(output, "skipped.txt")
 
 
 class Skipped:

@@ -1,43 +1,36 @@
-"""Scores in pool files: added, and gone on with where a run was interrupted."""
+"""Scores of a pool file: added beside it, each name in a file of its own; a rerun resumes."""
 
-import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-from bestofn.config import (
-    NO_ENGINE,
-    EngineConfig,
-    RewardConfig,
-    ScoreConfig,
-    ScorerConfig,
-    checked,
-)
+from bestofn.config import NO_ENGINE, EngineConfig, RewardConfig, ScoreConfig, ScorerConfig, checked
 from bestofn.dataset.pools import add, cut_name, has_scores
+from bestofn.dataset.summary import Summary, bar_of
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError, RunFailedError
-from bestofn.identity import completed
+from bestofn.identity import UNKNOWN, by_identity, completed, content_fingerprint
 from bestofn.models import Engines
-from bestofn.progress import Progress, silent
 from bestofn.redaction import without_secrets
-from bestofn.registry import is_pointwise, load_reward, needs_engine
-from bestofn.resuming import same_spelled, with_one_spelling
+from bestofn.registry import is_pointwise, load_reward, needs_engine, reward_identity
+from bestofn.resuming import engine_files, with_one_spelling
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import (
-    cannot_write,
+    begun_with,
     check_output,
     locked,
     manifest,
-    open_journal,
+    open_lines,
     write_settings,
 )
-from bestofn.store.scores import Made, check_made, made_by, read_made, write_made
+from bestofn.store.scores import ScoreFile, ScoreOrigin, read_origins, write_origins_of_rows
+from bestofn.types import Pool
 
 
 def score_file(
@@ -46,68 +39,62 @@ def score_file(
     drawn_by: EngineConfig | None,
     path: Path,
     engines: Engines,
-    progress: Progress = silent,
-) -> bool:
-    """Writes the pools of a file with further scores to `path`, which may be the same file.
+    *,
+    progress: bool = False,
+) -> list[Summary]:
+    """Adds scores to a pool file, or to a copy of it.
 
-    One model is loaded after another, with a pass over the file for each. A pass writes beside
-    `path` and takes its place when it is complete; one that was interrupted goes on where it was.
+    One model is loaded after another. Each score is written as soon as its row is finished.
 
     Args:
         source: A pool file.
         config: Which scores.
         drawn_by: The model that drew the pools, if it is known; it also scores where no other is
             named.
-        path: Where to write.
+        path: The pool file that gets the scores: `source`, or where to copy it.
         engines: Loads the models.
-        progress: Shows how far it is.
+        progress: Show a bar.
 
     Returns:
-        Whether any score was missing.
+        What was scored, for each model; empty where no score was missing.
 
     Raises:
         ConfigError: a reward or a row is wrong, `path` was made from another pool, or the model
             that drew the pools is needed and not known.
     """
-    _check(config, path)
-    if path.is_symlink():
-        path = path.resolve()  # the file is replaced, not the link
-    with locked(path):
-        if path.resolve() != source.resolve():
-            source = _begun(source, path)
-        if next(pool.read(source), None) is None:
-            raise ConfigError(f"the pool {source} has no rows")
-        scored_by_it = any(_is_shared(reward, config) for reward in config.rewards)
-        if drawn_by is None and (config.limits or scored_by_it):
-            raise ConfigError(
-                f"name the model (--engine): {manifest(source).name}, which says what drew "
-                f"{source}, is not there"
-            )
-        groups = _by_model(config, drawn_by)
-        known = read_made(source)
-        wanted = {k: v for group in groups for k, v in group.made(config).items()}
-        if not config.again:
-            check_made(source, known, wanted)
-            known = {name: completed(how, wanted.get(name, how)) for name, how in known.items()}
-            if source == path and known != read_made(source):
-                write_made(path, known)
-        changed = False
-        passes = [group.settings() for group in groups]
-        for group in _left(groups, path):
-            if source != path or config.again or group.lacks(source, config.limits):
-                known |= _pass(source, path, config, group, passes, drawn_by, engines, progress)
-                write_made(path, known)
-                changed = True
-            source = path
-    return changed
-
-
-def _check(config: ScoreConfig, path: Path) -> None:
     if not config.rewards:
         raise ConfigError("name at least one reward, such as 'flip'")
     if path.suffix == ".gz":
         raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
     check_output(path)
+    with locked(path):
+        if path.resolve() != source.resolve():
+            _copy(source, path)
+        if drawn_by is None and _needs_the_one_that_drew(config):
+            raise ConfigError(
+                f"name the model (--engine): {manifest(source).name}, which says what drew "
+                f"{source}, is not there"
+            )
+        groups = _by_model(config, drawn_by)
+        if not config.again:
+            _check_origins(path, groups, config)
+        else:
+            for group in groups:
+                for name in group.names(config.limits):
+                    ScoreFile(path, name).replace()
+        return [
+            _score(path, config, group, drawn_by, engines, progress)
+            for group in groups
+            if config.again or group.lacks(path, config.limits)
+        ]
+
+
+def _needs_the_one_that_drew(config: ScoreConfig) -> bool:
+    shared = (
+        needs_engine(reward.reward) and not (reward.engine or config.reward_engine)
+        for reward in config.rewards
+    )
+    return any(shared) or bool(config.limits)
 
 
 def check_scores(path: Path, rewards: Sequence[RewardConfig]) -> None:
@@ -138,27 +125,21 @@ class _Group:
     model: EngineConfig | None
     rewards: list[RewardConfig]
 
+    def names(self, limits: Sequence[int]) -> list[str]:
+        """Of all scores that the rewards give."""
+        return [name for reward in self.rewards for name in _names(reward, limits)]
+
     def lacks(self, path: Path, limits: Sequence[int]) -> bool:
         """Whether a row of the file is without one of the scores."""
-        names = [
-            name
+        names = self.names(limits)
+        return any(not has_scores(row, name) for row in pool.read(path) for name in names)
+
+    def origins(self, config: ScoreConfig, loaded: Engine | None = None) -> dict[str, ScoreOrigin]:
+        """How the scores are made, by the names of the rewards."""
+        return {
+            reward.label: origin_of(reward, self.model, config.verifier, loaded)
             for reward in self.rewards
-            for name in (
-                reward.label,
-                *(cut_name(reward.label, n) for n in limits if is_pointwise(reward.reward)),
-            )
-        ]
-        return not all(has_scores(row, name) for row in pool.read(path) for name in names)
-
-    def made(self, config: ScoreConfig, loaded: Engine | None = None) -> Made:
-        """How its scores are made, more exactly once the model is loaded."""
-        made: Made = {}
-        for reward in self.rewards:
-            made |= made_by(reward, self.model, config.verifier, loaded)
-        return made
-
-    def settings(self) -> list[dict[str, Any]]:
-        return [without_secrets(reward.model_dump(mode="json")) for reward in self.rewards]
+        }
 
     def load(
         self, config: ScoreConfig, drawn_by: EngineConfig | None, engines: Engines
@@ -177,6 +158,11 @@ class _Group:
             for reward in self.rewards
         ]
         return rewards, loaded
+
+
+def _names(reward: RewardConfig, limits: Sequence[int]) -> list[str]:
+    cuts = limits if is_pointwise(reward.reward) else []
+    return [reward.label, *(cut_name(reward.label, limit) for limit in cuts)]
 
 
 def _by_model(config: ScoreConfig, drawn_by: EngineConfig | None) -> list[_Group]:
@@ -216,40 +202,160 @@ def scoring_model(
     )
 
 
-def _left(groups: list[_Group], path: Path) -> list[_Group]:
-    """The groups from the one on whose pass was interrupted; those before it are done."""
-    begun = _settings(_partial(path)) if _partial(path).exists() else {}
-    begun = with_one_spelling(without_secrets(begun))
-    passes = with_one_spelling([group.settings() for group in groups])
-    if begun.get("passes") != passes:
-        return groups
-    return groups[passes.index(begun["rewards"]) :]
+def _score(
+    path: Path,
+    config: ScoreConfig,
+    group: _Group,
+    drawn_by: EngineConfig | None,
+    engines: Engines,
+    progress: bool,
+) -> Summary:
+    """Adds the scores of rewards that share a model to the rows that lack one."""
+    sizes = [len(row.candidates) for row in pool.read(path)]
+    if not sizes:
+        raise ConfigError(f"the pool {path} has no rows")
+    rewards, loaded = group.load(config, drawn_by, engines)
+    origins = group.origins(config, loaded[0] if group.model else None)
+    if not config.again:
+        check_origins(path, read_origins(path), origins)
+    files = {name: ScoreFile(path, name) for name in group.names(config.limits)}
+    summary, what = Summary(), f"scoring {', '.join(origins)}"
+    lacking: dict[str, list[str]] = {}
+
+    def rows() -> Iterator[Pool]:
+        for row in pool.read(path):
+            if missing := [name for name in files if not has_scores(row, name)]:
+                lacking[row.prompt.id] = missing
+                yield row
+            else:
+                summary.rows += 1
+
+    with ExitStack() as stack:
+        journals = {}
+        for name, file in files.items():
+            file.begin(origins[name.partition("@")[0]])
+            journals[name] = stack.enter_context(open_lines(file.path))
+        bar = stack.enter_context(bar_of(summary, len(sizes), what, shown=progress))
+        scored = add(
+            rows(),
+            rewards,
+            limits=config.limits,
+            decoder=loaded[-1] if config.limits else None,
+            window=max(1, CANDIDATES_IN_FLIGHT // max(sizes)),
+        )
+        for row in scored:
+            for name in lacking.pop(row.prompt.id):
+                if has_scores(row, name):  # a reward that compares has none of cuts
+                    journals[name].append(files[name].line(row))
+            summary.add_scores(row, list(origins))
+            bar.update()
+    return summary
 
 
-def _is_shared(reward: RewardConfig, config: ScoreConfig) -> bool:
-    """Whether the model that drew the candidates also scores them."""
-    return needs_engine(reward.reward) and not (reward.engine or config.reward_engine)
+# --- how scores are made --------------------------------------------------------------------------
 
 
-def _begun(source: Path, path: Path) -> Path:
-    """What to score so that `path` becomes the scored copy of `source`: it, if it was begun."""
-    origin = fingerprint(source)
+def origin_of(
+    reward: RewardConfig,
+    model: EngineConfig | None,
+    verifier: str | None,
+    loaded: Engine | None = None,
+) -> ScoreOrigin:
+    """What has to be the same for scores to be the same, more exactly once the model is loaded."""
+    engine = loaded or (model.described() if model else None)
+    verifier = verifier if reward.reward == "gold" else None
+    how = {
+        "reward": reward.reward,
+        "options": reward.options,
+        "model": None if model is None else model.model_dump(mode="json"),
+        "verifier": verifier,
+        "identity": {
+            **({} if model is None else engine_files(model, loaded)),
+            "reward": reward_identity(
+                reward.reward,
+                engine=engine,
+                verifier=verifier,
+                name=reward.label,
+                **reward.options,
+            ),
+        },
+    }
+    return dict(json.loads(json.dumps(without_secrets(how))))
+
+
+def reward_of(name: str, how: ScoreOrigin) -> RewardConfig:
+    """The reward that made these scores."""
+    model = how["model"] or {}
+    return RewardConfig(reward=how["reward"], name=name, options=how["options"], **model)
+
+
+def check_origins(
+    path: Path, known: Mapping[str, ScoreOrigin], wanted: Mapping[str, ScoreOrigin]
+) -> None:
+    """Refuses scores under a name that others have already.
+
+    Raises:
+        ConfigError: one was made otherwise; the message says what differs.
+    """
+    for name, how in wanted.items():
+        if changes := differing(known.get(name, how), how):
+            raise ConfigError(
+                f"the scores {name!r} in {path} were made otherwise ({', '.join(changes)}); give "
+                "the new ones another name or another file, or replace the old ones with "
+                "`bestofn score --again`"
+            )
+
+
+def differing(before: ScoreOrigin, now: ScoreOrigin) -> list[str]:
+    """What differs between two ways in which scores are made, if anything that counts."""
+    rewards = [how.get("identity", {}).get("reward", {}) for how in (before, now)]
+    whole = all(rewards) and all(UNKNOWN not in reward.values() for reward in rewards)
+    left_out = {"options", "verifier"} if whole else set()
+    old, new = (
+        {name: value for name, value in how.items() if name not in left_out}
+        for how in map(with_one_spelling, (without_secrets(before), now))
+    )
+    return by_identity(old, new)
+
+
+def _check_origins(path: Path, groups: Iterable[_Group], config: ScoreConfig) -> None:
+    """Checks what is known before a model is loaded, and completes what version 0.1 kept."""
+    known = read_origins(path)
+    wanted = {k: v for group in groups for k, v in group.origins(config).items()}
+    check_origins(path, known, wanted)
+    in_rows = {name: how for name, how in known.items() if not ScoreFile(path, name).origin}
+    whole = {name: completed(how, wanted.get(name, how)) for name, how in in_rows.items()}
+    if whole != in_rows:
+        write_origins_of_rows(path, whole)
+
+
+# --- copies ---------------------------------------------------------------------------------------
+
+
+def _copy(source: Path, path: Path) -> None:
+    """Copies the rows of a pool, with their scores, to a file that scores are added to.
+
+    Raises:
+        ConfigError: the file is there and is no copy of the pool.
+    """
+    origin = content_fingerprint(source)
     settings = _settings(source) | {"scored_from": origin}
-    if not path.exists():
-        write_settings(path, settings)
-        return source
-    if _settings(path).get("scored_from") != origin:
+    if path.exists() and _settings(path).get("scored_from") != origin:
         raise ConfigError(f"{path} exists and was not made from {source}; write to another file")
-    return path
+    write_settings(path, settings)
+    write_origins_of_rows(path, read_origins(source) | read_origins(path))
+    with open_lines(path) as journal:
+        for number, row in enumerate(pool.read(source)):
+            if number >= journal.lines:
+                journal.append(pool.dumps(row))
 
 
 def _settings(path: Path) -> dict[str, Any]:
     """What a pool file was begun with, as far as it is known."""
     try:
-        settings = json.loads(manifest(path).read_text("utf-8"))
-    except (OSError, ValueError):
+        return begun_with(path)
+    except (OSError, ValueError, TypeError):
         return {}
-    return settings if isinstance(settings, dict) else {}
 
 
 def drawn_with(path: Path) -> EngineConfig | None:
@@ -259,74 +365,3 @@ def drawn_with(path: Path) -> EngineConfig | None:
         return None
     fields = {name: settings[name] for name in EngineConfig.model_fields if name in settings}
     return checked(EngineConfig, fields, f"{manifest(path)}")
-
-
-def _pass(
-    source: Path,
-    path: Path,
-    config: ScoreConfig,
-    group: _Group,
-    passes: list[list[dict[str, Any]]],
-    drawn_by: EngineConfig | None,
-    engines: Engines,
-    progress: Progress,
-) -> Made:
-    """Adds the scores of one group of rewards and puts the result in the place of `path`.
-
-    Returns:
-        How they were made.
-    """
-    made = group.made(config)
-    sizes = [len(row.candidates) for row in pool.read(source)]
-    settings = {
-        "source": fingerprint(source),
-        "rewards": group.settings(),
-        "passes": passes,
-        "model": group.model and group.model.model_dump(mode="json"),
-        "verifier": config.verifier,
-        "limits": config.limits,
-        "again": config.again,
-        "identity": {"made": made},
-    }
-    partial = _partial(path)
-    otherwise = f"remove {partial} to start over"
-    with open_journal(partial, settings, otherwise, compare=same_spelled) as journal:
-        left = len(sizes) - journal.lines
-        if left:
-            rewards, loaded = group.load(config, drawn_by, engines)
-            made = group.made(config, loaded[0] if group.model else None)
-            journal.confirm(settings | {"identity": {"made": made}})
-            if not config.again:
-                check_made(source, read_made(source), made)
-            pools = islice(pool.read(source), journal.lines, None)
-            scored = add(
-                pools,
-                rewards,
-                limits=config.limits,
-                decoder=loaded[-1] if config.limits else None,
-                again=config.again,
-                window=max(1, CANDIDATES_IN_FLIGHT // max(sizes)),
-            )
-            what = "scoring " + ", ".join(reward.label for reward in group.rewards)
-            for row in progress(scored, left, what):
-                journal.append(pool.dumps(row))
-    try:
-        partial.replace(path)
-        manifest(partial).unlink(missing_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
-    return made
-
-
-def _partial(path: Path) -> Path:
-    """Where a pass writes until it is complete."""
-    return path.with_name(path.name + ".scoring")
-
-
-def fingerprint(path: Path) -> str:
-    """A hash of a pool file's content."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
-    except OSError as error:
-        raise ConfigError(f"the pool {path} cannot be read: {error.strerror}") from None

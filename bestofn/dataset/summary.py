@@ -1,11 +1,15 @@
 """What a run over a dataset has done so far."""
 
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from math import isnan
 from typing import Any
 
-from bestofn.types import Usage
+from bestofn.progress import Bar, redraws
+from bestofn.types import Pool, Usage
 
 REASONS = 1000  # different ones that are counted apart
 # Numbers that say what failed, which stay: in URLs and names, a status, a port.
@@ -23,10 +27,12 @@ class Summary:
 
     Attributes:
         rows: Finished ones, errors included.
-        errors: Rows without a response, by their reason, in which counts are written as N and the
-            row's id as ID; URLs, names of models and status codes are as they were.
+        errors: Rows without a response (of a pool: rows that lack one) by their reason, in which
+            counts are written as N and the row's id as ID; URLs, names of models and status codes
+            are as they were.
         candidates: Drawn.
         failed: Candidates without a valid score.
+        chosen: Rows in which a response was selected.
         ties: Rows in which several candidates share the best score.
         fallbacks: Rows in which every score failed, so that the first candidate stands in.
         usage: What drawing and scoring cost.
@@ -35,12 +41,15 @@ class Summary:
         repeated: Rows of the input whose prompt came before; each prompt is answered once.
         bad_rows: Rows of the input that could not be used.
         most: Candidates that the rows would have with none saved.
+        n: Candidates of a row with none saved, 0 where that is not known.
+        met: Rows of the input that this run came to.
     """
 
     rows: int = 0
     errors: dict[str, int] = field(default_factory=dict)
     candidates: int = 0
     failed: int = 0
+    chosen: int = 0
     ties: int = 0
     fallbacks: int = 0
     usage: Usage = field(default_factory=Usage)
@@ -49,28 +58,56 @@ class Summary:
     repeated: int = 0
     bad_rows: int = 0
     most: int = 0
+    n: int = 0
+    met: int = field(default=0, compare=False)
 
-    def add(self, row: Mapping[str, Any], n: int = 0) -> None:
-        """Counts a row, which may have up to `n` candidates."""
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Counts a row of a pool or of a selection."""
         candidates = row["candidates"]
         self.rows += 1
         self.candidates += len(candidates)
-        self.most += max(n, len(candidates))
-        self.usage += Usage(**{name: row["usage"].get(name, 0) for name in _USAGE})
+        self.most += max(self.n, len(candidates))
         self.seconds += sum(row.get("seconds", {}).values())
+        if "reward" not in row:
+            self._add_drawn(row)
+            return
+        self.usage += _usage(row)
         reward = row["reward"]
         self.failed += sum(_value(candidate, reward) is None for candidate in candidates)
         if row["error"] is not None:
-            reason = self._reason(row)
-            self.errors[reason] = self.errors.get(reason, 0) + 1
+            self._add_error(row["error"], row["id"])
         else:
+            self.chosen += 1
             self.ties += row["tie"]
             self.fallbacks += row["fallback"]
 
-    def _reason(self, row: Mapping[str, Any]) -> str:
+    def _add_drawn(self, row: Mapping[str, Any]) -> None:
+        errors = [candidate["error"] for candidate in row["candidates"] if candidate.get("error")]
+        self.usage += sum(map(_usage, row["candidates"]), Usage())
+        self.failed += len(errors)
+        if errors:
+            self._add_error(errors[0], row["id"])
+
+    def add_scores(self, pool: Pool, names: Iterable[str]) -> None:
+        """Counts a row of a pool that has been given these scores."""
+        self.rows += 1
+        self.candidates += len(pool.candidates)
+        for candidate in pool.candidates:
+            scores = [candidate.scores[name] for name in names if name in candidate.scores]
+            self.usage += sum((score.usage for score in scores), Usage())
+            reasons = [score.reason or "unknown" for score in scores if isnan(score.value)]
+            if reasons:
+                self.failed += 1
+                self._add_error(reasons[0], pool.prompt.id)
+
+    def _add_error(self, error: str, id: str) -> None:
+        reason = self._reason(error, id)
+        self.errors[reason] = self.errors.get(reason, 0) + 1
+
+    def _reason(self, error: str, id: str) -> str:
         """The same for all rows that fail alike; of very many different ones not all are kept."""
-        own = rf"(?<![\w.:/#-]){re.escape(row['id'])}(?![\w/-]|[.:]\w)"
-        named = re.sub(own, "ID", row["error"])
+        own = rf"(?<![\w.:/#-]){re.escape(id)}(?![\w/-]|[.:]\w)"
+        named = re.sub(own, "ID", error)
         reason = NUMBER.sub(lambda found: "N" if found["n"] else found[0], named)
         return reason if reason in self.errors or len(self.errors) < REASONS else "other reasons"
 
@@ -82,15 +119,30 @@ class Summary:
     def failures(self) -> int:
         return sum(self.errors.values())
 
+    def failure(self) -> str:
+        """What to say of a run in which too many rows failed."""
+        return (
+            f"{self.failures} of {counted(self.rows, 'row')} are without a response, most often "
+            f"because: {self.often()[0]}; the rows are kept, and the same command with "
+            "--retry-errors answers them again"
+        )
+
+    def line(self, what: str) -> str:
+        """One line for the end of drawing or scoring."""
+        share = self.failed / max(self.candidates, 1)
+        often = "".join(f", most often: {reason}" for reason in self.often()[:1])
+        return f"{what}: {counted(self.candidates, 'candidate')}, {share:.1%} failed{often}"
+
     def lines(self) -> list[str]:
-        """What a user is told, a sentence a line."""
+        """What to tell a user of a selection, a sentence a line."""
         return [*self._about_rows(), *self._about_candidates()]
 
     def _about_rows(self) -> Iterable[str]:
         earlier = f", {self.earlier} of them by earlier runs" if self.earlier else ""
         yield f"{counted(self.rows, 'row')} finished{earlier}"
         if self.failures:
-            yield f"{counted(self.failures, 'row')} without a response ({self._share():.1%}):"
+            share = self.failures / max(self.rows, 1)
+            yield f"{counted(self.failures, 'row')} without a response ({share:.1%}):"
             yield from (f"  {self.errors[reason]} x {reason}" for reason in self.often()[:10])
         if self.repeated:
             yield f"{counted(self.repeated, 'row')} of the input repeat a prompt, answered once"
@@ -105,8 +157,8 @@ class Summary:
             f"{counted(self.candidates, 'candidate')}, {self.failed / self.candidates:.1%} failed"
             + (f"; {saved} of {self.most} saved ({saved / self.most:.0%})" if saved else "")
         )
-        chosen = max(self.rows - self.failures, 1)
-        yield f"ties in {self.ties / chosen:.0%} of the rows, no valid score in {self.fallbacks}"
+        ties = self.ties / max(self.chosen, 1)
+        yield f"ties in {ties:.0%} of the rows, no valid score in {self.fallbacks}"
         usage = self.usage
         hits = usage.cached_tokens / max(usage.prompt_tokens, 1)
         yield (
@@ -116,9 +168,6 @@ class Summary:
         if self.seconds:
             rate = self.candidates / self.seconds
             yield f"{self.seconds:.1f} s, {rate:.1f} candidates/s"
-
-    def _share(self) -> float:
-        return self.failures / max(self.rows, 1)
 
 
 _USAGE = [part.name for part in fields(Usage)]
@@ -134,3 +183,36 @@ def _value(candidate: Mapping[str, Any], reward: str) -> float | None:
 def counted(count: int, thing: str) -> str:
     """ "1 row", "2 rows"."""
     return f"{count} {thing}" + ("" if count == 1 else "s")
+
+
+def _usage(row: Mapping[str, Any]) -> Usage:
+    """What a row, or a candidate, has cost."""
+    known = row.get("usage") or {}
+    return Usage(**{name: known.get(name, 0) for name in _USAGE})
+
+
+@contextmanager
+def bar_of(
+    summary: Summary, total: int | None, what: str = "", *, shown: bool = True
+) -> Iterator[Bar]:
+    """Shows a summary as it grows.
+
+    Args:
+        summary: What was there before this run began; it is read again at each update.
+        total: Rows that there will be, None where that is not known.
+        what: What is being done; a line says how it ended, unless a bar has shown it all.
+        shown: Whether to show anything.
+    """
+    before = summary.candidates
+
+    def state(seconds: float) -> str:
+        rate = (summary.candidates - before) / max(seconds, 1e-9)
+        failed = summary.failed / max(summary.candidates, 1)
+        hits = summary.usage.cached_tokens / max(summary.usage.prompt_tokens, 1)
+        errors = f", {counted(summary.failures, 'error')}" if summary.failures else ""
+        return f"{rate:.0f} candidates/s, {failed:.1%} failed, {hits:.0%} cached{errors}"
+
+    with Bar(total, "row", state, initial=summary.rows, what=what, shown=shown) as bar:
+        yield bar
+    if shown and what and summary.candidates and (summary.failed or not redraws()):
+        print(summary.line(what), file=sys.stderr)

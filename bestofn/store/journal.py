@@ -2,8 +2,8 @@
 
 Lines are appended and handed to the operating system one by one, so that a killed process loses
 none that was written; every few seconds they are forced to disk, so that a power cut loses only
-what came after. Beside the file stand its manifest, the settings that it was begun with, and a
-lock that keeps a second writer away.
+what came after. Beside FILE is a folder FILE.run with its manifest (the settings that it was begun
+with), a lock that keeps a second writer away, and what else belongs to it.
 """
 
 import errno
@@ -40,7 +40,7 @@ class Journal:
             as what a server serves; raises as `open_journal` does.
     """
 
-    def __init__(self, path: Path, file: FileIO, lines: int, confirm: "Confirm") -> None:
+    def __init__(self, path: Path, file: FileIO, lines: int, confirm: Confirm) -> None:
         self.path = path
         self.lines = lines
         self.confirm = confirm
@@ -110,18 +110,37 @@ def open_journal(
         path = _real(path)
         confirm = partial(_check_settings, path, otherwise, compare)
         confirm(settings)
-        lines = _repaired(path)
-        if keep is not None and lines:
-            lines = _filtered(path, keep)
-        with _opened(path) as file:
-            journal = Journal(path, file, lines, confirm)
-            try:
-                yield journal
-            except KeyboardInterrupt as interrupt:
-                interrupt.add_note(f"{path} keeps what is in it, and the same command goes on")
-                raise
-            finally:
-                journal.sync()
+        with open_lines(path, keep, confirm) as journal:
+            yield journal
+
+
+@contextmanager
+def open_lines(
+    path: Path,
+    keep: Callable[[bytes], bool] | None = None,
+    confirm: Confirm | None = None,
+) -> Iterator[Journal]:
+    """The file at `path` to append to, without a manifest and a lock of its own.
+
+    Raises:
+        BestOfNError: it cannot be written.
+    """
+    lines = _repaired(path)
+    if keep is not None and lines:
+        lines = _filtered(path, keep)
+    with _opened(path) as file:
+        journal = Journal(path, file, lines, confirm or _unchecked)
+        try:
+            yield journal
+        except KeyboardInterrupt as interrupt:
+            interrupt.add_note(f"{path} keeps what is in it; rerun the command to resume")
+            raise
+        finally:
+            journal.sync()
+
+
+def _unchecked(_: Mapping[str, Any]) -> None:
+    pass
 
 
 @contextmanager
@@ -143,6 +162,7 @@ def locked(path: Path) -> Iterator[None]:
     except OSError as error:
         raise cannot_write(path, error) from error
     try:
+        _adopt(path)
         yield
     finally:
         lock.release()
@@ -201,15 +221,20 @@ def _real(path: Path) -> Path:
     return path.resolve() if path.is_symlink() else path
 
 
-def _lock_of(path: Path) -> Path:
-    # The lock's own file stays behind: removing it would be a race.
+def beside(path: Path, name: str) -> Path:
+    """A file of that name in the folder beside `path`."""
     file = _real(path)
-    return file.with_name(f".{file.name}.lock")
+    return file.with_name(f"{file.name}.run") / name
+
+
+def _lock_of(path: Path) -> Path:
+    # The lock's own file is kept: removing it would be a race.
+    return beside(path, "lock")
 
 
 def manifest(path: Path) -> Path:
     """The file with the settings that a file was begun with."""
-    return beside(path, ".manifest.json")
+    return beside(path, "manifest.json")
 
 
 def begun_with(path: Path) -> dict[str, Any]:
@@ -218,17 +243,33 @@ def begun_with(path: Path) -> dict[str, Any]:
     Raises:
         OSError, ValueError, TypeError: there is no manifest, or it holds something else.
     """
-    return {**json.loads(manifest(path).read_text("utf-8"))}
+    kept = manifest(path)
+    place = kept if kept.exists() else _of_0_1(path, ".manifest.json")
+    return {**json.loads(place.read_text("utf-8"))}
 
 
-def beside(path: Path, suffix: str) -> Path:
-    """The file beside `path` whose name has the suffix too."""
+def _of_0_1(path: Path, suffix: str) -> Path:
+    """Where version 0.1 kept what is now in the folder beside a file."""
     file = _real(path)
     return file.with_name(file.name + suffix)
 
 
+def _adopt(path: Path) -> None:
+    """Moves what version 0.1 left beside a file to where it is now."""
+    moves = {".manifest.json": "manifest.json", ".scores.json": "scores.json"}
+    try:
+        for suffix, name in moves.items():
+            old, new = _of_0_1(path, suffix), beside(path, name)
+            if old.is_file() and not new.exists():
+                old.replace(new)
+        _real(path).with_name(f".{_real(path).name}.lock").unlink(missing_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
 def _opened(path: Path) -> FileIO:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         file = FileIO(path, "ab")
         file.seek(0, os.SEEK_END)
     except OSError as error:
@@ -289,7 +330,7 @@ def _repaired(path: Path) -> int:
 
 def _filtered(path: Path, keep: Callable[[bytes], bool]) -> int:
     """Takes lines out of a file, which is there as it was or as it should be; how many stay."""
-    made, lines = beside(path, ".partial"), 0
+    made, lines = beside(path, "partial"), 0
     try:
         with path.open("rb") as source, made.open("wb") as target:
             for line in filter(keep, source):
@@ -311,14 +352,15 @@ def write_atomically(path: Path, text: str) -> None:
     """
     check_output(path)
     # Of its own, as another run may write the same file.
-    made = beside(path, f".{os.getpid()}.partial")
+    place = _real(path)
+    made = place.with_name(f".{place.name}.{os.getpid()}.partial")
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
         with made.open("w", encoding="utf-8", errors="replace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        made.replace(_real(path))
+        made.replace(place)
     except OSError as error:
         raise cannot_write(path, error) from error
 

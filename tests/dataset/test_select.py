@@ -9,8 +9,9 @@ import pytest
 from fakes import ScriptedEngine
 from faulty_rows import COLUMNS, JSON_FAULTS, ROWS, write_faulty
 
-from bestofn.dataset import Faults, Summary, select_dataset
-from bestofn.dataset.run import Skipped, skipped_of, summary_of
+from bestofn.dataset import ErrorPolicy, Summary, select_dataset
+from bestofn.dataset.run import Skipped, skipped_of
+from bestofn.dataset.select import summary_of
 from bestofn.dataset.summary import REASONS
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import BestOfNError, ConfigError, EngineError
@@ -190,11 +191,11 @@ def test_a_prompt_that_stands_twice_is_answered_once(output: Path) -> None:
 
 def test_two_prompts_of_one_id_are_a_fault(output: Path) -> None:
     rows = [*PROMPTS[:3], {"prompt": "another", "key": "k1", "answer": 1}]
-    with pytest.raises(ConfigError, match="row 3: the id 'k1' stands for another prompt"):
+    with pytest.raises(ConfigError, match="row 3: the id 'k1' is that of another prompt"):
         select(rows, output, id_column="key")
     # The rows before it are kept, and the fault is found again by a run that goes on.
     assert len(rows_of(output)) == 3
-    with pytest.raises(ConfigError, match="row 3: the id 'k1' stands for another prompt"):
+    with pytest.raises(ConfigError, match="row 3: the id 'k1' is that of another prompt"):
         select(rows, output, id_column="key")
 
 
@@ -221,7 +222,7 @@ def test_a_reward_that_raises_is_a_row(output: Path) -> None:
 
     engine = ScriptedEngine(answer)
     best = BestOfN(engine, Broken(engine), n=2)
-    summary = select(PROMPTS, output, best, faults=Faults(max_error_rate=1))
+    summary = select(PROMPTS, output, best, policy=ErrorPolicy(max_error_rate=1))
     assert summary.errors == {"ZeroDivisionError('oh')": 10}
     assert all(row["candidates"] == [] and row["response"] == "" for row in rows_of(output))
 
@@ -241,7 +242,7 @@ def test_failures_stay_unless_they_are_to_be_tried_again(output: Path) -> None:
         output,
         sampler(engine),
         id_column="key",
-        faults=Faults(retry_errors=True),
+        policy=ErrorPolicy(retry_errors=True),
     )
     assert summary.failures == 0
     assert len(engine.generated) == 6
@@ -255,9 +256,9 @@ MANY = [{"prompt": f"{'fail' if n % 2 else 'prompt'} {n}"} for n in range(400)]
 
 def test_too_many_failures_end_the_run(output: Path) -> None:
     with pytest.raises(BestOfNError, match=r"^\d+ of 2\d rows are without a response"):
-        select(MANY, output, faults=Faults(max_error_rate=0.4))
+        select(MANY, output, policy=ErrorPolicy(max_error_rate=0.4))
     assert 20 <= len(rows_of(output)) < 40
-    assert select(MANY, output, faults=Faults(max_error_rate=0.6)).rows == 400
+    assert select(MANY, output, policy=ErrorPolicy(max_error_rate=0.6)).rows == 400
 
 
 def test_a_few_rows_that_all_fail_are_an_error_in_the_end(output: Path) -> None:
@@ -285,7 +286,7 @@ def test_very_many_reasons_are_not_all_kept() -> None:
 
 def test_a_rate_that_is_none() -> None:
     with pytest.raises(ConfigError, match="max_error_rate must be in"):
-        Faults(max_error_rate=1.5)
+        ErrorPolicy(max_error_rate=1.5)
 
 
 def test_rows_that_cannot_be_used_are_named(
@@ -299,10 +300,10 @@ def test_rows_that_cannot_be_used_are_named(
     with pytest.raises(ConfigError, match=r"in\.jsonl, line 4: not JSON"):
         select(source, output)
     assert len(rows_of(output)) == 3
-    summary = select(source, output, faults=Faults(on_bad_row="skip"))
+    summary = select(source, output, policy=ErrorPolicy(on_bad_row="skip"))
     assert (summary.rows, summary.bad_rows) == (8, 2)
     assert summary_of(output).bad_rows == 2
-    named = output.with_name("out.jsonl.skipped").read_text().splitlines()
+    named = skipped_of(output).read_text().splitlines()
     assert [line.partition(": ")[0] for line in named] == [f"{source}, line {n}" for n in (4, 8)]
     assert capsys.readouterr().err.count("skipped: ") == 2
 
@@ -313,11 +314,11 @@ def test_of_a_thousand_rows_the_sixty_bad_ones_are_named_and_the_others_answered
     source = tmp_path / "in.jsonl"
     bad = write_faulty(source)
     assert len({sentence for _, sentence in JSON_FAULTS.values()}) >= 12
-    faults = Faults(on_bad_row="skip")
-    summary = select(source, output, faults=faults, **COLUMNS)
+    policy = ErrorPolicy(on_bad_row="skip")
+    summary = select(source, output, policy=policy, **COLUMNS)
     assert (summary.rows, summary.bad_rows, summary.failures) == (940, 60, 0)
     assert {int(row["id"]) for row in rows_of(output)} == {*range(1, ROWS + 1)} - bad.keys()
-    named = output.with_name("out.jsonl.skipped").read_text().splitlines()
+    named = skipped_of(output).read_text().splitlines()
     for text, (line, sentence) in zip(named, bad.items(), strict=True):
         assert text.startswith(f"{source}, line {line}: ")
         assert sentence in text
@@ -328,9 +329,9 @@ def test_only_the_first_of_many_bad_rows_are_shown(
 ) -> None:
     source = tmp_path / "in.jsonl"
     source.write_text('{"prompt": "fine"}\n' + "{\n" * 50)
-    assert select(source, output, faults=Faults(on_bad_row="skip")).bad_rows == 50
+    assert select(source, output, policy=ErrorPolicy(on_bad_row="skip")).bad_rows == 50
     assert capsys.readouterr().err.count("skipped: ") == 20
-    assert len(output.with_name("out.jsonl.skipped").read_text().splitlines()) == 50
+    assert len(skipped_of(output).read_text().splitlines()) == 50
 
 
 def test_a_list_of_bad_rows_that_cannot_be_written_is_a_sentence(output: Path) -> None:
@@ -339,7 +340,7 @@ def test_a_list_of_bad_rows_that_cannot_be_written_is_a_sentence(output: Path) -
     with pytest.raises(BestOfNError, match="cannot write /dev/full: No space left on device"):
         skipped(ConfigError("not JSON"))
     skipped_of(output).mkdir(parents=True)
-    with pytest.raises(BestOfNError, match=r"cannot write .*out\.jsonl\.skipped: "):
+    with pytest.raises(BestOfNError, match=r"cannot write .*skipped\.txt: "):
         select(PROMPTS, output)
 
 
@@ -379,7 +380,7 @@ def test_without_a_terminal_a_line_now_and_then(
 
 
 def test_a_summary_in_words() -> None:
-    summary = Summary()
+    summary = Summary(n=4)
     row = {
         "candidates": [{"scores": {"r": {"value": v}}} for v in (0.5, None)],
         "usage": {"prompt_tokens": 10, "cached_tokens": 5, "generated_tokens": 7},
@@ -389,7 +390,7 @@ def test_a_summary_in_words() -> None:
         "error": None,
         "seconds": {"select": 2.0},
     }
-    summary.add(row, n=4)
+    summary.add(row)
     assert summary.lines() == [
         "1 row finished",
         "2 candidates, 50.0% failed; 2 of 4 saved (50%)",

@@ -62,7 +62,7 @@ def test_an_interrupt_says_what_is_kept(path: Path) -> None:
     with pytest.raises(KeyboardInterrupt) as caught, open_journal(path, SETTINGS) as file:
         file.append("one")
         raise KeyboardInterrupt
-    assert caught.value.__notes__ == [f"{path} keeps what is in it, and the same command goes on"]
+    assert caught.value.__notes__ == [f"{path} keeps what is in it; rerun the command to resume"]
 
 
 def test_lines_are_taken_out_only_for_the_same_settings(path: Path) -> None:

@@ -3,15 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bestofn import concurrency
 from bestofn.config import NO_ENGINE, AuditConfig, EngineConfig
-from bestofn.dataset.sample import Drawn, distinct_prompts, is_drawn, missing_prompts
-from bestofn.dataset.score import scoring_model
-from bestofn.dataset.sources import read_prompts
+from bestofn.dataset.run import ErrorPolicy, Row, run
+from bestofn.dataset.sample import each_of, prompts_of
+from bestofn.dataset.score import origin_of, scoring_model
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, RunFailedError
 from bestofn.evals.audit.attacks import Attack, chosen
@@ -26,7 +27,6 @@ from bestofn.evals.audit.page import write_page
 from bestofn.evals.audit.verdicts import as_dict, table
 from bestofn.generators import EngineGenerator, collect
 from bestofn.models import Engines
-from bestofn.progress import Progress, silent
 from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.registry import load_reward
@@ -34,8 +34,7 @@ from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
-from bestofn.store.journal import check_output, open_journal, write_atomically
-from bestofn.store.scores import made_by
+from bestofn.store.journal import Confirm, check_output, write_atomically
 from bestofn.tiny import answer, read
 from bestofn.types import Candidate, Pool, Prompt
 
@@ -43,7 +42,7 @@ ROWS, JSON, CSV, PAGE = "audit.jsonl", "audit.json", "audit.csv", "audit.html"
 
 
 def run_audit(
-    config: AuditConfig, folder: Path, engines: Engines, progress: Progress = silent
+    config: AuditConfig, folder: Path, engines: Engines, *, progress: bool = False
 ) -> dict[str, Any]:
     """Attacks rewards, or goes on with it, and writes what came of it.
 
@@ -67,31 +66,33 @@ def run_audit(
         RunFailedError: no honest response could be drawn.
     """
     attacks, scorers = chosen(config.attacks), scorers_of(config.rewards)
-    prompts, _ = distinct_prompts(
-        read_prompts(
-            config.prompts,
-            prompt_column=config.prompt_column,
-            id_column=config.id_column,
-            system_column=config.system_column,
-            template=config.template,
-            drop_last_assistant=bool(config.drop_last_assistant),
-            limit=config.limit,
-        )
-    )
+    prompts = prompts_of(config)
     check_output(folder, folder=True)
     path = folder / ROWS
     names = [attack.name for attack in attacks]
     settings = _settings(config, scorers) | {"attacks": names}
-    with open_journal(path, settings, "write to another folder", is_drawn, _same_audit) as journal:
-        missing = missing_prompts(prompts, path, Drawn()) if journal.lines else prompts
-        if missing:
-            attacker = _Attacker(config, attacks, scorers, engines)
-            journal.confirm(settings | {"identity": _identity(config, scorers, attacker.loaded)})
-            rows = attacker.rows(missing)
-            what = "scoring " + ", ".join(scorer.name for scorer in scorers)
-            for row in progress(rows, len(missing), what):
-                journal.append(pool.as_line(pool.to_row(row) | {"attacks": names}))
-    rows_by_id = {folded(row.prompt.id): row for row in pool.read(path)}
+
+    def attack_all(missing: Iterator[Prompt], confirm: Confirm) -> Iterator[Row]:
+        attacker = _Attacker(config, attacks, scorers, engines)
+        confirm(settings | {"identity": _identity(config, scorers, attacker.loaded)})
+        for row in attacker.rows(missing):
+            yield pool.to_row(row) | {"attacks": names}
+
+    run(
+        partial(each_of, prompts),
+        path,
+        attack_all,
+        settings=settings,
+        compare=_same_audit,
+        policy=ErrorPolicy(max_error_rate=1.0, retry_errors=True),
+        otherwise="write to another folder",
+        columns=True,
+        total=len(prompts),
+        progress=progress,
+        what="scoring " + ", ".join(scorer.name for scorer in scorers),
+    )
+    rows = {folded(row.prompt.id): row for row in pool.read(path)}
+    ids = dict.fromkeys(folded(prompt.id) for prompt in prompts)
     result = {
         "source": config.prompts,
         "engine": without_secrets(config.engine),
@@ -99,7 +100,10 @@ def run_audit(
         "honest_responses": _origin(config),
         "seed": config.seed,
     } | as_dict(
-        [rows_by_id[folded(prompt.id)] for prompt in prompts], attacks, scorers, config.seed
+        [rows_by_id[id] for id in dict.fromkeys(folded(prompt.id) for prompt in prompts)],
+        attacks,
+        scorers,
+        config.seed,
     )
     _write(folder, result)
     return result
@@ -128,7 +132,7 @@ def _identity(
         model = scoring_model(scorer.reward, config, generator)
         reward = scorer.reward.model_copy(update={"name": None, "options": scorer.options})
         engine = None if model is None else loaded.get(_key(model))
-        how = made_by(reward, model, config.verifier, engine)[reward.label]
+        how = origin_of(reward, model, config.verifier, engine)
         made[scorer.name] = reward.model_dump(mode="json", include=OWN_ENGINE) | how["identity"]
     return found | {"scores": made}
 
@@ -196,7 +200,7 @@ class _Attacker:
             for scorer, model in zip(scorers, models, strict=True)
         ]
 
-    def rows(self, prompts: Sequence[Prompt]) -> Iterator[Pool]:
+    def rows(self, prompts: Iterable[Prompt]) -> Iterator[Pool]:
         """The prompts' rows in their order, many under way at once.
 
         Raises:

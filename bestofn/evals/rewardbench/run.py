@@ -21,7 +21,6 @@ from bestofn.evals.rewardbench import picture, results
 from bestofn.evals.rewardbench.accuracy import Evaluation, Line
 from bestofn.evals.rewardbench.items import Item, as_pool, fingerprint, read_items
 from bestofn.models import Engines
-from bestofn.progress import Progress, silent
 from bestofn.recipe import RewardBenchRecipe
 from bestofn.redaction import without_secrets
 from bestofn.registry import needs_engine, takes
@@ -33,7 +32,7 @@ RECIPE = "recipe.yaml"
 
 
 def run_rewardbench(
-    recipe: RewardBenchRecipe, engines: Engines, progress: Progress = silent
+    recipe: RewardBenchRecipe, engines: Engines, *, progress: bool = False
 ) -> dict[str, Any]:
     """Runs an evaluation, or what is missing of it.
 
@@ -58,7 +57,9 @@ def run_rewardbench(
     for model in config.scorers:
         for seed, path in enumerate(paths):
             rewards = [_for_pool(reward, model, seed) for reward in config.rewards]
-            score_file(path, ScoreConfig(rewards=rewards), model.named(), path, engines, progress)
+            score_file(
+                path, ScoreConfig(rewards=rewards), model.named(), path, engines, progress=progress
+            )
     shown = without_secrets(recipe.model_dump(mode="json"))
     text = yaml.safe_dump(shown, sort_keys=False, allow_unicode=True)
     write_atomically(folder / RECIPE, text)
