@@ -64,7 +64,7 @@ def fingerprint(content: str | bytes) -> str:
 
 
 def content_fingerprint(path: Path) -> str:
-    """A hash of the whole content of a file.
+    """A hash of the whole content of a pool file.
 
     Raises:
         ConfigError: it cannot be read.
@@ -73,7 +73,7 @@ def content_fingerprint(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").hexdigest()[:32]
     except OSError as error:
-        raise ConfigError(f"{path} cannot be read: {error.strerror}") from None
+        raise ConfigError(f"the pool {path} cannot be read: {error.strerror}") from None
 
 
 def files_fingerprint(files: Iterable[Path]) -> str:

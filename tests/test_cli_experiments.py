@@ -71,8 +71,8 @@ def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def own(scored: Path, tmp_path: Path) -> Path:
     """A copy that a test may change."""
-    for name in ("pool.jsonl", "pool.jsonl.manifest.json", "pool.jsonl.scores.json"):
-        shutil.copy(scored.with_name(name), tmp_path / name)
+    shutil.copy(scored, tmp_path / "pool.jsonl")
+    shutil.copytree(scored.with_name("pool.jsonl.run"), tmp_path / "pool.jsonl.run")
     return tmp_path / "pool.jsonl"
 
 
@@ -104,7 +104,7 @@ def test_only_what_was_asked_for_goes_to_stdout(tmp_path: Path) -> None:
         4,
     )
     assert result.stdout == ""
-    assert "drawing: 1 candidates, 0.0% failed" in result.stderr
+    assert "drawing: 1 candidate, 0.0% failed" in result.stderr
 
 
 def test_sampling_again_changes_nothing(own: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_prompt_that_stands_twice_is_told(tmp_path: Path) -> None:
     (tmp_path / "p.jsonl").write_text('{"prompt": "Name 4 fruits."}\n' * 3)
     arguments = ["--engine", "tiny", "-m", 1, "--max-tokens", 4, "-o", tmp_path / "pool.jsonl"]
     result = done("sample", tmp_path / "p.jsonl", *arguments)
-    assert "2 prompts stand in" in result.stderr
+    assert "2 prompts are in" in result.stderr
     assert len(list(pool.read(tmp_path / "pool.jsonl"))) == 1
 
 
@@ -138,7 +138,7 @@ def test_a_recipe_tells_of_a_prompt_that_stands_twice(tmp_path: Path) -> None:
     sample = {"engine": "tiny", "prompts": str(prompts), "m": 2, "max_tokens": 8}
     score = {"rewards": ["longest", {"reward": "shortest", "name": "gold"}]}
     recipe.write_text(json.dumps({"output": str(tmp_path), "sample": sample, "score": score}))
-    assert "2 prompts stand in" in done("run", recipe).output
+    assert "2 prompts are in" in done("run", recipe).output
 
 
 def test_a_curve_is_shown_and_written(scored: Path, tmp_path: Path) -> None:
@@ -229,7 +229,8 @@ def test_another_engine_is_another_one_for_every_pool(
     own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: TransformersEngine
 ) -> None:
     second = own.with_name("second.jsonl")
-    shutil.copy(own, second)
+    second.write_bytes(b"".join(own.read_bytes().splitlines(keepends=True)[::-1]))
+    shutil.copytree(own.with_name("pool.jsonl.run"), second.with_name("second.jsonl.run"))
     specs: list[str] = []
 
     def load(spec: str, **options: Any) -> Any:

@@ -59,7 +59,7 @@ def sample_file(
     )
     if summary.failed and summary.failed == summary.candidates:
         raise RunFailedError(
-            f"no candidate could be drawn: {summary.often()[0]}; the same command with "
+            f"no candidate could be drawn: {summary.commonest()}; the same command with "
             "--retry-errors draws them again"
         )
     return summary

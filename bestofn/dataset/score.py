@@ -68,6 +68,8 @@ def score_file(
         raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
     check_output(path)
     with locked(path):
+        if next(pool.read(source), None) is None:
+            raise ConfigError(f"the pool {source} has no rows")
         if path.resolve() != source.resolve():
             _copy(source, path)
         if drawn_by is None and _needs_the_one_that_drew(config):
@@ -212,8 +214,6 @@ def _score(
 ) -> Summary:
     """Adds the scores of rewards that share a model to the rows that lack one."""
     sizes = [len(row.candidates) for row in pool.read(path)]
-    if not sizes:
-        raise ConfigError(f"the pool {path} has no rows")
     rewards, loaded = group.load(config, drawn_by, engines)
     origins = group.origins(config, loaded[0] if group.model else None)
     if not config.again:

@@ -30,6 +30,7 @@ class Summary:
         errors: Rows without a response (of a pool: rows that lack one) by their reason, in which
             counts are written as N and the row's id as ID; URLs, names of models and status codes
             are as they were.
+        examples: For each reason the first error, as it was.
         candidates: Drawn.
         failed: Candidates without a valid score.
         chosen: Rows in which a response was selected.
@@ -47,6 +48,7 @@ class Summary:
 
     rows: int = 0
     errors: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, str] = field(default_factory=dict, compare=False)
     candidates: int = 0
     failed: int = 0
     chosen: int = 0
@@ -103,6 +105,7 @@ class Summary:
     def _add_error(self, error: str, id: str) -> None:
         reason = self._reason(error, id)
         self.errors[reason] = self.errors.get(reason, 0) + 1
+        self.examples.setdefault(reason, error)
 
     def _reason(self, error: str, id: str) -> str:
         """The same for all rows that fail alike; of very many different ones not all are kept."""
@@ -115,6 +118,10 @@ class Summary:
         """The reasons of errors, the most frequent ones first."""
         return sorted(self.errors, key=lambda reason: -self.errors[reason])
 
+    def commonest(self) -> str:
+        """The first error of the most frequent reason."""
+        return self.examples[self.often()[0]]
+
     @property
     def failures(self) -> int:
         return sum(self.errors.values())
@@ -123,7 +130,7 @@ class Summary:
         """What to say of a run in which too many rows failed."""
         return (
             f"{self.failures} of {counted(self.rows, 'row')} are without a response, most often "
-            f"because: {self.often()[0]}; the rows are kept, and the same command with "
+            f"because: {self.commonest()}; the rows are kept, and the same command with "
             "--retry-errors answers them again"
         )
 

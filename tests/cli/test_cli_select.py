@@ -54,14 +54,20 @@ def test_votes_by_the_answers_of_a_verifier(output: Path) -> None:
     assert "no verifier 'maths'" in refused.stderr
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def test_status_tells_what_is_there_and_writes_nothing(output: Path) -> None:
     done("select", "tiny:2", "-o", output, *SMALL)
-    before = {path: path.read_bytes() for path in output.parent.iterdir()}
+    before = contents(output.parent)
     told = done("select", "-o", output, "--status").stdout
     assert f"{output}: no run writes it\n2 rows finished\n" in told
     status = json.loads(done("select", "-o", output, "--status", "--json").stdout)
     assert (status["rows"], status["running"]) == (2, False)
-    assert {path: path.read_bytes() for path in output.parent.iterdir()} == before
+    assert {
+        path: path.read_bytes() for path in output.parent.rglob("*") if path.is_file()
+    } == before
 
 
 def test_errors_are_counted_by_their_reason(tmp_path: Path, output: Path) -> None:
@@ -156,6 +162,6 @@ def test_ctrl_c_keeps_the_finished_rows(output: Path) -> None:
     run.send_signal(signal.SIGINT)
     told = run.communicate(timeout=60)[1].decode()
     assert run.returncode == 130
-    assert f"interrupted; {output} keeps what is in it, and the same command goes on" in told
+    assert f"interrupted; {output} keeps what is in it; rerun the command to resume" in told
     assert "Traceback" not in told
     assert 1 <= len(rows_of(output)) < 400

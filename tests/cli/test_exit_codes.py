@@ -220,7 +220,7 @@ def test_an_input_of_bad_rows_alone_is_told() -> None:
     Path("bad.jsonl").write_text('{"prompt": ""}\n{"x": 1}\n')
     result = bestofn("select", "bad.jsonl", "-o", "out.jsonl", *SMALL, "--on-bad-row", "skip")
     assert result.exit_code == 2
-    assert "none of the 2 rows of bad.jsonl can be used; out.jsonl.skipped" in result.stderr
+    assert "none of the 2 rows of bad.jsonl can be used; out.jsonl.run/skipped.txt" in result.stderr
 
 
 def test_a_part_of_the_prompts_may_be_empty() -> None:

@@ -11,6 +11,7 @@ from bestofn.cli import app
 from bestofn.cli.options import unescaped
 from bestofn.engines.base import load_engine
 from bestofn.store import pool
+from bestofn.store.scores import read_origins
 
 SMALL = ["--engine", "tiny", "--max-tokens", 8]
 
@@ -69,7 +70,7 @@ def test_newlines_in_the_texts_of_a_command(command: list[object]) -> None:
     rows = map(json.loads, Path("out.jsonl").read_text().splitlines())
     (row,) = (row for row in rows if "2 fruits" in row["prompt"][-1]["content"])
     assert [turn["content"] for turn in row["prompt"]] == ["One.\nTwo.", "Q: Name 2 fruits.\nA:"]
-    settings = json.loads(Path("out.jsonl.manifest.json").read_text())
+    settings = json.loads(Path("out.jsonl.run/manifest.json").read_text())
     assert settings["stop"] == ["\n", "x,"]
 
 
@@ -98,8 +99,7 @@ def drawn(path: str = "pool.jsonl") -> str:
 
 def options_of(path: str) -> dict[str, dict[str, Any]]:
     """How the scores in a pool file were made."""
-    made = json.loads(Path(path + ".scores.json").read_text())
-    return {name: how["options"] for name, how in made.items()}
+    return {name: how["options"] for name, how in read_origins(Path(path)).items()}
 
 
 def test_ask_gives_options_to_the_reward() -> None:

@@ -1,6 +1,5 @@
 """A user's numbers come from the model that was named, never from the toy by default."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,6 +7,7 @@ from making import made, written
 from typer.testing import CliRunner, Result
 
 from bestofn.cli import app
+from bestofn.store.scores import read_origins
 
 RECIPE = "output: out\nsample: {prompts: p.jsonl}\nscore: {rewards: [longest]}\n"
 BENCH = "output: out\nrewardbench: {data: 'tiny:1', rewards: [flip]}\n"
@@ -96,5 +96,5 @@ def test_what_drew_a_pool_scores_it() -> None:
     ]
     assert bestofn(*draw).exit_code == 0
     assert bestofn("score", "drawn.jsonl", "--reward", "flip-likelihood").exit_code == 0
-    made_by = json.loads(Path("drawn.jsonl.scores.json").read_text())["flip-likelihood"]
+    made_by = read_origins(Path("drawn.jsonl"))["flip-likelihood"]
     assert made_by["model"]["engine"] == "tiny"

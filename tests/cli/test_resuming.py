@@ -21,6 +21,7 @@ from bestofn.rewards.baselines import Longest
 from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import BestOfN
 from bestofn.store.journal import locked, manifest
+from bestofn.store.scores import ScoreFile, read_origins
 
 OLD = Path(__file__).parents[1] / "begun_by_0_1"
 SMALL = ["--max-tokens", 8, "--seed", 1]
@@ -163,10 +164,10 @@ def test_another_prior_is_refused(folder: Path) -> None:
     line = [*COMMANDS["select"], *SMALL, "-o", "o.jsonl"]
     line += ["--adaptive", 0.1, "--adaptive-prior", "prior.jsonl"]
     done(*line)
-    rows = Path("prior.jsonl").read_text()
-    changed = rows.replace('"flip": {"value": 0.0', '"flip": {"value": 0.5')
-    assert changed != rows
-    Path("prior.jsonl").write_text(changed)
+    scores = ScoreFile(Path("prior.jsonl"), "flip").path
+    changed = scores.read_text().replace('{"value": 0.0', '{"value": 0.5')
+    assert changed != scores.read_text()
+    scores.write_text(changed)
     assert "stop_rule.prior has other content" in refused(*line)
 
 
@@ -290,7 +291,7 @@ def test_scores_of_0_1_are_kept_and_learn_the_rest(old: Path) -> None:
     result = done("score", "sample.jsonl", "--reward", "flip")
     assert "all these scores are there already" in result.output
     assert Path("sample.jsonl").read_bytes() == before
-    made = json.loads(Path("sample.jsonl.scores.json").read_text())
+    made = read_origins(Path("sample.jsonl"))
     assert made["flip"]["identity"]["reward"]["samples"] == 1
 
 
@@ -359,8 +360,11 @@ def test_no_secret_of_a_recipe_is_copied(folder: Path, server: FaultyServer) -> 
 
 
 def test_a_secret_that_0_1_stored_is_taken_out(old: Path) -> None:
-    edit("select.jsonl", engine_args={"api_key": SECRETS[0]})
+    kept = Path("select.jsonl.manifest.json")
+    settings = json.loads(kept.read_text()) | {"engine_args": {"api_key": SECRETS[0]}}
+    kept.write_text(json.dumps(settings))
     done(*COMMANDS["select"], *SMALL, "-o", "select.jsonl")
+    assert not kept.exists()
     nowhere(old)
 
 
@@ -434,7 +438,7 @@ def test_a_link_is_written_through(folder: Path) -> None:
     done(*line, "-o", "o.jsonl", "--retry-errors")
     assert Path("o.jsonl").is_symlink()
     assert len(Path("disk/real.jsonl").read_text().splitlines()) == 1
-    assert Path("disk/real.jsonl.manifest.json").is_file()
+    assert Path("disk/real.jsonl.run/manifest.json").is_file()
 
 
 @pytest.mark.parametrize("output", ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])

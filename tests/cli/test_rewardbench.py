@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from bestofn.cli import app
 from bestofn.engines.base import load_engine
 from bestofn.engines.hf import TransformersEngine
 from bestofn.store import pool
+from bestofn.store.scores import read_origins
 
 RUNNER = CliRunner()
 SUBSETS = ["Focus", "Factuality", "Precise IF", "Math"]
@@ -81,7 +83,7 @@ def test_items_are_scored_pools_with_another_order_and_another_seed(out: Path) -
         ]
         assert likelihoods[0] == pytest.approx(likelihoods[1], abs=1e-4)
         assert {*row.candidates[0].scores} == {"gold", *REWARDS}
-    seeds = [json.loads((out / f"items-{k}.jsonl.scores.json").read_text()) for k in (0, 1)]
+    seeds = [read_origins(out / f"items-{k}.jsonl") for k in (0, 1)]
     assert [made["random"]["options"] for made in seeds] == [{"seed": 0}, {"seed": 1}]
     assert [made["flip-likelihood"]["options"] for made in seeds] == [{}, {}]
 
@@ -120,16 +122,15 @@ def test_a_few_items_conclude_nothing(out: Path) -> None:
 
 
 def test_a_rerun_changes_nothing_and_says_the_same(out: Path) -> None:
-    before = {path.name: path.read_bytes() for path in out.glob("[!.]*")}
+    before = {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     result = done("rewardbench", "--engine", "tiny", "--data", "tiny:4", "--seeds", 2, "-o", out,
                   "--reward", ",".join(REWARDS), "--title", "My title", "--json")  # fmt: skip
     assert json.loads(result.stdout) == json.loads(before["rewardbench.json"])
-    assert {path.name: path.read_bytes() for path in out.glob("[!.]*")} == before
+    assert {path.name: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_a_run_that_ended_early_goes_on(out: Path, tmp_path: Path) -> None:
-    for path in out.glob("items-0.jsonl*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(out / "items-0.jsonl.run", tmp_path / "items-0.jsonl.run")
     lines = (out / "items-0.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "items-0.jsonl").write_bytes(b"".join(lines[:7]) + lines[7][:50])
     done("rewardbench", "--engine", "tiny", "--data", "tiny:4", "-o", tmp_path,

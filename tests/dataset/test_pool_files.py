@@ -569,9 +569,7 @@ def test_a_prompt_that_changed_under_its_id_is_refused(
     before = path.read_bytes()
     for row in ('"Say two.", "key": "k", "answer": "one"', '"Say one.", "key": "k", "answer": "1"'):
         source.write_text(f'{{"prompt": {row}}}\n')
-        with pytest.raises(
-            ConfigError, match=r"'k' (is that of|are not those)"
-        ):
+        with pytest.raises(ConfigError, match=r"'k' (is that of|are not those)"):
             sample(source, path, id_column="key")
     assert path.read_bytes() == before
 

@@ -99,12 +99,7 @@ def run_audit(
         "reward_engine": without_secrets(config.reward_engine or config.engine),
         "honest_responses": _origin(config),
         "seed": config.seed,
-    } | as_dict(
-        [rows_by_id[id] for id in dict.fromkeys(folded(prompt.id) for prompt in prompts)],
-        attacks,
-        scorers,
-        config.seed,
-    )
+    } | as_dict([rows[name] for name in ids], attacks, scorers, config.seed)
     _write(folder, result)
     return result
 
