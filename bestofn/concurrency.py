@@ -7,10 +7,12 @@ asynchronous ones bridge to it from the caller's loop.
 import asyncio
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
+from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -184,23 +186,72 @@ async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
     return await (coroutine if _on_background_loop() else bridge(coroutine))
 
 
+_place: ContextVar[int] = ContextVar("place", default=0)
+
+
+def place_in_run() -> int:
+    """Which item of a run the current work is for, from 0.
+
+    Engines serve those of low places first, so that the earliest prompts of a run finish first.
+    """
+    return _place.get()
+
+
+class Window:
+    """How many items are in flight: it follows the time that they take.
+
+    It grows by one with each item that took less than `PATIENCE`, so that it doubles in the time
+    of an item and a fast engine is soon full; while items take longer it shrinks back, so that rows
+    of a slow engine appear from the start.
+
+    Args:
+        at_once: Requests that an item makes at once.
+        batch: Requests that the engine has to have at once to be busy.
+    """
+
+    MOST = 512  # requests
+    PATIENCE = 20.0  # seconds
+
+    def __init__(self, at_once: int, batch: int = 64) -> None:
+        self.least = self.size = max(1, min(batch, self.MOST) // at_once)
+        self.most = max(1, self.MOST // at_once)
+
+    async def timed(self, work: Coroutine[Any, Any, T]) -> T:
+        """The result of an item's work, whose time is taken into account."""
+        started = time.monotonic()
+        result = await work
+        if time.monotonic() - started < self.PATIENCE:
+            self.size = min(self.size + 1, self.most)
+        else:
+            self.size = max(self.size - 1, self.least)
+        return result
+
+
+class FixedWindow(Window):
+    """A number of items in flight that stays as it is."""
+
+    def __init__(self, size: int) -> None:
+        self.least = self.size = self.most = size
+
+
 class _Source(Generic[A]):
     """Items that are read as they are needed; a failure to read one is kept for later."""
 
     def __init__(self, items: Iterable[A]) -> None:
         self._items = iter(items)
+        self._taken = 0
         self.failure: Exception | None = None
         self.exhausted = False
 
     def fill(
         self,
         running: deque[R],
-        window: int,
+        window: Window,
         start: Callable[[A], R],
         ready: Callable[[], bool],
     ) -> None:
         """Starts items until the window is full, or a result is ready to be given on."""
-        while not self.exhausted and len(running) < window:
+        while not self.exhausted and len(running) < window.size:
             # The caller need not wait for a slow source.
             if running and ready():
                 return
@@ -211,7 +262,10 @@ class _Source(Generic[A]):
             except Exception as error:
                 self.failure, self.exhausted = error, True
             else:
+                token = _place.set(self._taken)
                 running.append(start(item))
+                _place.reset(token)
+                self._taken += 1
 
     def close(self) -> None:
         if self.failure is not None:
@@ -221,21 +275,22 @@ class _Source(Generic[A]):
 def map_in_window(
     work: Callable[[A], Coroutine[Any, Any, T]],
     items: Iterable[A],
-    window: int,
+    window: int | Window,
     *,
     ordered: bool = True,
 ) -> Iterator[T]:
-    """The results of `work` on each item, with at most `window` items under way.
+    """The results of `work` on each item, with at most a window of items under way.
 
     They come in the order of the items, or as they are ready. Items are read in the caller's
     thread, as they are needed. If reading one fails, the results of those before it come first.
     However the iteration ends, no work is left running.
     """
     source, running, finished = _Source(items), deque[_Call[T]](), SimpleQueue[_Call[T]]()
+    flight = window if isinstance(window, Window) else FixedWindow(window)
     pid = os.getpid()
 
     def start(item: A) -> _Call[T]:
-        call = _Call(work(item))
+        call = _Call(flight.timed(work(item)))
         if not ordered:
             call.future.add_done_callback(lambda _: finished.put(call))
         return call
@@ -246,7 +301,7 @@ def map_in_window(
     try:
         while True:
             require_process(pid, "an iteration that has begun")
-            source.fill(running, window, start, ready)
+            source.fill(running, flight, start, ready)
             if not running:
                 source.close()
                 return
@@ -259,16 +314,17 @@ def map_in_window(
 
 
 async def amap_in_window(
-    work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int
+    work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int | Window
 ) -> AsyncGenerator[T]:
     """The same for an async iteration in any loop."""
     source, running = _Source(items), deque[asyncio.Task[T]]()
+    flight = window if isinstance(window, Window) else FixedWindow(window)
     try:
         while True:
             source.fill(
                 running,
-                window,
-                lambda item: asyncio.create_task(bridge(work(item))),
+                flight,
+                lambda item: asyncio.create_task(bridge(flight.timed(work(item)))),
                 lambda: running[0].done(),
             )
             if not running:

@@ -21,8 +21,6 @@ from bestofn.scoring import DistinctScoring, RewardModel, add_scores
 from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Prompt, Selection, Usage
 
-CANDIDATES_IN_FLIGHT = 512  # fill the engine's batch twice over
-
 
 class BestOfN:
     """Draws `n` candidates for a prompt and selects the one that the reward prefers.
@@ -36,7 +34,8 @@ class BestOfN:
         seed: With a run seed each candidate has a seed of its own, made from the run seed, the
             prompt's id and its index. Without one the engine takes its fast path.
         keep_tokens: Keep token ids and their log-probabilities on the candidates.
-        window: Prompts in flight in `select_many`, by default enough for 512 candidates.
+        window: Prompts in flight in `select_many`; by default as many as keep the engine busy and
+            finish within some seconds.
         stop: Draws a prompt's candidates in rounds, and says after each whether that is enough.
             With a seed they are the first of those that a run without `stop` draws.
         round_size: Candidates that are drawn at once, with `stop`. Smaller rounds waste fewer
@@ -77,7 +76,12 @@ class BestOfN:
         self.n = n
         self.stop = stop
         self.round_size = n if stop is None else min(n, round_size)
-        self.window = window or max(1, CANDIDATES_IN_FLIGHT // self.round_size)
+        self._window = window
+
+    @property
+    def window(self) -> concurrency.Window:
+        """Prompts in flight in a run that begins now."""
+        return window_of(self.generator, self.round_size, self._window)
 
     def select(self, prompt: PromptLike) -> Selection:
         """The best response to one prompt.
@@ -146,6 +150,20 @@ class BestOfN:
             return False
         values = [candidate.scores[self.reward.name].value for candidate in candidates]
         return bool(self.stop.stops(values)[-1])
+
+
+def window_of(generator: object, at_once: int, fixed: int | None = None) -> concurrency.Window:
+    """The prompts in flight of a run.
+
+    Args:
+        generator: What draws or scores; its `batch_size` is how many requests keep it busy.
+        at_once: Candidates of a prompt that are under way at once.
+        fixed: Their number, where a user has said it.
+    """
+    if fixed is not None:
+        return concurrency.FixedWindow(fixed)
+    engine = getattr(generator, "engine", generator)
+    return concurrency.Window(at_once, getattr(engine, "batch_size", 64))
 
 
 def _refuse_single(prompts: object) -> None:

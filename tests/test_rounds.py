@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from fakes import Recorded, ScriptedEngine, wait_until
 
-from bestofn import BestOfN, ExpectedGain, FLIPLikelihood, FLIPReward
+from bestofn import BestOfN, ExpectedGain, FLIPLikelihood, FLIPReward, concurrency
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Prompt, Score
 
@@ -107,13 +107,40 @@ def test_a_prompt_on_which_all_fails_is_given_up() -> None:
     assert "no network" in str(selection.error)
 
 
-def test_the_window_is_that_of_the_candidates_in_flight() -> None:
-    def window(**options: Any) -> int:
-        return BestOfN(ScriptedEngine(), Recorded(), n=32, **options).window
+def test_the_window_begins_with_what_keeps_an_engine_busy() -> None:
+    def window(**options: Any) -> tuple[int, int]:
+        found = BestOfN(ScriptedEngine(), Recorded(), n=32, **options).window
+        return found.size, found.most
 
-    assert window() == window(round_size=4) == 16
-    assert window(stop=ExpectedGain(0.1), round_size=4) == 128
-    assert window(stop=ExpectedGain(0.1), round_size=99) == 16
+    assert window() == window(round_size=4) == (2, 16)
+    assert window(stop=ExpectedGain(0.1), round_size=4) == (16, 128)
+    assert window(stop=ExpectedGain(0.1), round_size=99) == (2, 16)
+    assert window(window=5) == (5, 5)
+
+
+def test_the_window_follows_the_time_of_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    window = concurrency.Window(at_once=8, batch=32)
+
+    async def nothing() -> None:
+        pass
+
+    def sizes(times: int) -> list[int]:
+        return [(concurrency.run(window.timed(nothing())), window.size)[1] for _ in range(times)]
+
+    assert window.size == 4
+    assert sizes(100)[-3:] == [64, 64, 64]
+    monkeypatch.setattr(concurrency.Window, "PATIENCE", 0.0)
+    assert sizes(100)[:2] == [63, 62]
+    assert window.size == 4
+
+
+def test_work_knows_its_place_in_the_run() -> None:
+    async def place(_: str) -> int:
+        await asyncio.sleep(0)
+        return concurrency.place_in_run()
+
+    assert list(concurrency.map_in_window(place, "abcdef", 2)) == [0, 1, 2, 3, 4, 5]
+    assert concurrency.place_in_run() == 0
 
 
 def test_cancelling_in_a_later_round_leaves_nothing_running() -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from bestofn.concurrency import Window
 from bestofn.config import ChoiceConfig, DrawConfig, Flag, PromptsConfig, Section
 from bestofn.dataset.run import ErrorPolicy
 from bestofn.dataset.sources import SourceOptions
@@ -15,7 +16,7 @@ from bestofn.errors import ConfigError
 from bestofn.models import Engines
 from bestofn.registry import load_reward, needs_engine, reward_identity
 from bestofn.resuming import comparing, engine_files, input_of
-from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
+from bestofn.sampler import BestOfN
 from bestofn.scoring import RewardModel
 from bestofn.stopping import ExpectedGain
 from bestofn.store import pool
@@ -90,7 +91,7 @@ class SelectConfig(PromptsConfig, AskConfig):
     round_size: int = Field(default=4, ge=1)
     """Candidates that are drawn at once, with --adaptive."""
     window: int | None = Field(default=None, ge=1)
-    """Prompts in flight, by default enough for 512 candidates."""
+    """Prompts in flight, by default as many as keep the engine busy and finish soon."""
     ordered: bool = False
     """Write rows in the order of the input, not as they finish."""
     on_bad_row: Literal["fail", "skip"] = "fail"
@@ -113,9 +114,9 @@ class SelectConfig(PromptsConfig, AskConfig):
 
     @property
     def prompts_in_flight(self) -> int:
-        """The window, or what it is by default."""
+        """The window, or the most that it grows to."""
         at_once = self.n if self.adaptive is None else min(self.n, self.round_size)
-        return self.window or max(1, CANDIDATES_IN_FLIGHT // at_once)
+        return self.window or max(1, Window.MOST // at_once)
 
     def source_options(self) -> SourceOptions:
         """How the input is read."""
@@ -189,7 +190,7 @@ class SelectConfig(PromptsConfig, AskConfig):
             n=self.n,
             sampling=self.sampling(),
             seed=self.seed,
-            window=self.prompts_in_flight,
+            window=self.window,
             stop=self.stopping(),
             round_size=self.round_size,
         )

@@ -9,7 +9,7 @@ from bestofn import concurrency
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, collect
-from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel, add_nested_scores, add_scores, without_cost
 from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Pool, Prompt
@@ -24,7 +24,7 @@ def draw(
         prompts: Read as they are needed.
         generator: Draws the candidates.
         m: Their number.
-        window: Prompts in flight, by default enough for 512 candidates.
+        window: Prompts in flight, by default as many as keep the engine busy.
 
     Raises:
         ConfigError: m is less than 1.
@@ -35,8 +35,7 @@ def draw(
     async def work(prompt: Prompt) -> _Work:
         return Pool(prompt, await collect(generator.draw(prompt, m))), {"sample": 1.0}
 
-    window = window or max(1, CANDIDATES_IN_FLIGHT // m)
-    return _timed(concurrency.map_in_window(work, prompts, window))
+    return _timed(concurrency.map_in_window(work, prompts, window_of(generator, m, window)))
 
 
 def add(
@@ -46,7 +45,7 @@ def add(
     limits: Sequence[int] = (),
     decoder: Engine | None = None,
     again: bool = False,
-    window: int = 32,
+    window: int | concurrency.Window = 32,
 ) -> Iterator[Pool]:
     """Adds the rewards' scores to the candidates of each pool, each distinct response once.
 

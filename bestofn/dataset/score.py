@@ -18,7 +18,7 @@ from bestofn.models import Engines
 from bestofn.redaction import without_secrets
 from bestofn.registry import is_pointwise, load_reward, needs_engine, reward_identity
 from bestofn.resuming import engine_files, with_one_spelling
-from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import (
@@ -241,7 +241,7 @@ def _score(
             rewards,
             limits=config.limits,
             decoder=loaded[-1] if config.limits else None,
-            window=max(1, CANDIDATES_IN_FLIGHT // max(sizes)),
+            window=window_of(loaded[0] if loaded else None, max(sizes)),
         )
         for row in scored:
             for name in lacking.pop(row.prompt.id):

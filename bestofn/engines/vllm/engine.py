@@ -92,6 +92,8 @@ class VLLMEngine:
         self._fixed_ids = versions.scores_fixed_ids(config)
         self._dies_of_seeds = versions.dies_of_seeds(config)
         self._misplaces_logits = versions.misplaces_logits(config)
+        self._ranks = config.scheduler_config.policy == "priority"
+        self.batch_size = versions.batch_size(config)
         self._block = int(config.cache_config.block_size)
         self._caches = bool(config.cache_config.enable_prefix_caching)
         self._takes_lora = config.lora_config is not None
@@ -244,7 +246,11 @@ class VLLMEngine:
         return await self._process.last_output(
             request_id,
             lambda llm: llm.generate(
-                tokens_input(list(ids)), params, request_id, lora_request=self._lora
+                tokens_input(list(ids)),
+                params,
+                request_id,
+                lora_request=self._lora,
+                priority=concurrency.place_in_run() if self._ranks else 0,
             ),
         )
 

@@ -37,7 +37,8 @@ ADAPTED = (
 
 def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Engine arguments that a user would have to know of, beside those that were given."""
-    defaults: dict[str, Any] = {"enable_prefix_caching": True}
+    # Earlier prompts of a run go first.
+    defaults: dict[str, Any] = {"enable_prefix_caching": True, "scheduling_policy": "priority"}
     if given.get("enable_lora"):
         defaults["lora_target_modules"] = ADAPTED
     if current_platform.is_cpu():
@@ -47,6 +48,12 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         # See `dies_of_seeds`.
         defaults["enable_chunked_prefill"] = False
     return defaults
+
+
+def batch_size(config: Any) -> int:
+    """Requests that keep the engine busy; on a CPU more of them hardly make it faster."""
+    most = int(config.scheduler_config.max_num_seqs)
+    return min(most, 32 if current_platform.is_cpu() else 256)
 
 
 def generation_params(

@@ -31,7 +31,7 @@ from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.registry import load_reward
 from bestofn.resuming import comparing, engine_files, input_of
-from bestofn.sampler import CANDIDATES_IN_FLIGHT
+from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import Confirm, check_output, write_atomically
@@ -202,7 +202,7 @@ class _Attacker:
             ConfigError: a prompt has no honest response.
             RunFailedError: none could be drawn.
         """
-        window = self.config.window or max(1, CANDIDATES_IN_FLIGHT // (len(self.attacks) + 1))
+        window = window_of(self.engine, len(self.attacks) + 1, self.config.window)
         reasons = set[str | None]()
         for row in concurrency.map_in_window(self._row, prompts, window):
             reasons.add(row.candidates[0].error)
