@@ -1,6 +1,6 @@
-"""Selects over a dataset with a scripted engine that takes its time, to be killed on the way.
+"""Runs a command over a dataset with a scripted engine that takes its time, to be killed midway.
 
-python answering.py INPUT OUTPUT SECONDS
+python answering.py sample|score|select INPUT OUTPUT SECONDS
 """
 
 import sys
@@ -11,8 +11,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes import ScriptedEngine
 
+import bestofn.config
+from bestofn.config import EngineConfig, SampleConfig, ScoreConfig
 from bestofn.dataset import select_dataset
+from bestofn.dataset.sample import sample_file
+from bestofn.dataset.score import score_file
 from bestofn.engines.base import SamplingParams
+from bestofn.models import Engines
 from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import BestOfN
 from bestofn.types import Prompt
@@ -25,14 +30,26 @@ def answer(prompt: Prompt, params: SamplingParams, seed: int | None) -> str:
     return " ".join(["name", "a", "fruit", "or", "two", "of", "them", digest][int(digest[0], 16) :])
 
 
-def sampler(seconds: float) -> BestOfN:
+def main(command: str, source: str, output: str, seconds: str) -> None:
     def delay(prompt: Prompt) -> float:
-        return seconds * blake2b(repr(prompt.messages).encode(), digest_size=1).digest()[0] / 128
+        share = blake2b(repr(prompt.messages).encode(), digest_size=1).digest()[0] / 128
+        return float(seconds) * share
 
     engine = ScriptedEngine(answer, delay=delay)
-    return BestOfN(engine, FLIPReward(engine), n=8, seed=1, window=6)
+    bestofn.config.load_engine = lambda *_, **__: engine  # type: ignore[assignment]
+    engine.batch_size = 8  # type: ignore[attr-defined]
+    path = Path(output)
+    with Engines() as engines:
+        if command == "sample":
+            config = SampleConfig(engine="scripted", prompts=source, m=8, seed=1, window=6)
+            sample_file(config, path, engines)
+        elif command == "score":
+            scores, drawn_by = ScoreConfig(rewards=["flip"]), EngineConfig(engine="scripted")
+            score_file(Path(source), scores, drawn_by, path, engines)
+        else:
+            best = BestOfN(engine, FLIPReward(engine), n=8, seed=1, window=6)
+            select_dataset(source, path, best, progress=False)
 
 
 if __name__ == "__main__":
-    source, output, seconds = sys.argv[1:]
-    select_dataset(source, output, sampler(float(seconds)), progress=False)
+    main(*sys.argv[1:])
