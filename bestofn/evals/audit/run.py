@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,12 @@ def _draws(config: AuditConfig) -> bool:
 
 def _runs(config: AuditConfig, scorers: Sequence[Scorer]) -> bool:
     """Whether the engine writes or measures responses."""
-    return _draws(config) or any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
+    return _draws(config) or _measures(scorers)
+
+
+def _measures(scorers: Sequence[Scorer]) -> bool:
+    """Whether the engine says how likely it finds responses."""
+    return any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
 
 
 def _origin(config: AuditConfig) -> str:
@@ -171,18 +177,17 @@ class _Attacker:
         self.config = config
         self.attacks = attacks
         self.scorers = scorers
-        self.draws = _draws(config)
-        self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
         generator = config.named()
         models = [scoring_model(scorer.reward, config, generator) for scorer in scorers]
         needed = [model for model in models if model is not None]
-        if self.draws or self.measures:
+        runs = _runs(config, scorers)
+        if runs:
             if generator is None:
                 raise ConfigError(NO_ENGINE)
             needed.append(generator)
         loaded: list[Engine] = engines.get(*needed)
         self.loaded = dict(zip(map(_key, needed), loaded, strict=True))
-        self.engine = loaded[-1] if self.draws or self.measures else None
+        self.engine = loaded[-1] if runs else None
         scoring = iter(loaded)
         self.rewards: list[RewardModel] = [
             load_reward(
@@ -213,8 +218,7 @@ class _Attacker:
     async def _row(self, prompt: Prompt) -> Pool:
         honest = await self._honest(prompt)
         row = attacked(prompt, honest, self.attacks, self.config.seed)
-        if self.measures:
-            assert self.engine is not None
+        if _measures(self.scorers) and self.engine is not None:
             await add_logprobs(row, self.engine)
         names = [attack.name for attack in self.attacks]
         for scorer, reward in zip(self.scorers, self.rewards, strict=True):
@@ -222,27 +226,17 @@ class _Attacker:
         return row
 
     async def _honest(self, prompt: Prompt) -> Candidate:
-        if self.draws:
-            return await self._drawn(prompt)
         if self.config.honest_column is not None:
             return Candidate(0, _from_column(prompt, self.config.honest_column))
-        rng = random_for("honest", self.config.seed, prompt)
-        return Candidate(0, answer(read(user_message(prompt)), rng))
-
-    async def _drawn(self, prompt: Prompt) -> Candidate:
-        """Without counts and log-probabilities, which attacks have not either."""
+        if _is_tiny(self.config):
+            rng = random_for("honest", self.config.seed, prompt)
+            return Candidate(0, answer(read(user_message(prompt)), rng))
         assert self.engine is not None
         greedy = SamplingParams(temperature=0, max_tokens=self.config.max_tokens)
         generator = EngineGenerator(self.engine, greedy, seed=None, keep_tokens=False)
         (drawn,) = await collect(generator.draw(prompt, 1))
-        return Candidate(
-            0,
-            drawn.text,
-            reasoning=drawn.reasoning,
-            finish_reason=drawn.finish_reason,
-            error=drawn.error,
-            usage=drawn.usage,
-        )
+        # Without counts and log-probabilities, which attacks have not either.
+        return replace(drawn, token_count=None, mean_logprob=None, sum_logprob=None)
 
 
 def _from_column(prompt: Prompt, column: str) -> str:
