@@ -167,7 +167,8 @@ def export(
         Keep,
         typer.Option(
             help="The best response of each row, all candidates, or for training: pairs of the "
-            "best and the worst response, or conversations that end with the best one."
+            "best and the worst response, or conversations that end with the best one; 'pool' is "
+            "the rows of a pool with all their scores."
         ),
     ] = "best",
     reward: Annotated[

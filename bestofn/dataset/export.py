@@ -16,6 +16,7 @@ from bestofn.dataset.tables import Format, require, write
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool
 from bestofn.store.journal import refuse_stream
+from bestofn.types import Pool
 
 SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
 DATASET_INFO = "dataset_info.json"  # stands in each folder that `datasets` wrote
@@ -61,7 +62,8 @@ def export(
             "inferred_NAME", "flags_NAME" and "counts_NAME" where its scores have them;
             "preference" a pair of the best and the worst response for each row whose scores
             differ, as TRL trains on;
-            "sft" a conversation that ends with the best response, as TRL trains on.
+            "sft" a conversation that ends with the best response, as TRL trains on;
+            "pool" the rows as they are, with the scores that are kept beside them, as JSONL.
         format: "jsonl", "parquet", "csv" or "hf", a folder for `datasets.load_from_disk`; by
             default what the target's suffix says.
         reward: Chooses the response; by default the one that chose it in the row, or the only one
@@ -82,17 +84,26 @@ def export(
     require(written_as)
     left_out = Counter[Reason]()
     begun, found = source.stat().st_ino, _survey(source, left_out)
-    how = plan(found, keep, reward, min_margin)
+    how = None if keep == "pool" else plan(found, keep, reward, min_margin)
     try:
         with _whole(target) as place:
             # A run may have written further rows since.
             rows = islice(pool.stream(source, lambda _: None), found.rows)
-            count = write(place, written_as, how.columns, records(rows, how, left_out))
+            if how is None:
+                count = _write_rows(place, rows)
+            else:
+                count = write(place, written_as, how.columns, records(rows, how, left_out))
             if source.stat().st_ino != begun:
                 raise BestOfNError(f"{source} was replaced while it was read; export it again")
     except OSError as error:
         raise BestOfNError(f"cannot write {target}: {error.strerror or error}") from error
     return Exported(count, dict(left_out))
+
+
+def _write_rows(path: Path, rows: Iterator[Pool]) -> int:
+    """Writes rows as they are, each with all its scores."""
+    with path.open("w", encoding="utf-8") as file:
+        return sum(1 for row in rows if file.write(pool.dumps(row) + "\n"))
 
 
 def _format_of(target: Path) -> Format:
@@ -110,6 +121,8 @@ def _check_options(keep: Keep, format: Format, min_margin: float) -> None:
             raise ConfigError(f"{name} is one of {', '.join(get_args(known))}, not {value!r}")
     if not 0 <= min_margin < inf:
         raise ConfigError(f"min_margin is a finite number that is not negative, not {min_margin}")
+    if keep == "pool" and format != "jsonl":
+        raise ConfigError(f"rows of a pool (keep 'pool') are written as jsonl, not as {format}")
     if min_margin and keep != "preference":
         raise ConfigError(f"min_margin is for pairs (keep 'preference'), not for keep {keep!r}")
 

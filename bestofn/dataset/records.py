@@ -12,7 +12,7 @@ from bestofn.prompts import as_turns, plain
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Pool, Selection, Usage
 
-Keep = Literal["best", "all", "preference", "sft"]
+Keep = Literal["best", "all", "preference", "sft", "pool"]
 Reason = Literal[
     "error", "fallback", "no_candidates", "too_few_scores", "margin", "equal_text", "cut_off"
 ]
@@ -297,7 +297,7 @@ def _sft(pool: Pool, how: Plan) -> list[Record] | Reason:
     ]
 
 
-_MAKERS: dict[Keep, Callable[[Pool, Plan], list[Record] | Reason]] = {
+_MAKERS: dict[str, Callable[[Pool, Plan], list[Record] | Reason]] = {
     "best": _best,
     "all": _all,
     "preference": _preference,

@@ -176,7 +176,7 @@ def test_a_suffix_that_names_none(source: Path, tmp_path: Path, name: str) -> No
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"keep": "worst"}, "keep is one of best, all, preference, sft, not 'worst'"),
+        ({"keep": "worst"}, "keep is one of best, all, preference, sft, pool, not 'worst'"),
         ({"format": "xls"}, "format is one of jsonl, parquet, csv, hf, not 'xls'"),
         ({"keep": "preference", "min_margin": -1.0}, "min_margin"),
         ({"keep": "preference", "min_margin": nan}, "min_margin"),

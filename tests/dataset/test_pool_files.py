@@ -15,6 +15,7 @@ import pytest
 from fakes import ScriptedEngine
 
 from bestofn.config import EngineConfig, SampleConfig, ScoreConfig
+from bestofn.dataset.export import export
 from bestofn.dataset.sample import sample_file
 from bestofn.dataset.score import score_file
 from bestofn.dataset.summary import Summary
@@ -608,3 +609,12 @@ def test_a_bad_row_ends_scoring_before_a_model_is_loaded(models: Models, drawn: 
     with pytest.raises(ConfigError, match="line 7"):
         score(drawn)
     assert models.log == []
+
+
+def test_an_export_is_one_file_with_all_scores(models: Models, drawn: Path) -> None:
+    score(drawn, rewards=["flip", "gold"])
+    whole = drawn.with_name("elsewhere") / "whole.jsonl"
+    assert export(drawn, whole, keep="pool").records == 6
+    assert rows(whole) == rows(drawn)
+    with pytest.raises(ConfigError, match="are written as jsonl, not as csv"):
+        export(drawn, whole.with_suffix(".csv"), keep="pool")
