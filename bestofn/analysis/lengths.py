@@ -20,6 +20,7 @@ from bestofn.analysis.expected import (
     scores_of,
     unknown_gold,
 )
+from bestofn.analysis.findings import at
 from bestofn.dataset.pools import cut_name, has_scores
 from bestofn.estimators import Interval, best_of_n, unpaired_difference
 from bestofn.rewards.baselines import Unit, length, length_unit
@@ -153,11 +154,8 @@ class LengthAnalysis:
         return _mean_of_known(np.array([[*map(measure, pools)] for pools in self.curve.pools]))
 
     def _known(self, values: Array) -> Interval:
-        known = values[~np.isnan(values)]
-        if not known.size:
-            return Interval(np.asarray(nan), np.asarray(nan), np.asarray(nan))
-        interval = self.curve.interval(known[None, :, None])
-        return Interval(interval.mean[0], interval.low[0], interval.high[0])
+        """The mean of `[prompts]` over those that have a value."""
+        return at(self.curve.interval(values[None, :, None]), 0)
 
     def _cut_curves(self, reward: str) -> CutCurves:
         curve, gold = self.curve, self.curve.gold
@@ -221,7 +219,7 @@ class LengthAnalysis:
         known = np.flatnonzero(~np.isnan(rates))
         halves = [rates[known[half]] for half in _split(self._lengths[known], 2)]
         if len(halves) < 2:
-            return Interval(np.asarray(nan), np.asarray(nan), np.asarray(nan))
+            return self._known(np.array([nan]))
         curve = self.curve
         return unpaired_difference(
             halves[1], halves[0], resamples=curve.resamples, level=curve.level, seed=curve.seed
@@ -230,8 +228,7 @@ class LengthAnalysis:
     def _beyond_length(self, name: str) -> Interval:
         sign = -1.0 if float(self.spearman[name].mean) < 0 else 1.0
         by_length = np.array([self._choose_by_length(pools, sign) for pools in self.curve.pools])
-        interval = self.curve.interval(self.curve.gold_of(name)[:, :, -1:] - by_length)
-        return Interval(interval.mean[0], interval.low[0], interval.high[0])
+        return at(self.curve.interval(self.curve.gold_of(name)[:, :, -1:] - by_length), 0)
 
     def _choose_by_length(self, pools: Sequence[Pool], sign: float) -> Array:
         """Gold of the longest candidate, or with sign -1 of the shortest."""

@@ -1,6 +1,8 @@
-"""Pictures of a curve: scaling, and selection by length; each as SVG and PNG."""
+"""Pictures, drawn with matplotlib: what all of them share, and those of a curve."""
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +14,12 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Values = Mapping[str, Any]
+
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733")
 PLAIN = {"random": "#888888", "oracle": "#000000"}
+GREY = "#cccccc"
 DOTS = 160  # per inch
 STYLE: Any = {
     "font.size": 9,
@@ -23,40 +28,26 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
+    "lines.markersize": 3,
+    "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # and a dollar a dollar
     "svg.hashsalt": "bestofn",  # the same result gives the same file
 }
 
 
-def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws what `results.as_dict` returned: scaling.svg and .png, lengths.svg and .png.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        BestOfNError: they cannot be written.
-    """
-    import matplotlib as mpl
-
-    files = []
-    with mpl.rc_context(STYLE):
-        pictures = {"scaling": _scaling(result)}
-        if result["lengths"] is not None:
-            pictures["lengths"] = _lengths(result)
-        for name, figure in pictures.items():
-            files += [save(figure, folder / f"{name}{suffix}") for suffix in (".svg", ".png")]
-    return files
+# --- the stack ------------------------------------------------------------------------------------
 
 
-def new_figure(rows: int, columns: int, title: str) -> tuple["Figure", list["Axes"]]:
-    """A figure with a grid of axes, row by row."""
+def new_figure(
+    rows: int, columns: int, title: str, panel: tuple[float, float] = (4.2, 3.4)
+) -> tuple["Figure", list["Axes"]]:
+    """A figure with a grid of axes, row by row; `panel` is the size of each in inches."""
     # No pyplot: its figures are global, and it wants a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     if title:
@@ -72,11 +63,38 @@ def save(figure: "Figure", path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=DOTS, metadata=metadata)
+        path.write_bytes(_rendered(figure, path.suffix.removeprefix(".")))
     except OSError as error:
         raise BestOfNError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def as_image(figure: "Figure") -> str:
+    """A figure as the data URI of an SVG image, in which nothing runs."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_rendered(figure, "svg")).decode()
+
+
+def _rendered(figure: "Figure", form: str) -> bytes:
+    import matplotlib as mpl
+
+    content = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(content, format=form, dpi=DOTS, metadata=metadata)
+    return content.getvalue()
+
+
+def save_all(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Writes each figure as NAME.svg and NAME.png.
+
+    Raises:
+        BestOfNError: they cannot be written.
+    """
+    return [
+        save(figure, folder / f"{name}.{form}")
+        for name, figure in figures.items()
+        for form in ("svg", "png")
+    ]
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -85,15 +103,112 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     return PLAIN | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
 
 
-def _numbers(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def numbers(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The values with NaN for None."""
     return np.array(values, dtype=np.float64)
 
 
-def _line(axes: "Axes", x: Any, interval: Mapping[str, Any], label: str, colour: str) -> None:
-    mean, low, high = (_numbers(interval[name]) for name in ("mean", "low", "high"))
-    style = "--" if label in PLAIN else "-"
-    axes.plot(x, mean, style, color=colour, label=label, marker="o", markersize=3, linewidth=1.5)
-    axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+def shared_legend(figure: "Figure", axes: "Axes") -> None:
+    """The legend of one panel below all of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8))
+
+
+def heat_map(
+    axes: "Axes", values: Any, columns: Sequence[str], rows: Sequence[str], form: str = ".2f"
+) -> None:
+    """Numbers `[rows, columns]` as shades, the highest darkest, each with its number."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    # A range beyond the highest keeps the numbers in the darkest cells legible.
+    above = high + 0.15 * (high - low) + 1e-9
+    axes.imshow(values, aspect="auto", cmap="Blues", vmin=low, vmax=above)
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    for (row, column), value in np.ndenumerate(values):
+        colour = "white" if value > (low + high) / 2 else "black"
+        text = f"{value:{form}}"
+        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
+
+
+# --- a curve --------------------------------------------------------------------------------------
+
+
+def figures(result: Values) -> dict[str, "Figure"]:
+    """The pictures of what `results.as_dict` returned: `scaling`, and `lengths` if it has them."""
+    import matplotlib as mpl
+
+    with mpl.rc_context(STYLE):
+        found = {"scaling": _scaling(result)}
+        if result["lengths"] is not None:
+            found["lengths"] = _lengths(result)
+    return found
+
+
+def draw(result: Values, folder: Path) -> list[Path]:
+    """Writes the pictures of a curve: scaling.svg and .png, lengths.svg and .png.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        BestOfNError: they cannot be written.
+    """
+    return save_all(figures(result), folder)
+
+
+def _scaling(result: Values) -> "Figure":
+    """All curves without bands, then for each proxy its gain with one."""
+    proxies = result["proxies"]
+    gaining = [name for name in proxies if name != "random"]
+    rows = 1 + -(-len(gaining) // 3)
+    figure, axes = new_figure(rows, 3, result["title"], (4.2, 2.9))
+    (gold, proxy, cost), colours = axes[:3], colours_of([*proxies])
+    ns, level = result["ns"], f"{result['level']:.0%} intervals"
+    for name, curve in proxies.items():
+        style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
+        mean = numbers(curve["gold"]["mean"])
+        gold.plot(ns, mean, "o", **style)
+        _proxy_line(proxy, ns, curve, name, style)
+        if curve["generated_tokens"] is not None:
+            tokens = numbers(curve["generated_tokens"]) + numbers(curve["scored_tokens"])
+            cost.plot(tokens, mean, "o", **style)
+    _log2(gold, ns)
+    _log2(proxy, ns)
+    _log10(cost)
+    gold.set(xlabel="N", ylabel=result["gold"], title=f"{result['gold']} of the selected candidate")
+    proxy.set(xlabel="N", ylabel="widths of its interval at N=1", title="the proxy itself")
+    cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
+    shared_legend(figure, gold)
+    for panel, name in zip(axes[3:], gaining, strict=False):
+        for other in gaining:
+            panel.plot(ns, numbers(proxies[other]["gain"]["mean"]), color=GREY, lw=1)
+        _banded(panel, ns, proxies[name]["gain"], colours[name])
+        panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
+        _log2(panel, ns)
+        panel.set(xlabel="N", ylabel=f"{result['gold']} minus random", title=f"{name}, {level}")
+    for spare in axes[3 + len(gaining) :]:
+        spare.set_axis_off()
+    return figure
+
+
+def _proxy_line(axes: "Axes", ns: Sequence[int], curve: Values, name: str, style: Values) -> None:
+    """Each proxy in a unit of its own: the width of its interval over prompts at N = 1.
+
+    Proxies have no common unit; a rise says something only where gold is beside it.
+    """
+    if curve["proxy"] is None or name == "oracle":
+        return
+    mean = numbers(curve["proxy"]["mean"])
+    width = numbers(curve["proxy"]["high"])[0] - numbers(curve["proxy"]["low"])[0]
+    if width > 0:
+        axes.plot(ns, (mean - mean[0]) / width, "o", **style)
+
+
+def _banded(axes: "Axes", x: Any, interval: Values, colour: str, label: str | None = None) -> None:
+    mean, low, high = (numbers(interval[name]) for name in ("mean", "low", "high"))
+    axes.plot(x, mean, "o-", color=colour, label=label)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _log2(axes: "Axes", values: Sequence[int]) -> None:
@@ -105,94 +220,66 @@ def _log2(axes: "Axes", values: Sequence[int]) -> None:
 def _log10(axes: "Axes") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+    if not axes.dataLim.minposx < np.inf:
+        note = "not all candidates have a token count"
+        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", color=PLAIN["random"])
+        axes.set(xticks=[], yticks=[])
+        return
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-# --- scaling --------------------------------------------------------------------------------------
-
-
-def _scaling(result: Mapping[str, Any]) -> "Figure":
-    figure, (gold, proxy, cost) = new_figure(1, 3, result["title"])
-    colours = colours_of([*result["proxies"]])
-    for name, curve in result["proxies"].items():
-        _line(gold, result["ns"], curve["gold"], name, colours[name])
-        _proxy_line(proxy, result["ns"], curve, name, colours[name])
-        if curve["generated_tokens"] is not None:
-            tokens = _numbers(curve["generated_tokens"]) + _numbers(curve["scored_tokens"])
-            _line(cost, tokens, curve["gold"], name, colours[name])
-    _log2(gold, result["ns"])
-    _log2(proxy, result["ns"])
-    if cost.dataLim.minposx < np.inf:
-        _log10(cost)
-    else:
-        note = "not all candidates have a token count"
-        cost.text(0.5, 0.5, note, transform=cost.transAxes, ha="center", color="#888888")
-        cost.set(xticks=[], yticks=[])
-    gold.set(
-        xlabel="N", ylabel=result["gold"], title=f"{result['gold']}, {result['level']:.0%} bands"
-    )
-    proxy.set(xlabel="N", ylabel="widths of its interval at N=1", title="the proxy itself")
-    cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
-    handles, labels = gold.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False
-    )
-    return figure
-
-
-def _proxy_line(
-    axes: "Axes", ns: Sequence[int], curve: Mapping[str, Any], name: str, colour: str
-) -> None:
-    """Each proxy in a unit of its own: the width of its interval over prompts at N = 1.
-
-    Proxies have no common unit; that they rise tells nothing, where gold falls beside it, much.
-    """
-    if curve["proxy"] is None or name == "oracle":
-        return
-    mean = _numbers(curve["proxy"]["mean"])
-    width = _numbers(curve["proxy"]["high"])[0] - _numbers(curve["proxy"]["low"])[0]
-    if width > 0:
-        axes.plot(
-            ns, (mean - mean[0]) / width, color=colour, marker="o", markersize=3, linewidth=1.5
-        )
-
-
-# --- lengths --------------------------------------------------------------------------------------
-
-
-def _lengths(result: Mapping[str, Any]) -> "Figure":
-    lengths, rewards = result["lengths"], result["lengths"]["rewards"]
-    columns = max(3, 1 + len(rewards)) if rewards else 2
-    figure, axes = new_figure(1 + bool(rewards), columns, result["title"])
-    colours = colours_of([*result["proxies"]])
-    _bins(axes[0], lengths, colours, "gain", "gold over a random candidate")
-    _bins(axes[1], lengths, colours, "concordance", "pairs in the right order")
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8)
-    used = 2
-    if any(cuts["cut"] for cuts in rewards.values()):
-        _by_limit(axes[2], result, "cut", colours)
-        axes[2].set_title("the cut candidate itself")
-        used = 3
-    for spare in axes[used:columns]:
+def _lengths(result: Values) -> "Figure":
+    lengths, colours = result["lengths"], colours_of([*result["proxies"]])
+    panels = [*_length_panels(result)]
+    columns = min(3, len(panels))
+    figure, axes = new_figure(-(-len(panels) // columns), columns, result["title"])
+    for axis, (kind, what) in zip(axes, panels, strict=False):
+        if kind == "bins":
+            _bins(axis, lengths, colours, what)
+        elif kind == "limits":
+            _by_limit(axis, result, what, colours)
+        else:
+            _first_tokens(axis, what, lengths, result["ns"])
+    for spare in axes[len(panels) :]:
         spare.set_axis_off()
-    if rewards:
-        _by_limit(axes[columns], result, "full", colours)
-        axes[columns].set_title(f"full candidate chosen by its first tokens, N={result['ns'][-1]}")
-        heats = axes[columns + 1 :]
-        for axis, (name, cuts) in zip(heats, rewards.items(), strict=False):
-            _heat(axis, name, cuts, lengths["limits"], result["ns"])
-        for spare in heats[len(rewards) :]:
-            spare.set_axis_off()
+    if axes[0].get_legend_handles_labels()[0]:
+        shared_legend(figure, axes[0])
     return figure
 
 
-def _by_limit(
-    axes: "Axes", result: Mapping[str, Any], which: str, colours: Mapping[str, str]
-) -> None:
+def _length_panels(result: Values) -> Iterator[tuple[str, str]]:
+    rewards = result["lengths"]["rewards"]
+    yield "bins", "gain"
+    yield "bins", "concordance"
+    if rewards:
+        yield "limits", "full"
+    if any(cuts["cut"] for cuts in rewards.values()):
+        yield "limits", "cut"
+    for name in rewards:
+        yield "heat", name
+
+
+def _bins(axes: "Axes", lengths: Values, colours: Mapping[str, str], what: str) -> None:
+    bins = lengths["bins"]
+    names = [*bins[0][what]] if bins else []
+    for i, name in enumerate(names):
+        place = np.arange(len(bins)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
+        mean, low, high = (
+            numbers([b[what][name][key] for b in bins]) for key in ("mean", "low", "high")
+        )
+        axes.plot(place, mean, "o", color=colours[name], label=name)
+        axes.vlines(place, low, high, color=colours[name])  # need not hold the mean
+    axes.set_xticks(range(len(bins)), [f"{b['low']:.0f}–{b['high']:.0f}" for b in bins])
+    axes.axhline(0 if what == "gain" else 0.5, color=PLAIN["random"], linewidth=0.8)
+    label = "gold minus random" if what == "gain" else "pairs in the right order"
+    unit = f"mean {lengths['unit']} of a prompt's candidates"
+    axes.set(xlabel=unit, ylabel=label, title="by length of responses")
+
+
+def _by_limit(axes: "Axes", result: Values, which: str, colours: Mapping[str, str]) -> None:
     """Gold at the largest N against L; dotted, what whole responses give."""
     limits = result["lengths"]["limits"]
     for name, cuts in result["lengths"]["rewards"].items():
@@ -200,46 +287,19 @@ def _by_limit(
             continue
         last = {key: [row[-1] for row in cuts[which][key]] for key in ("mean", "low", "high")}
         colour = colours.get(name, COLOURS[0])
-        _line(axes, limits, last, name, colour)
+        _banded(axes, limits, last, colour, name)
         axes.axhline(cuts["whole"]["mean"][-1], color=colour, linestyle=":", linewidth=1)
     _log2(axes, limits)
-    axes.set(xlabel="first tokens that the reward sees", ylabel=result["gold"])
-    axes.legend(frameon=False)
+    full = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
+    title = full if which == "full" else "the cut candidate itself"
+    axes.set(xlabel="first tokens that the reward sees", ylabel=result["gold"], title=title)
+    axes.legend()
 
 
-def _bins(
-    axes: "Axes", lengths: Mapping[str, Any], colours: Mapping[str, str], what: str, label: str
-) -> None:
-    bins = lengths["bins"]
-    names = [*bins[0][what]] if bins else []
-    for i, name in enumerate(names):
-        place = np.arange(len(bins)) + (i - (len(names) - 1) / 2) * 0.8 / max(len(names), 1)
-        mean, low, high = (
-            _numbers([b[what][name][key] for b in bins]) for key in ("mean", "low", "high")
-        )
-        axes.plot(place, mean, "o", color=colours[name], label=name, markersize=4)
-        axes.vlines(place, low, high, color=colours[name])  # need not hold the mean
-    axes.set_xticks(range(len(bins)), [f"{b['low']:.0f}–{b['high']:.0f}" for b in bins])
-    axes.axhline(0 if what == "gain" else 0.5, color="#888888", linewidth=0.8)
-    axes.set(
-        xlabel=f"mean {lengths['unit']} of a prompt's candidates",
-        ylabel=label,
-        title="by length of responses",
-    )
-
-
-def _heat(
-    axes: "Axes", name: str, cuts: Mapping[str, Any], limits: Sequence[int], ns: Sequence[int]
-) -> None:
+def _first_tokens(axes: "Axes", name: str, lengths: Values, ns: Sequence[int]) -> None:
     """Gold over first tokens and N; the top row is the whole response."""
-    values = np.array([*cuts["full"]["mean"], cuts["whole"]["mean"]], dtype=np.float64)
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
-    axes.grid(visible=False)
-    axes.set_xticks(range(len(ns)), [str(n) for n in ns])
-    axes.set_yticks(range(len(limits) + 1), [*map(str, limits), "all"])
+    cuts = lengths["rewards"][name]
+    values = numbers([cuts["whole"]["mean"], *cuts["full"]["mean"][::-1]])
+    rows = ["all", *map(str, lengths["limits"][::-1])]
+    heat_map(axes, values, [str(n) for n in ns], rows)
     axes.set(xlabel="N", ylabel="first tokens", title=name)
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value < middle else "black"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
-    axes.figure.colorbar(image, ax=axes, shrink=0.8)

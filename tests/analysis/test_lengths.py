@@ -13,9 +13,9 @@ from making import made
 from scipy.stats import spearmanr
 
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.findings import length_answers
 from bestofn.analysis.lengths import LengthAnalysis, concordance, spearman
 from bestofn.analysis.results import as_dict
+from bestofn.analysis.summary import of_lengths
 from bestofn.estimators import best_of_n
 from bestofn.types import Pool, Usage
 
@@ -296,7 +296,7 @@ def test_lengths_are_all_in_characters_where_a_candidate_has_no_token_count() ->
     assert longest.proxy.mean.tolist() == [2.5, 4]
     assert longest.generated_tokens is None
     assert float(found.spearman["longest"].mean) == 1
-    sentences = length_answers(found.curve, found)
+    sentences = [*map(str, of_lengths(found.curve, found))]
     assert "Lengths are in characters: 2.1% of the candidates have no token count." in sentences
     result = as_dict(found.curve, found)
     assert (result["lengths"]["unit"], result["lengths"]["counted"]) == ("characters", 47 / 48)
@@ -308,7 +308,7 @@ def test_the_order_of_the_pools_decides_no_unit() -> None:
     del pools[-1]
     counted = analysis(pools)
     assert (counted.unit, counted.pool_length) == ("tokens", 250)
-    assert not any("characters" in text for text in length_answers(counted.curve, counted))
+    assert not any("characters" in text for text in map(str, of_lengths(counted.curve, counted)))
 
 
 def test_limits_that_a_later_pool_lacks_are_named() -> None:
@@ -325,4 +325,4 @@ def test_candidates_without_counts_have_no_share_that_is_cut() -> None:
     pools[-1].candidates[0].token_count = None
     found = analysis(pools)
     assert np.isnan(found.cut_share).all()
-    assert not any("longer than that" in text for text in length_answers(found.curve, found))
+    assert not any("are longer" in text for text in map(str, of_lengths(found.curve, found)))

@@ -12,8 +12,8 @@ from making import made
 
 from bestofn.analysis import results
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.findings import summary
 from bestofn.analysis.lengths import LengthAnalysis
+from bestofn.analysis.summary import findings
 from bestofn.errors import BestOfNError, ConfigError
 
 SCORES = {
@@ -67,7 +67,7 @@ def test_what_was_left_out_and_how_it_was_made(curve: ScalingCurve, result: dict
     assert result["left_out"] == [{"id": "d", "reason": "candidate 0 has no gold value: it failed"}]
     assert (result["title"], result["pools"], result["prompts"]) == ("T", ["pool.jsonl"], 3)
     assert result["candidates"] == {"least": 4, "most": 4}
-    assert result["summary"] == summary(curve, LengthAnalysis(curve))
+    assert result["summary"] == [*map(str, findings(curve, LengthAnalysis(curve)))]
     assert result["iid"]
 
 
@@ -124,10 +124,10 @@ def test_what_was_written_is_read(
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cannot be read (No such file or directory); make it with `bestofn curve -o "),
+        (None, "is unreadable (No such file or directory); make it with `bestofn curve -o "),
         ("{", "is not JSON"),
-        ("[]", "is no curve; make it with `bestofn curve -o "),
-        ('{"ns": []}', "is no curve"),
+        ("[]", "is not a curve of this version; make it with `bestofn curve -o "),
+        ('{"ns": []}', "is not a curve"),
     ],
 )
 def test_what_cannot_be_read_is_one_sentence(
