@@ -2,7 +2,7 @@
 
 import base64
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -114,23 +114,6 @@ def shared_legend(figure: "Figure", axes: "Axes") -> None:
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8))
 
 
-def heat_map(
-    axes: "Axes", values: Any, columns: Sequence[str], rows: Sequence[str], form: str = ".2f"
-) -> None:
-    """Numbers `[rows, columns]` as shades, the highest darkest, each with its number."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    # A range beyond the highest keeps the numbers in the darkest cells legible.
-    above = high + 0.15 * (high - low) + 1e-9
-    axes.imshow(values, aspect="auto", cmap="Blues", vmin=low, vmax=above)
-    axes.grid(visible=False)
-    axes.set_xticks(range(len(columns)), columns)
-    axes.set_yticks(range(len(rows)), rows)
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value > (low + high) / 2 else "black"
-        text = f"{value:{form}}"
-        axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=7)
-
-
 # --- a curve --------------------------------------------------------------------------------------
 
 
@@ -158,13 +141,11 @@ def draw(result: Values, folder: Path) -> list[Path]:
 
 
 def _scaling(result: Values) -> "Figure":
-    """All curves without bands, then for each proxy its gain with one."""
-    proxies = result["proxies"]
-    gaining = [name for name in proxies if name != "random"]
-    rows = 1 + -(-len(gaining) // 3)
-    figure, axes = new_figure(rows, 3, result["title"], (4.2, 2.9))
+    """All curves without bands, then for each proxy its gain with one, the others in grey."""
+    proxies, ns = result["proxies"], result["ns"]
+    gains = {name: proxies[name]["gain"] for name in proxies if name not in PLAIN}
+    figure, axes = new_figure(1 + -(-len(gains) // 3), 3, result["title"], (4.2, 2.9))
     (gold, proxy, cost), colours = axes[:3], colours_of([*proxies])
-    ns, level = result["ns"], f"{result['level']:.0%} intervals"
     for name, curve in proxies.items():
         style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
         mean = numbers(curve["gold"]["mean"])
@@ -180,14 +161,16 @@ def _scaling(result: Values) -> "Figure":
     proxy.set(xlabel="N", ylabel="widths of its interval at N=1", title="the proxy itself")
     cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
     shared_legend(figure, gold)
-    for panel, name in zip(axes[3:], gaining, strict=False):
-        for other in gaining:
-            panel.plot(ns, numbers(proxies[other]["gain"]["mean"]), color=GREY, lw=1)
-        _banded(panel, ns, proxies[name]["gain"], colours[name])
+    label = f"minus random, {result['level']:.0%} interval"
+    for panel, name in zip(axes[3:], gains, strict=False):
+        for gain in gains.values():
+            panel.plot(ns, numbers(gain["mean"]), color=GREY, lw=1)
+        _banded(panel, ns, gains[name], colours[name])
         panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
+        panel.sharey(axes[3])
         _log2(panel, ns)
-        panel.set(xlabel="N", ylabel=f"{result['gold']} minus random", title=f"{name}, {level}")
-    for spare in axes[3 + len(gaining) :]:
+        panel.set(xlabel="N", ylabel=label, title=name)
+    for spare in axes[3 + len(gains) :]:
         spare.set_axis_off()
     return figure
 
@@ -233,33 +216,16 @@ def _log10(axes: "Axes") -> None:
 
 def _lengths(result: Values) -> "Figure":
     lengths, colours = result["lengths"], colours_of([*result["proxies"]])
-    panels = [*_length_panels(result)]
-    columns = min(3, len(panels))
-    figure, axes = new_figure(-(-len(panels) // columns), columns, result["title"])
-    for axis, (kind, what) in zip(axes, panels, strict=False):
-        if kind == "bins":
-            _bins(axis, lengths, colours, what)
-        elif kind == "limits":
-            _by_limit(axis, result, what, colours)
-        else:
-            _first_tokens(axis, what, lengths, result["ns"])
-    for spare in axes[len(panels) :]:
-        spare.set_axis_off()
-    if axes[0].get_legend_handles_labels()[0]:
+    rewards = lengths["rewards"].values()
+    cuts = [which for which in ("full", "cut") if any(reward[which] for reward in rewards)]
+    figure, axes = new_figure(1, 2 + len(cuts), result["title"])
+    _bins(axes[0], lengths, colours, "gain")
+    _bins(axes[1], lengths, colours, "concordance")
+    for axis, which in zip(axes[2:], cuts, strict=True):
+        _by_limit(axis, result, which, colours)
+    if lengths["bins"] and lengths["bins"][0]["gain"]:
         shared_legend(figure, axes[0])
     return figure
-
-
-def _length_panels(result: Values) -> Iterator[tuple[str, str]]:
-    rewards = result["lengths"]["rewards"]
-    yield "bins", "gain"
-    yield "bins", "concordance"
-    if rewards:
-        yield "limits", "full"
-    if any(cuts["cut"] for cuts in rewards.values()):
-        yield "limits", "cut"
-    for name in rewards:
-        yield "heat", name
 
 
 def _bins(axes: "Axes", lengths: Values, colours: Mapping[str, str], what: str) -> None:
@@ -294,12 +260,3 @@ def _by_limit(axes: "Axes", result: Values, which: str, colours: Mapping[str, st
     title = full if which == "full" else "the cut candidate itself"
     axes.set(xlabel="first tokens that the reward sees", ylabel=result["gold"], title=title)
     axes.legend()
-
-
-def _first_tokens(axes: "Axes", name: str, lengths: Values, ns: Sequence[int]) -> None:
-    """Gold over first tokens and N; the top row is the whole response."""
-    cuts = lengths["rewards"][name]
-    values = numbers([cuts["whole"]["mean"], *cuts["full"]["mean"][::-1]])
-    rows = ["all", *map(str, lengths["limits"][::-1])]
-    heat_map(axes, values, [str(n) for n in ns], rows)
-    axes.set(xlabel="N", ylabel="first tokens", title=name)

@@ -81,13 +81,10 @@ def test_the_same_curve_gives_the_same_file(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
-OF_LIMITS = {"first tokens that the reward sees", "first tokens", "all"}
-
-
 def test_limits_have_their_curves(tmp_path: Path) -> None:
     plots.draw(result_of(CUTS), tmp_path)
     words = words_of(tmp_path / "lengths.svg")
-    assert words >= OF_LIMITS
+    assert "first tokens that the reward sees" in words
     assert "the cut candidate itself" not in words
 
 
