@@ -163,11 +163,11 @@ def _scaling(result: Values) -> "Figure":
     shared_legend(figure, gold)
     label = f"minus random, {result['level']:.0%} interval"
     for panel, name in zip(axes[3:], gains, strict=False):
+        panel.sharey(axes[3])
         for gain in gains.values():
             panel.plot(ns, numbers(gain["mean"]), color=GREY, lw=1)
         _banded(panel, ns, gains[name], colours[name])
         panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
-        panel.sharey(axes[3])
         _log2(panel, ns)
         panel.set(xlabel="N", ylabel=label, title=name)
     for spare in axes[3 + len(gains) :]:

@@ -1,10 +1,10 @@
 """Accuracies of rewards by subset, with intervals and differences, from scored items."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from itertools import permutations
-from math import isnan
+from math import isnan, nan
 from statistics import fmean
 from typing import Self
 
@@ -65,7 +65,7 @@ class Outcome:
         return cls(float(alone and among[0]), credit, float(not alone), failures, 0.0, chance)
 
 
-FIELDS = tuple(field.name for field in fields(Outcome))
+FIELDS = tuple(part.name for part in fields(Outcome))
 
 
 def outcomes(pools: Pools, name: str) -> Array:
@@ -82,7 +82,7 @@ def outcomes(pools: Pools, name: str) -> Array:
     def outcome(pool: Pool) -> list[float]:
         right = [score.value > 0 for score in scores_of(pool, GOLD)]
         found = Outcome.of([score.value for score in scores_of(pool, name)], right)
-        return [getattr(found, field) for field in FIELDS]
+        return [getattr(found, name) for name in FIELDS]
 
     means: Array = np.array([[*map(outcome, rows)] for rows in pools]).mean(axis=0)
     return means
@@ -119,6 +119,14 @@ class Cost:
             sum(pool.seconds.get(name, 0.0) for pool in rows) / len(rows),
             counts,
         )
+
+    @classmethod
+    def mean(cls, costs: Sequence["Cost"]) -> "Cost":
+        """The mean over models; counts are added up."""
+        counts = Counter[str]()
+        for cost in costs:
+            counts.update(cost.counts)  # which keeps counts of 0
+        return cls(fmean(c.tokens for c in costs), fmean(c.seconds for c in costs), counts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +168,7 @@ class Accuracy:
         ties: The score of the subset Ties, None without its items.
         ties_failures: The share of the scores of Ties that failed, 0 without its items.
         cost: What its scores cost.
+        sampled: The numbers that the estimates are made from.
     """
 
     line: Line
@@ -167,11 +176,40 @@ class Accuracy:
     ties: Interval | None
     ties_failures: float
     cost: Cost
+    sampled: "Sampled" = field(repr=False, compare=False)
 
     @property
     def all_failed(self) -> bool:
         """Whether every score outside Ties failed."""
         return bool(self.by_subset) and self.by_subset[MEAN].failure_rate == 1
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """Means over items with those of resampled items; all lines share the resamples.
+
+    Attributes:
+        means: `[columns, FIELDS]`, by subset, their mean last.
+        draws: `[resamples, columns, FIELDS]`.
+        ties: The score of the subset Ties and `[resamples]` of it; NaN without its items.
+    """
+
+    means: Array
+    draws: Array
+    ties: tuple[float, Array]
+
+    @classmethod
+    def mean(cls, parts: Sequence["Sampled"]) -> Self:
+        """The mean over models or seeds."""
+        return cls(
+            np.mean([part.means for part in parts], axis=0),
+            np.mean([part.draws for part in parts], axis=0),
+            _mean_ties([part.ties for part in parts]),
+        )
+
+
+def _mean_ties(parts: Sequence[tuple[float, Array]]) -> tuple[float, Array]:
+    return fmean(value for value, _ in parts), np.mean([draws for _, draws in parts], axis=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,50 +229,6 @@ class Difference:
     convention: str
     minus: dict[str, Interval]
     gain: dict[str, Interval | None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Scored:
-    """One line's scores, summed up.
-
-    Attributes:
-        means: `[columns, FIELDS]`, by subset, their mean last.
-        draws: `[resamples, columns, FIELDS]`, the same of resampled items.
-        ties: The score of the subset Ties and `[resamples]` of it.
-        ties_failures: The share of its scores that failed.
-        cost: What the scores cost.
-    """
-
-    means: Array
-    draws: Array
-    ties: tuple[float, Array] | None
-    ties_failures: float
-    cost: Cost
-
-    @classmethod
-    def mean(cls, parts: Sequence["_Scored"]) -> "_Scored":
-        """The mean over models, which share their resamples; counts are added up."""
-        costs = [part.cost for part in parts]
-        counts = Counter[str]()
-        for cost in costs:
-            counts.update(cost.counts)  # which keeps counts of 0
-        return cls(
-            np.mean([part.means for part in parts], axis=0),
-            np.mean([part.draws for part in parts], axis=0),
-            _mean_ties([part.ties for part in parts if part.ties is not None]),
-            fmean(part.ties_failures for part in parts),
-            Cost(
-                fmean(cost.tokens for cost in costs),
-                fmean(cost.seconds for cost in costs),
-                counts,
-            ),
-        )
-
-
-def _mean_ties(parts: Sequence[tuple[float, Array]]) -> tuple[float, Array] | None:
-    if not parts:
-        return None
-    return fmean(value for value, _ in parts), np.mean([draws for _, draws in parts], axis=0)
 
 
 class Evaluation:
@@ -280,17 +274,11 @@ class Evaluation:
         self.ties_items = len(self._ties[0])
         self.columns = [*self.subsets, MEAN] if self.subsets else []
         self._strata = [[*self.subsets].index(name) for name in of_items]
-        scored = {line: self._scored(line.label) for line in lines}
-        self.accuracies = [self._accuracy(line, part) for line, part in scored.items()]
-        if over_models:
-            parts: dict[Line, list[_Scored]] = {}
-            for line, part in scored.items():
-                parts.setdefault(Line(line.reward, line.reward, line.kind), []).append(part)
-            scored = {line: _Scored.mean(of_models) for line, of_models in parts.items()}
-        self.overall = [self._accuracy(line, part) for line, part in scored.items()]
+        self.accuracies = [self._of_scores(line) for line in lines]
+        self.overall = self._means_over_models() if over_models else self.accuracies
         self.differences = [
-            self._difference(a, b, convention, scored)
-            for a, b in permutations(scored, 2)
+            self._difference(a, b, convention)
+            for a, b in permutations(self.overall, 2)
             for convention in CONVENTIONS
             if self.subsets
         ]
@@ -305,42 +293,54 @@ class Evaluation:
         """Those that the lines name; none where there are not several."""
         return list(dict.fromkeys(a.line.model for a in self.accuracies if a.line.model))
 
-    def _scored(self, name: str) -> _Scored:
-        """The scores of that name, on all items."""
-        sampling = {"resamples": self.resamples, "seed": self._seed}
-        means, draws = np.empty((0, len(FIELDS))), np.empty((self.resamples, 0, len(FIELDS)))
+    def _of_scores(self, line: Line) -> Accuracy:
+        """Of the scores of the line's name, on all items."""
+        name, resamples, seed = line.label, self.resamples, self._seed
+        means, draws = np.empty((0, len(FIELDS))), np.empty((resamples, 0, len(FIELDS)))
         if self.subsets:
             values = outcomes(self._plain, name)
             means = stratum_means(values, self._strata)
-            draws = resampled_stratum_means(values, self._strata, **sampling)
-        ties = [ties_score(rows, name, **sampling) for rows in self._ties if rows]
-        scores = [score for rows in self._ties for pool in rows for score in scores_of(pool, name)]
-        failed = fmean(isnan(score.value) for score in scores) if scores else 0.0
-        return _Scored(means, draws, _mean_ties(ties), failed, Cost.of(self._pools, name))
+            draws = resampled_stratum_means(values, self._strata, resamples=resamples, seed=seed)
+        ties, failed = (nan, np.full(resamples, nan)), 0.0
+        if self.ties_items:
+            of_seeds = [ties_score(p, name, resamples=resamples, seed=seed) for p in self._ties]
+            ties = _mean_ties(of_seeds)
+            rows = [pool for pools in self._ties for pool in pools]
+            failed = fmean(isnan(score.value) for row in rows for score in scores_of(row, name))
+        sampled = Sampled(means, draws, ties)
+        return self._accuracy(line, sampled, failed, Cost.of(self._pools, name))
 
-    def _accuracy(self, line: Line, scored: _Scored) -> Accuracy:
+    def _means_over_models(self) -> list[Accuracy]:
+        found = {}
+        for reward in dict.fromkeys(a.line.reward for a in self.accuracies):
+            parts = [a for a in self.accuracies if a.line.reward == reward]
+            found[reward] = self._accuracy(
+                Line(reward, reward, parts[0].line.kind),
+                Sampled.mean([part.sampled for part in parts]),
+                fmean(part.ties_failures for part in parts),
+                Cost.mean([part.cost for part in parts]),
+            )
+        return list(found.values())
+
+    def _accuracy(self, line: Line, sampled: Sampled, ties_failures: float, cost: Cost) -> Accuracy:
         by_subset = {}
         for place, name in enumerate(self.columns):
-            means = dict(zip(FIELDS, scored.means[place].tolist(), strict=True))
-            draws = dict(zip(FIELDS, scored.draws[:, place].T, strict=True))
+            means = dict(zip(FIELDS, sampled.means[place].tolist(), strict=True))
+            draws = dict(zip(FIELDS, sampled.draws[:, place].T, strict=True))
             known = {c: interval(means[c], draws[c], self.level) for c in CONVENTIONS}
             by_subset[name] = Estimate(**means | known)
-        ties = scored.ties and interval(*scored.ties, self.level)
-        return Accuracy(line, by_subset, ties, scored.ties_failures, scored.cost)
+        ties = interval(*sampled.ties, self.level) if self.ties_items else None
+        return Accuracy(line, by_subset, ties, ties_failures, cost, sampled)
 
-    def _difference(
-        self, a: Line, b: Line, convention: str, scored: Mapping[Line, _Scored]
-    ) -> Difference:
-        column = FIELDS.index(convention)
-        (x, x_draws), (y, y_draws) = (
-            (scored[line].means[:, column], scored[line].draws[:, :, column]) for line in (a, b)
-        )
+    def _difference(self, a: Accuracy, b: Accuracy, convention: str) -> Difference:
         minus, gain = {}, {}
         for place, name in enumerate(self.columns):
-            drawn = x_draws[:, place], y_draws[:, place]
-            minus[name] = interval(x[place] - y[place], drawn[0] - drawn[1], self.level)
-            gain[name] = gain_percent(float(x[place]), float(y[place]), *drawn, self.level)
-        return Difference(a.label, b.label, convention, minus, gain)
+            at = place, FIELDS.index(convention)
+            x, y = (float(side.sampled.means[at]) for side in (a, b))
+            x_draws, y_draws = (side.sampled.draws[:, *at] for side in (a, b))
+            minus[name] = interval(x - y, x_draws - y_draws, self.level)
+            gain[name] = gain_percent(x, y, x_draws, y_draws, self.level)
+        return Difference(a.line.label, b.line.label, convention, minus, gain)
 
 
 def _subset(pool: Pool) -> str:
