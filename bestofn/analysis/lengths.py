@@ -28,7 +28,6 @@ from bestofn.types import Pool
 
 Array = NDArray[np.float64]
 
-BINS = 4
 CUT = re.compile(r"(.+)@(\d+)")
 
 
@@ -59,25 +58,6 @@ class CutCurves:
     margin: float
 
 
-@dataclass(frozen=True, slots=True)
-class LengthBin:
-    """Prompts whose responses have similar lengths.
-
-    Attributes:
-        low: The smallest mean length of a prompt's candidates, in the analysis' unit.
-        high: The largest.
-        prompts: How many there are.
-        gain: By proxy, gold of what it selects at the largest N minus that of a random candidate.
-        concordance: By proxy, see `concordance`; over prompts that have it.
-    """
-
-    low: float
-    high: float
-    prompts: int
-    gain: dict[str, Interval]
-    concordance: dict[str, Interval]
-
-
 class LengthAnalysis:
     """Length and selection, for the pools of a scaling curve.
 
@@ -93,9 +73,8 @@ class LengthAnalysis:
             NaN where not all have a token count.
         cuts: By reward.
         lacking: Rewards that are left out of `cuts`, with the score that they lack.
-        bins: Prompts by the mean length of their candidates, about equally many in each.
-        longer: By proxy, mean concordance on the half of the prompts with longer responses minus
-            that on the other half.
+        longer: By proxy, mean concordance on the half of the prompts with longer responses (above
+            the median prompt's mean length) minus that on the other half.
         spearman: By proxy and for gold, rank correlation with length within prompts, over those
             that have one.
         selected_length: By proxy, `[ns]`, length of the selected candidate.
@@ -124,11 +103,6 @@ class LengthAnalysis:
         means = [[np.mean(self._lengths_of(p)) for p in seed] for seed in curve.pools]
         self._lengths = np.array(means).mean(0)
         self.pool_length = float(self._lengths.mean())
-        self._concordance = {
-            name: self._per_prompt(partial(concordance, name=name, gold=curve.gold))
-            for name in self.names
-        }
-        self.bins = [self._bin(block) for block in _split(self._lengths, BINS)]
         self.longer = {name: self._longer(name) for name in self.names}
         self.spearman = {
             name: self._mean(self._per_prompt(partial(spearman, name=name, unit=self.unit)))
@@ -201,25 +175,19 @@ class LengthAnalysis:
         shape = (len(parts), len(self.curve.ns))
         return Interval(*(getattr(interval, f).reshape(shape) for f in ("mean", "low", "high")))
 
-    def _bin(self, block: NDArray[np.intp]) -> LengthBin:
-        gains = {name: self.curve.gold_of(name) - self.curve.chance for name in self.names}
-        lengths = self._lengths[block]
-        return LengthBin(
-            float(lengths.min()),
-            float(lengths.max()),
-            len(block),
-            {name: self._mean(g[:, block, -1].mean(axis=0)) for name, g in gains.items()},
-            {name: self._mean(self._concordance[name][block]) for name in self.names},
-        )
-
     def _longer(self, name: str) -> Interval:
-        curve, rates = self.curve, self._concordance[name]
-        known = np.flatnonzero(~np.isnan(rates))
-        halves = [rates[known[half]] for half in _split(self._lengths[known], 2)]
-        if len(halves) < 2:
+        curve = self.curve
+        rates = self._per_prompt(partial(concordance, name=name, gold=curve.gold))
+        lengths, rates = self._lengths[~np.isnan(rates)], rates[~np.isnan(rates)]
+        longer = lengths > np.median(lengths) if lengths.size else np.array([], bool)
+        if not longer.any():
             return self._mean(np.array([nan]))
         return unpaired_difference(
-            halves[1], halves[0], resamples=curve.resamples, level=curve.level, seed=curve.seed
+            rates[longer],
+            rates[~longer],
+            resamples=curve.resamples,
+            level=curve.level,
+            seed=curve.seed,
         )
 
     def _beyond_length(self, name: str) -> Interval:
@@ -306,10 +274,3 @@ def _tokens(seeds: Sequence[Sequence[Pool]], name: str) -> tuple[float, float]:
     usages = [candidate.scores[name].usage for pool in pools for candidate in pool.candidates]
     computed = sum(usage.computed_tokens for usage in usages)
     return computed / len(pools), (computed + sum(u.cached_tokens for u in usages)) / len(pools)
-
-
-def _split(values: Array, parts: int) -> list[NDArray[np.intp]]:
-    """Places of the values in order, in parts of about equal number, equal values together."""
-    edges = np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1]) if values.size else np.array([])
-    which = np.searchsorted(edges, values, side="left")
-    return [block for part in range(parts) if len(block := np.flatnonzero(which == part))]

@@ -19,7 +19,12 @@ Values = Mapping[str, Any]
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733")
 PLAIN = {"random": "#888888", "oracle": "#000000"}
-GREY = "#cccccc"
+GOLD, GREY = "#000000", "#cccccc"
+BY_LENGTH = {
+    "spearman": "rank correlation with length within prompts",
+    "beyond_length": "{gold} minus choosing by length alone",
+    "longer": "right order of pairs, longer minus shorter half",
+}
 DOTS = 160  # per inch
 STYLE: Any = {
     "font.size": 9,
@@ -144,48 +149,33 @@ def _scaling(result: Values) -> "Figure":
     """All curves without bands, then for each proxy its gain with one, the others in grey."""
     proxies, ns = result["proxies"], result["ns"]
     gains = {name: proxies[name]["gain"] for name in proxies if name not in PLAIN}
-    figure, axes = new_figure(1 + -(-len(gains) // 3), 3, result["title"], (4.2, 2.9))
-    (gold, proxy, cost), colours = axes[:3], colours_of([*proxies])
+    rows = -(-(2 + len(gains)) // 3)
+    figure, axes = new_figure(rows, 3, result["title"], (4.2, 2.9))
+    (gold, cost), colours = axes[:2], colours_of([*proxies])
     for name, curve in proxies.items():
         style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
         mean = numbers(curve["gold"]["mean"])
         gold.plot(ns, mean, "o", **style)
-        _proxy_line(proxy, ns, curve, name, style)
         if curve["generated_tokens"] is not None:
             tokens = numbers(curve["generated_tokens"]) + numbers(curve["scored_tokens"])
             cost.plot(tokens, mean, "o", **style)
     _log2(gold, ns)
-    _log2(proxy, ns)
     _log10(cost)
     gold.set(xlabel="N", ylabel=result["gold"], title=f"{result['gold']} of the selected candidate")
-    proxy.set(xlabel="N", ylabel="widths of its interval at N=1", title="the proxy itself")
     cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
     shared_legend(figure, gold)
     label = f"minus random, {result['level']:.0%} interval"
-    for panel, name in zip(axes[3:], gains, strict=False):
-        panel.sharey(axes[3])
+    for panel, name in zip(axes[2:], gains, strict=False):
+        panel.sharey(axes[2])
         for gain in gains.values():
             panel.plot(ns, numbers(gain["mean"]), color=GREY, lw=1)
         _banded(panel, ns, gains[name], colours[name])
         panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
         _log2(panel, ns)
         panel.set(xlabel="N", ylabel=label, title=name)
-    for spare in axes[3 + len(gains) :]:
+    for spare in axes[2 + len(gains) :]:
         spare.set_axis_off()
     return figure
-
-
-def _proxy_line(axes: "Axes", ns: Sequence[int], curve: Values, name: str, style: Values) -> None:
-    """Each proxy in a unit of its own: the width of its interval over prompts at N = 1.
-
-    Proxies have no common unit; a rise says something only where gold is beside it.
-    """
-    if curve["proxy"] is None or name == "oracle":
-        return
-    mean = numbers(curve["proxy"]["mean"])
-    width = numbers(curve["proxy"]["high"])[0] - numbers(curve["proxy"]["low"])[0]
-    if width > 0:
-        axes.plot(ns, (mean - mean[0]) / width, "o", **style)
 
 
 def _banded(axes: "Axes", x: Any, interval: Values, colour: str, label: str | None = None) -> None:
@@ -215,48 +205,57 @@ def _log10(axes: "Axes") -> None:
 
 
 def _lengths(result: Values) -> "Figure":
-    lengths, colours = result["lengths"], colours_of([*result["proxies"]])
-    rewards = lengths["rewards"].values()
-    cuts = [which for which in ("full", "cut") if any(reward[which] for reward in rewards)]
-    figure, axes = new_figure(1, 2 + len(cuts), result["title"])
-    _bins(axes[0], lengths, colours, "gain")
-    _bins(axes[1], lengths, colours, "concordance")
-    for axis, which in zip(axes[2:], cuts, strict=True):
-        _by_limit(axis, result, which, colours)
-    if lengths["bins"] and lengths["bins"][0]["gain"]:
-        shared_legend(figure, axes[0])
+    """What each proxy prefers and is worth by length, then the choice by first tokens."""
+    lengths = result["lengths"]
+    colours = colours_of([*dict.fromkeys([*result["proxies"], *lengths["rewards"]])])
+    figure, axes = new_figure(1 + bool(lengths["rewards"]), 3, result["title"], (4.2, 2.9))
+    for axis, (name, title) in zip(axes, BY_LENGTH.items(), strict=False):
+        _whiskers(axis, lengths[name], colours, title.format(gold=result["gold"]))
+    used = 3
+    if lengths["rewards"]:
+        _differences(axes[3], result, colours)
+        used = 4
+    if any(cuts["cut"] for cuts in lengths["rewards"].values()):
+        _cut(axes[4], result, colours)
+        used = 5
+    for spare in axes[used:]:
+        spare.set_axis_off()
     return figure
 
 
-def _bins(axes: "Axes", lengths: Values, colours: Mapping[str, str], what: str) -> None:
-    bins = lengths["bins"]
-    names = [*bins[0][what]] if bins else []
-    for i, name in enumerate(names):
-        place = np.arange(len(bins)) + (i - (len(names) - 1) / 2) * 0.8 / len(names)
-        mean, low, high = (
-            numbers([b[what][name][key] for b in bins]) for key in ("mean", "low", "high")
-        )
-        axes.plot(place, mean, "o", color=colours[name], label=name)
-        axes.vlines(place, low, high, color=colours[name])  # need not hold the mean
-    axes.set_xticks(range(len(bins)), [f"{b['low']:.0f}–{b['high']:.0f}" for b in bins])
-    axes.axhline(0 if what == "gain" else 0.5, color=PLAIN["random"], linewidth=0.8)
-    label = "gold minus random" if what == "gain" else "pairs in the right order"
-    unit = f"mean {lengths['unit']} of a prompt's candidates"
-    axes.set(xlabel=unit, ylabel=label, title="by length of responses")
+def _whiskers(axes: "Axes", by_name: Values, colours: Mapping[str, str], title: str) -> None:
+    for place, (name, interval) in enumerate(by_name.items()):
+        mean, low, high = numbers([interval[end] for end in ("mean", "low", "high")])
+        colour = colours.get(name, GOLD)
+        axes.plot([mean], [place], "o", color=colour)
+        axes.hlines(place, low, high, color=colour)  # need not hold the mean
+    axes.axvline(0, color=PLAIN["random"], linewidth=0.8)
+    axes.set_yticks(range(len(by_name)), [*by_name])
+    axes.set(ylim=(max(len(by_name), 1) - 0.5, -0.5), xlabel=title)
 
 
-def _by_limit(axes: "Axes", result: Values, which: str, colours: Mapping[str, str]) -> None:
-    """Gold at the largest N against L; dotted, what whole responses give."""
-    limits = result["lengths"]["limits"]
+def _differences(axes: "Axes", result: Values, colours: Mapping[str, str]) -> None:
+    """What is lost by choosing the full candidate by its first tokens, paired by prompt."""
     for name, cuts in result["lengths"]["rewards"].items():
-        if cuts[which] is None:
-            continue
-        last = {key: [row[-1] for row in cuts[which][key]] for key in ("mean", "low", "high")}
-        colour = colours.get(name, COLOURS[0])
-        _banded(axes, limits, last, colour, name)
-        axes.axhline(cuts["whole"]["mean"][-1], color=colour, linestyle=":", linewidth=1)
-    _log2(axes, limits)
-    full = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
-    title = full if which == "full" else "the cut candidate itself"
-    axes.set(xlabel="first tokens that the reward sees", ylabel=result["gold"], title=title)
+        _banded(axes, result["lengths"]["limits"], cuts["difference"], colours[name], name)
+        axes.axhline(-cuts["margin"], color=PLAIN["random"], linestyle=":", linewidth=1)
+    axes.axhline(0, color=PLAIN["random"], linewidth=0.8)
+    label = f"{result['gold']} minus by whole responses"
+    title = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
+    _of_limits(axes, result, label, title)
+
+
+def _cut(axes: "Axes", result: Values, colours: Mapping[str, str]) -> None:
+    """Gold of the cut candidate itself; dotted, what whole responses give."""
+    for name, cuts in result["lengths"]["rewards"].items():
+        if cuts["cut"] is not None:
+            last = [row[-1] for row in cuts["cut"]["mean"]]
+            axes.plot(result["lengths"]["limits"], last, "o-", color=colours[name], label=name)
+            axes.axhline(cuts["whole"]["mean"][-1], color=colours[name], linestyle=":", linewidth=1)
+    _of_limits(axes, result, result["gold"], "the cut candidate itself")
+
+
+def _of_limits(axes: "Axes", result: Values, label: str, title: str) -> None:
+    _log2(axes, result["lengths"]["limits"])
+    axes.set(xlabel="first tokens that the reward sees", ylabel=label, title=title)
     axes.legend()

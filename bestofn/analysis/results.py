@@ -20,7 +20,7 @@ from bestofn.store.journal import write_atomically
 
 NAME = "curve"
 LENGTHS = (
-    "limits", "cut_share", "bins", "longer", "spearman", "selected_length", "pool_length", "unit",
+    "limits", "cut_share", "longer", "spearman", "selected_length", "pool_length", "unit",
     "counted", "beyond_length",
 )  # fmt: skip
 

@@ -191,30 +191,6 @@ def prompts_by_length(count: int, flip: Any, seed: int = 0) -> list[Pool]:
     return pools
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
-def test_bins_hold_every_prompt_once(count: int) -> None:
-    lengths = analysis(prompts_by_length(count, lambda g, t, i: g))
-    bins = lengths.bins
-    assert sum(part.prompts for part in bins) == count
-    assert len(bins) == min(4, count)
-    assert max(part.prompts for part in bins) - min(part.prompts for part in bins) <= 1
-    for before, after in pairwise(bins):
-        assert before.low <= before.high < after.low <= after.high
-
-
-def test_prompts_of_one_length_are_one_bin() -> None:
-    pools = [made(f"p{i}", {"flip": [0.0], "gold": [1.0]}, tokens=[5]) for i in range(6)]
-    (part,) = analysis(pools).bins
-    assert (part.low, part.high, part.prompts) == (5, 5, 6)
-
-
-def test_gain_and_concordance_of_a_bin() -> None:
-    lengths = analysis(prompts_by_length(8, lambda g, t, i: g if i < 4 else -g))
-    short, long = lengths.bins[0], lengths.bins[-1]
-    assert (float(short.concordance["flip"].mean), float(short.gain["flip"].mean)) == (1, 0.5)
-    assert (float(long.concordance["flip"].mean), float(long.gain["flip"].mean)) == (0, -0.5)
-
-
 @pytest.mark.parametrize(
     ("flip", "sign"),
     [
