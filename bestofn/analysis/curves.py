@@ -310,13 +310,10 @@ def _with_baselines(seeds: Sequence[Sequence[Pool]], proxies: Sequence[str]) -> 
     candidates = [candidate for pool in every for candidate in pool.candidates]
     unit = length_unit(candidates)
     for name in LENGTHS.keys() & set(proxies):
-        for candidate in candidates:
-            drawn = candidate.finish_reason != "error"
-            candidate.scores[name] = (
-                Score(LENGTHS[name] * length(candidate, unit))
-                if drawn
-                else Score(reason=f"no response: {candidate.error}")
-            )
+        for c in candidates:
+            c.scores[name] = Score(LENGTHS[name] * length(c, unit))
+            if c.finish_reason == "error":
+                c.scores[name] = Score(reason=f"no response: {c.error}")
     return copies
 
 

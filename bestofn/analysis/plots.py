@@ -26,6 +26,7 @@ BY_LENGTH = {
     "longer": "right order of pairs, longer minus shorter half",
 }
 DOTS = 160  # per inch
+LONG = 32  # characters of a name beside an axis
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -230,7 +231,8 @@ def _whiskers(axes: "Axes", by_name: Values, colours: Mapping[str, str], title: 
         axes.plot([mean], [place], "o", color=colour)
         axes.hlines(place, low, high, color=colour)  # need not hold the mean
     axes.axvline(0, color=PLAIN["random"], linewidth=0.8)
-    axes.set_yticks(range(len(by_name)), [*by_name])
+    labels = [name if len(name) <= LONG else f"{name[: LONG - 1]}…" for name in by_name]
+    axes.set_yticks(range(len(by_name)), labels)
     axes.set(ylim=(max(len(by_name), 1) - 0.5, -0.5), xlabel=title)
 
 

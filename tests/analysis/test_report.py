@@ -125,26 +125,8 @@ def test_the_page_is_small_whole_and_loads_nothing(tmp_path: Path) -> None:
     shown = data_of(page)["prompts"]
     assert [len(prompt["candidates"]) for prompt in shown] == [16] * 200
     assert shown[7]["candidates"][3]["text"] == pools[7].candidates[3].text
-
-
-def test_what_comes_from_models_is_no_markup(tmp_path: Path) -> None:
-    pools = pools_of(3, 3, evil=EVIL)
-    for pool in pools:
-        for candidate in pool.candidates:
-            candidate.scores[EVIL] = Score(0.5)
-    page = tmp_path / "report.html"
-    write_report(result_of(pools), pools, page, title=EVIL)
-    text = page.read_text()
-    assert EVIL not in text
-    assert text.count("<script") == 2
-    assert text.count("<img") == text.count("<figure") == 2
-
-
-def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path: Path) -> None:
-    pools = pools_of(2, 2)
-    pools[0].candidates[0].text = "cut \ud83d"
-    page = tmp_path / "report.html"
-    write_report(result_of(pools), pools, page, title="T")
+    pools[0].candidates[0].text = "cut \ud83d"  # half of a surrogate pair
+    write_report(result_of(pools[:2]), pools[:2], page, title="T")
     assert data_of(page)["prompts"][0]["candidates"][0]["text"] == "cut ?"
 
 
@@ -287,7 +269,7 @@ def test_light_and_dark(opened: OpenPage) -> None:
     assert light != dark
 
 
-def test_no_script_of_a_model_runs(opened: OpenPage) -> None:
+def test_no_markup_or_script_of_a_model_is_read(opened: OpenPage, tmp_path: Path) -> None:
     pools = pools_of(3, 3, evil=EVIL)
     for pool in pools:
         for candidate in pool.candidates:
@@ -297,6 +279,10 @@ def test_no_script_of_a_model_runs(opened: OpenPage) -> None:
         assert EVIL in page.locator("#detail .message .text").inner_text()
         page.keyboard.press("j")
     assert page.title() == EVIL
+    text = (tmp_path / "report.html").read_text()
+    assert EVIL not in text
+    assert text.count("<script") == 2
+    assert text.count("<img") == text.count("<figure") == 2
     assert page.evaluate("window.pwned") is None
     assert page.locator("script").count() == 2
 

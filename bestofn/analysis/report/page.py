@@ -15,32 +15,19 @@ from markupsafe import Markup
 
 from bestofn.store.journal import write_atomically
 
-Rows = Sequence[Sequence[str]]
-
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of cells under a head; the first cell of each names the row.
-
-    Attributes:
-        caption: What it shows.
-        head: The headings.
-        rows: The cells.
-    """
+    """Cells under a head; the first cell of a row names it."""
 
     caption: str
     head: Sequence[str]
-    rows: Rows
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture with the text that says what it shows.
-
-    Attributes:
-        title: For those who do not see it.
-        source: A data URI, as of `plots.as_image`.
-    """
+    """A picture as a data URI, with the text for those who do not see it."""
 
     title: str
     source: str
@@ -48,15 +35,7 @@ class Picture:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A part of the page under a heading of its own.
-
-    Attributes:
-        name: The heading.
-        note: A sentence below it.
-        pictures: Its pictures.
-        tables: Its tables, unfolded only where they are short.
-        examples: Its examples, which the template knows how to show.
-    """
+    """A part of the page, under its name as heading; short tables are unfolded."""
 
     name: str
     note: str = ""

@@ -275,7 +275,9 @@ class Evaluation:
         self.columns = [*self.subsets, MEAN] if self.subsets else []
         self._strata = [[*self.subsets].index(name) for name in of_items]
         self.accuracies = [self._of_scores(line) for line in lines]
-        self.overall = self._means_over_models() if over_models else self.accuracies
+        self.overall = self.accuracies
+        if over_models:
+            self.overall = [*map(self._mean_over_models, dict.fromkeys(a.reward for a in lines))]
         self.differences = [
             self._difference(a, b, convention)
             for a, b in permutations(self.overall, 2)
@@ -310,17 +312,14 @@ class Evaluation:
         sampled = Sampled(means, draws, ties)
         return self._accuracy(line, sampled, failed, Cost.of(self._pools, name))
 
-    def _means_over_models(self) -> list[Accuracy]:
-        found = {}
-        for reward in dict.fromkeys(a.line.reward for a in self.accuracies):
-            parts = [a for a in self.accuracies if a.line.reward == reward]
-            found[reward] = self._accuracy(
-                Line(reward, reward, parts[0].line.kind),
-                Sampled.mean([part.sampled for part in parts]),
-                fmean(part.ties_failures for part in parts),
-                Cost.mean([part.cost for part in parts]),
-            )
-        return list(found.values())
+    def _mean_over_models(self, reward: str) -> Accuracy:
+        parts = [a for a in self.accuracies if a.line.reward == reward]
+        return self._accuracy(
+            Line(reward, reward, parts[0].line.kind),
+            Sampled.mean([part.sampled for part in parts]),
+            fmean(part.ties_failures for part in parts),
+            Cost.mean([part.cost for part in parts]),
+        )
 
     def _accuracy(self, line: Line, sampled: Sampled, ties_failures: float, cost: Cost) -> Accuracy:
         by_subset = {}
