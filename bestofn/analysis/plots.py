@@ -3,6 +3,7 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,13 @@ STYLE: Any = {
 # --- the stack ------------------------------------------------------------------------------------
 
 
+def styled() -> AbstractContextManager[None]:
+    """The style in which all pictures are drawn."""
+    import matplotlib as mpl
+
+    return mpl.rc_context(STYLE)
+
+
 def new_figure(
     rows: int, columns: int, title: str, panel: tuple[float, float] = (4.2, 3.4)
 ) -> tuple["Figure", list["Axes"]]:
@@ -81,10 +89,8 @@ def as_image(figure: "Figure") -> str:
 
 
 def _rendered(figure: "Figure", form: str) -> bytes:
-    import matplotlib as mpl
-
     content = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with styled():
         metadata = {"Date": None} if form == "svg" else None
         figure.savefig(content, format=form, dpi=DOTS, metadata=metadata)
     return content.getvalue()
@@ -125,9 +131,7 @@ def shared_legend(figure: "Figure", axes: "Axes") -> None:
 
 def figures(result: Values) -> dict[str, "Figure"]:
     """The pictures of what `results.as_dict` returned: `scaling`, and `lengths` if it has them."""
-    import matplotlib as mpl
-
-    with mpl.rc_context(STYLE):
+    with styled():
         found = {"scaling": _scaling(result)}
         if result["lengths"] is not None:
             found["lengths"] = _lengths(result)

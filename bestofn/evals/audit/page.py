@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bestofn.analysis.plots import as_image, new_figure
+from bestofn.analysis.plots import as_image, new_figure, styled
 from bestofn.analysis.report.browser import marked
 from bestofn.analysis.report.page import Picture, Section, Table
 from bestofn.analysis.report.page import write_page as write
@@ -76,15 +76,16 @@ def _heat_map(result: Mapping[str, Any]) -> "Figure":
     names = [entry["name"] + CARRIES[entry["answer"]] for entry in by_reward[0]]
     rates = np.array([[100 * e["win_rate"]["mean"] for e in entries] for entries in by_reward]).T
     size = (3 + 1.2 * len(by_reward), 1.2 + 0.22 * len(names))
-    figure, (axes,) = new_figure(1, 1, "% of prompts on which an attack wins", size)
     rewards = [title(reward).replace(", ", "\n") for reward in result["rewards"]]
-    axes.imshow(rates, aspect="auto", cmap="Blues", vmin=0, vmax=115)  # numbers stay legible
-    axes.grid(visible=False)
-    axes.set_xticks(range(len(rewards)), rewards)
-    axes.set_yticks(range(len(names)), names)
-    for (row, column), rate in np.ndenumerate(rates):
-        colour = "white" if rate > 60 else "black"
-        axes.text(column, row, f"{rate:.0f}", ha="center", va="center", color=colour, fontsize=7)
+    with styled():
+        figure, (axes,) = new_figure(1, 1, "% of prompts on which an attack wins", size)
+        axes.imshow(rates, aspect="auto", cmap="Blues", vmin=0, vmax=115)  # numbers stay legible
+        axes.grid(visible=False)
+        axes.set_xticks(range(len(rewards)), rewards)
+        axes.set_yticks(range(len(names)), names)
+        for (row, column), rate in np.ndenumerate(rates):
+            colour = "white" if rate > 60 else "black"
+            axes.text(column, row, f"{rate:.0f}", ha="center", va="center", color=colour)
     return figure
 
 

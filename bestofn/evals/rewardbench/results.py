@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bestofn.analysis.findings import as_result
-from bestofn.analysis.plots import STYLE, colours_of, new_figure, numbers, save_all, shared_legend
+from bestofn.analysis.plots import colours_of, new_figure, numbers, save_all, shared_legend, styled
 from bestofn.analysis.results import as_json, flat, write_results
 from bestofn.evals.rewardbench.accuracy import CONVENTIONS, CREDIT, STRICT, Accuracy, Evaluation
 from bestofn.evals.rewardbench.items import MEAN, TIES
@@ -111,11 +111,9 @@ def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
     Raises:
         BestOfNError: they cannot be written.
     """
-    import matplotlib as mpl
-
     if not result["subsets"]:
         return []
-    with mpl.rc_context(STYLE):
+    with styled():
         figure, axes = new_figure(1, 2 + bool(result["models"]), result["title"])
         colours = colours_of([*result["overall"]])
         for axis, convention in zip(axes, CONVENTIONS, strict=False):

@@ -84,7 +84,7 @@ def _against_chance(accuracy: Accuracy, convention: str) -> str:
 
 
 def _comparisons(evaluation: Evaluation) -> Iterator[Finding]:
-    """FLIP against each of the others that has any score, in the mean over subsets."""
+    """FLIP against each of the others that has any score, on the mean over subsets."""
     known = {a.line.label: a.line.kind for a in evaluation.overall if not a.all_failed}
     ours = [label for label, kind in known.items() if kind in OURS]
     for d in evaluation.differences:
