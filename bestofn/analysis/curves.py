@@ -103,9 +103,8 @@ class ScalingCurve:
     """Gold against N for each proxy, from pools of candidates with scores.
 
     Every number is an expectation over all subsets of size N of a prompt's pool, drawn without
-    replacement. Intervals resample prompts, each with its pool or pools, so that they hold the
-    scatter of prompts and of the draws of their pools. They hold nothing of another generator,
-    another reward model or another data set.
+    replacement. Intervals resample prompts, each with its pool or pools: they cover the scatter of
+    prompts and of the draws of their pools, and not another generator, reward model or data set.
 
     Args:
         pools: One pool for each prompt, or several such lists, one for each seed.

@@ -233,7 +233,7 @@ def _whiskers(axes: "Axes", by_name: Values, colours: Mapping[str, str], title: 
         mean, low, high = numbers([interval[end] for end in ("mean", "low", "high")])
         colour = colours.get(name, GOLD)
         axes.plot([mean], [place], "o", color=colour)
-        axes.hlines(place, low, high, color=colour)  # need not hold the mean
+        axes.hlines(place, low, high, color=colour)  # need not contain the mean
     axes.axvline(0, color=PLAIN["random"], linewidth=0.8)
     labels = [name if len(name) <= LONG else f"{name[: LONG - 1]}…" for name in by_name]
     axes.set_yticks(range(len(by_name)), labels)

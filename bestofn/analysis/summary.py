@@ -123,9 +123,9 @@ def of_lengths(curve: ScalingCurve, lengths: LengthAnalysis) -> Iterator[Finding
 
 
 def _of_length(name: str, curve: ScalingCurve, lengths: LengthAnalysis) -> Iterator[Finding]:
-    taste, truth = lengths.spearman[name], lengths.spearman[curve.gold]
+    preference, truth = lengths.spearman[name], lengths.spearman[curve.gold]
     prefers = verdict(
-        taste,
+        preference,
         "prefers longer responses",
         "prefers shorter responses",
         "no measurable preference for length",
@@ -133,7 +133,7 @@ def _of_length(name: str, curve: ScalingCurve, lengths: LengthAnalysis) -> Itera
     selected = float(at(lengths.selected_length[name]).mean)
     yield Finding(
         f"{name}: rank correlation with length within prompts",
-        taste,
+        preference,
         f"{prefers} ({curve.gold}: {shown(truth)}); selects {selected:.1f} {lengths.unit} where "
         f"a candidate has {lengths.pool_length:.1f} on average",
     )

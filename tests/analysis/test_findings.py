@@ -36,7 +36,7 @@ def said(curve: ScalingCurve) -> list[str]:
     return [str(finding) for finding in findings(curve)]
 
 
-def told(curve: ScalingCurve, start: str) -> str:
+def sentence(curve: ScalingCurve, start: str) -> str:
     (found,) = [text for text in said(curve) if text.startswith(start)]
     return found
 
@@ -115,7 +115,9 @@ def test_a_proxy_against_random(flip: Any, ends: str) -> None:
     curve = curve_of(pools_of(flip=flip))
     (found,) = [c for c in curve.curves if c.name == "flip"]
     gain = Interval(found.gain.mean[-1], found.gain.low[-1], found.gain.high[-1])
-    assert told(curve, "flip minus random") == f"flip minus random at N=8: {signed(gain)}, {ends}"
+    assert (
+        sentence(curve, "flip minus random") == f"flip minus random at N=8: {signed(gain)}, {ends}"
+    )
     assert not any("over-optimisation" in text for text in said(curve) if "flip" in text)
 
 
@@ -129,7 +131,7 @@ def test_over_optimisation_is_named_with_its_peak() -> None:
     curve = curve_of(pools_of(flip=fooled))
     (flip,) = [c for c in curve.curves if c.name == "flip"]
     change = flip.gold.mean[-1] - flip.gold.mean.max()
-    text = told(curve, "flip at N=8 minus its peak at N=2")
+    text = sentence(curve, "flip at N=8 minus its peak at N=2")
     assert f": {change:+.3f} [" in text
     assert text.endswith("over-optimisation.")
 
@@ -138,12 +140,12 @@ def test_a_single_size_is_compared_with_nothing_but_others() -> None:
     curve = curve_of(pools_of(flip=noise), ns=[1], proxies=["flip"])
     (flip,) = curve.curves
     value = Interval(flip.gold.mean[0], flip.gold.low[0], flip.gold.high[0])
-    assert told(curve, "flip") == f"flip at N=1: {shown(value)}."
+    assert sentence(curve, "flip") == f"flip at N=1: {shown(value)}."
 
 
 def test_ties_and_failures() -> None:
     half = [np.nan, np.nan, 1, 1, 1, 1, 1, 1]
-    text = told(curve_of(pools_of(flip=lambda i, gold: half)), "flip at N=8")
+    text = sentence(curve_of(pools_of(flip=lambda i, gold: half)), "flip at N=8")
     assert "several candidates share the best score in 100% of draws" in text
     assert text.endswith("25.0% of its scores failed.")
 
@@ -153,7 +155,7 @@ def test_pools_of_several_seeds_say_what_new_ones_would_give() -> None:
     curve = curve_of(seeds, proxies=["flip"])
     new = curve.curves[0].noise
     assert new is not None
-    text = told(curve, "flip at N=8 with new pools for the same prompts")
+    text = sentence(curve, "flip at N=8 with new pools for the same prompts")
     assert text.endswith(f"[{new.low[-1]:.3f}, {new.high[-1]:.3f}].")
     assert not any("new pools" in found for found in said(curve_of(seeds[0])))
     assert [row["noise_high"] for row in table(curve)] == new.high.tolist()
@@ -164,18 +166,18 @@ def test_the_highest_is_compared_with_each_other_one() -> None:
         pools_of(bad=lambda i, gold: -gold, good=lambda i, gold: gold, same=lambda i, gold: gold),
         proxies=["bad", "good", "same", "random"],
     )
-    assert told(curve, "good minus bad") == (
+    assert sentence(curve, "good minus bad") == (
         "good minus bad at N=8: +1.000 [+1.000, +1.000], better; higher on 100% of the prompts, "
         "lower on 0%."
     )
-    text = told(curve, "good minus same")
+    text = sentence(curve, "good minus same")
     assert ", no measurable difference; higher on 0% of the prompts" in text
     assert not any(found.startswith(("bad minus s", "same minus b")) for found in said(curve))
 
 
 def test_the_oracle_shows_the_headroom() -> None:
     curve = curve_of(pools_of(flip=lambda i, gold: gold), proxies=["flip", "oracle"])
-    assert told(curve, "oracle") == (
+    assert sentence(curve, "oracle") == (
         "oracle at N=8: 1.000 [1.000, 1.000], flip, the highest here, takes 100% of its gain over "
         "random."
     )

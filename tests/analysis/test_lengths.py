@@ -196,14 +196,14 @@ def test_what_no_prompt_tells_is_unknown() -> None:
     assert isnan(float(lengths.spearman["flip"].mean))
 
 
-@pytest.mark.parametrize(("flip", "taste"), [(1, 1.0), (-1, -1.0)])
-def test_taste_for_length(flip: int, taste: float) -> None:
+@pytest.mark.parametrize(("flip", "preference"), [(1, 1.0), (-1, -1.0)])
+def test_preference_for_length(flip: int, preference: float) -> None:
     lengths = analysis(prompts_by_length(6, lambda g, t, i: flip * t))
-    assert float(lengths.spearman["flip"].mean) == pytest.approx(taste)
+    assert float(lengths.spearman["flip"].mean) == pytest.approx(preference)
     assert float(lengths.beyond_length["flip"].mean) == pytest.approx(0)
     selected = lengths.selected_length["flip"].mean
     np.testing.assert_allclose(selected[0], lengths.pool_length)
-    assert np.sign(selected[-1] - lengths.pool_length) == taste
+    assert np.sign(selected[-1] - lengths.pool_length) == preference
 
 
 @pytest.mark.parametrize(("flip", "sign"), [(1, 1), (-1, -1)])

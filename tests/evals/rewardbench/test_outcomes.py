@@ -1,4 +1,4 @@
-"""What scores make of items: by example, and against drawing by lot."""
+"""What scores make of items: by example, and against a random draw."""
 
 from fractions import Fraction
 from itertools import product
@@ -39,7 +39,7 @@ def test_by_example(
 
 
 @given(st.lists(st.tuples(VALUES, st.booleans()), min_size=2, max_size=6))
-def test_credit_is_what_a_draw_by_lot_gives(pairs: list[tuple[float, bool]]) -> None:
+def test_credit_is_what_a_random_draw_gives(pairs: list[tuple[float, bool]]) -> None:
     values, right = [value for value, _ in pairs], [ok for _, ok in pairs]
     readable = [value for value in values if not isnan(value)]
     # By hand: who can win, each as often as the others.
