@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from math import isnan
 from statistics import fmean
 
 import numpy as np
@@ -102,9 +103,8 @@ class ScalingCurve:
     """Gold against N for each proxy, from pools of candidates with scores.
 
     Every number is an expectation over all subsets of size N of a prompt's pool, drawn without
-    replacement. Intervals resample prompts, each with its pool or pools, so that they hold the
-    scatter of prompts and of the draws of their pools. They hold nothing of another generator,
-    another reward model or another data set.
+    replacement. Intervals resample prompts, each with its pool or pools: they cover the scatter of
+    prompts and of the draws of their pools, and not another generator, reward model or data set.
 
     Args:
         pools: One pool for each prompt, or several such lists, one for each seed.
@@ -177,56 +177,51 @@ class ScalingCurve:
 
     def gold_of(self, name: str) -> Array:
         """`[seeds, prompts, ns]`, expected gold of what a proxy selects."""
-        return self._stack(name)
+        return self._stack(name, "gold")
 
-    def interval(self, values: Array) -> Interval:
-        """The mean over prompts of `[seeds, prompts, columns]` with its interval."""
-        return bootstrap_pools(values, resamples=self.resamples, level=self.level, seed=self.seed)
+    def interval(self, values: Array, *, fixed_prompts: bool = False) -> Interval:
+        """The mean over prompts of `[seeds, prompts, columns]` with its interval.
 
-    def _stack(self, name: str, field: str = "gold") -> Array:
-        return np.array([getattr(expected, field) for expected in self._expected[name]])
-
-    def _curve(self, name: str) -> ProxyCurve:
-        parts = self._expected[name]
-        gold = self._stack(name)
-        interval = self.interval(gold)
-        peak = int(np.argmax(interval.mean))
-        errors = np.sqrt(sum(part.monte_carlo_error**2 for part in parts)) / len(parts)
-        scored = self._stack(name, "scored_tokens").mean(axis=(0, 1))
-        return ProxyCurve(
-            name=name,
-            gold=interval,
-            gain=self.interval(gold - self.chance),
-            noise=self._noise(gold),
-            proxy=None if parts[0].proxy is None else self._known(self._stack(name, "proxy")),
-            after_peak=(self.ns[peak], self.interval(gold[:, :, -1:] - gold[:, :, [peak]])),
-            failures=self._stack(name, "failures").mean(axis=(0, 1)),
-            ties=self._stack(name, "ties").mean(axis=(0, 1)),
-            failed_scores=_failed(self.pools, name),
-            generated_tokens=_generated(self.pools, self.ns),
-            scored_tokens=scored,
-            seconds=_seconds(self.pools, _scores_behind(name), self.ns, scored),
-            monte_carlo_error=errors if np.any(errors > 0) else None,
-        )
-
-    def _noise(self, gold: Array) -> Interval | None:
-        if len(gold) == 1:
-            return None
+        Over the prompts that have a value in every column; NaN if there are none.
+        """
+        known = np.isfinite(values).all(axis=(0, 2))
+        if not known.any():
+            unknown = np.full(values.shape[2], np.nan)
+            return Interval(unknown, unknown, unknown)
         return bootstrap_pools(
-            gold,
-            fixed_prompts=True,
+            values[:, known],
+            fixed_prompts=fixed_prompts,
             resamples=self.resamples,
             level=self.level,
             seed=self.seed,
         )
 
-    def _known(self, values: Array) -> Interval:
-        """The interval over prompts that have a value at every N."""
-        known = np.isfinite(values).all(axis=(0, 2))
-        if not known.any():
-            unknown = np.full(values.shape[2], np.nan)
-            return Interval(unknown, unknown, unknown)
-        return self.interval(values[:, known])
+    def _stack(self, name: str, field: str) -> Array:
+        return np.array([getattr(expected, field) for expected in self._expected[name]])
+
+    def _curve(self, name: str) -> ProxyCurve:
+        parts, gold = self._expected[name], self.gold_of(name)
+        interval = self.interval(gold)
+        peak = int(np.argmax(interval.mean))
+        errors = np.sqrt(sum(part.monte_carlo_error**2 for part in parts)) / len(parts)
+        scored = self._stack(name, "scored_tokens").mean(axis=(0, 1))
+        score = None if name in (*FROM_GOLD, *BASELINES, MAJORITY) else name.removeprefix(WEIGHTED)
+        pools = [pool for of_seed in self.pools for pool in of_seed]
+        return ProxyCurve(
+            name=name,
+            gold=interval,
+            gain=self.interval(gold - self.chance),
+            noise=self.interval(gold, fixed_prompts=True) if len(gold) > 1 else None,
+            proxy=None if parts[0].proxy is None else self.interval(self._stack(name, "proxy")),
+            after_peak=(self.ns[peak], self.interval(gold[:, :, -1:] - gold[:, :, [peak]])),
+            failures=self._stack(name, "failures").mean(axis=(0, 1)),
+            ties=self._stack(name, "ties").mean(axis=(0, 1)),
+            failed_scores=_failed(pools, score),
+            generated_tokens=_generated(pools, self.ns),
+            scored_tokens=scored,
+            seconds=_seconds(pools, score, self.ns, scored),
+            monte_carlo_error=errors if np.any(errors > 0) else None,
+        )
 
     def _difference(self, a: str, b: str) -> Difference:
         gap = self.gold_of(a) - self.gold_of(b)
@@ -254,9 +249,7 @@ def default_proxies(pools: Sequence[Pool], gold: str) -> list[str]:
 
 
 def _as_seeds(pools: Sequence[Pool] | Sequence[Sequence[Pool]]) -> list[list[Pool]]:
-    if not pools:
-        raise ConfigError("there are no pools to make a curve from")
-    if isinstance(pools[0], Pool):
+    if pools and isinstance(pools[0], Pool):
         return [list(pools)]  # type: ignore[arg-type]
     return [list(pools_of_seed) for pools_of_seed in pools]  # type: ignore[arg-type]
 
@@ -266,15 +259,11 @@ def _usable(
 ) -> tuple[list[list[Pool]], list[tuple[str, str]]]:
     """The prompts that all seeds have a pool for with known gold, in the first one's order."""
     by_id = [_by_id(pools) for pools in seeds]
-    kept: list[str] = []
-    left_out: list[tuple[str, str]] = []
-    for name in dict.fromkeys(name for pools in by_id for name in pools):
-        reason = _unusable([pools.get(name) for pools in by_id], gold, largest)
-        if reason is None:
-            kept.append(name)
-        else:
-            left_out.append((name, reason))
-    if not kept and not left_out:
+    names = dict.fromkeys(name for pools in by_id for name in pools)
+    reasons = {n: _unusable([pools.get(n) for pools in by_id], gold, largest) for n in names}
+    kept = [name for name, reason in reasons.items() if reason is None]
+    left_out = [(name, reason) for name, reason in reasons.items() if reason is not None]
+    if not reasons:
         raise ConfigError("there are no pools to make a curve from")
     if not kept:
         name, reason = left_out[0]
@@ -316,16 +305,14 @@ def _with_baselines(seeds: Sequence[Sequence[Pool]], proxies: Sequence[str]) -> 
     every = [pool for pools in copies for pool in pools]
     if "mean-logprob" in proxies:
         lacking = (pool for pool in every if not has_scores(pool, "mean-logprob"))
-        for _ in add(lacking, [load_reward("mean-logprob")]):
-            pass
+        list(add(lacking, [load_reward("mean-logprob")]))
     candidates = [candidate for pool in every for candidate in pool.candidates]
     unit = length_unit(candidates)
-    for name in (name for name in LENGTHS if name in proxies):
-        for candidate in candidates:
-            score = Score(LENGTHS[name] * length(candidate, unit))
-            if candidate.finish_reason == "error":
-                score = Score(reason=f"no response: {candidate.error}")
-            candidate.scores[name] = score
+    for name in LENGTHS.keys() & set(proxies):
+        for c in candidates:
+            c.scores[name] = Score(LENGTHS[name] * length(c, unit))
+            if c.finish_reason == "error":
+                c.scores[name] = Score(reason=f"no response: {c.error}")
     return copies
 
 
@@ -334,45 +321,31 @@ def _copied(pool: Pool) -> Pool:
     return replace(pool, candidates=candidates, seconds={**pool.seconds})
 
 
-def _scores_behind(proxy: str) -> str | None:
-    """The score that has to be computed for a proxy."""
-    if proxy in (*FROM_GOLD, *BASELINES, MAJORITY):
-        return None
-    return proxy.removeprefix(WEIGHTED)
-
-
-def _failed(seeds: Sequence[Sequence[Pool]], proxy: str) -> float:
-    name = _scores_behind(proxy)
-    if name is None:
+def _failed(pools: Sequence[Pool], score: str | None) -> float:
+    if score is None:
         return 0.0
-    values = [c.scores[name].value for pools in seeds for p in pools for c in p.candidates]
-    return float(np.isnan(values).mean())
+    return float(np.mean([isnan(c.scores[score].value) for p in pools for c in p.candidates]))
 
 
-def _generated(seeds: Sequence[Sequence[Pool]], ns: Sequence[int]) -> Array | None:
-    means = []
-    for pool in (pool for pools in seeds for pool in pools):
-        counts = [0 if c.error else c.token_count for c in pool.candidates]
-        known = [count for count in counts if count is not None]
-        if len(known) < len(counts):
-            return None
-        means.append(fmean(known))
-    total: Array = fmean(means) * np.array(ns, dtype=np.float64)
+def _generated(pools: Sequence[Pool], ns: Sequence[int]) -> Array | None:
+    counts = [[0 if c.error else c.token_count for c in pool.candidates] for pool in pools]
+    if any(count is None for of_pool in counts for count in of_pool):
+        return None
+    total: Array = fmean(map(fmean, counts)) * np.array(ns, dtype=np.float64)  # type: ignore[arg-type]
     return total
 
 
 def _seconds(
-    seeds: Sequence[Sequence[Pool]], score: str | None, ns: Sequence[int], scored: Array
+    pools: Sequence[Pool], score: str | None, ns: Sequence[int], scored: Array
 ) -> Array | None:
     """Drawing costs in proportion to n, scoring to the tokens that are computed for it."""
-    pools = [pool for pools in seeds for pool in pools]
-    if any(stage not in p.seconds for p in pools for stage in ("sample", *filter(None, [score]))):
+    stages = {"sample", *filter(None, [score])}
+    if not all(stages <= pool.seconds.keys() for pool in pools):
         return None
-    each = fmean(p.seconds["sample"] / len(p.candidates) for p in pools)
+    each = fmean(pool.seconds["sample"] / len(pool.candidates) for pool in pools)
     total: Array = each * np.array(ns, dtype=np.float64)
     if score is not None:
-        whole = fmean(
-            sum(c.scores[score].usage.computed_tokens for c in p.candidates) for p in pools
-        )
-        total = total + fmean(p.seconds[score] for p in pools) * scored / max(whole, 1.0)
+        tokens = [c.scores[score].usage.computed_tokens for p in pools for c in p.candidates]
+        whole = sum(tokens) / len(pools)
+        total = total + fmean(pool.seconds[score] for pool in pools) * scored / max(whole, 1.0)
     return total

@@ -1,9 +1,9 @@
 """What one proxy selects: expectations over all draws of N from the pool, prompt by prompt."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isnan
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +45,9 @@ class Expected:
     monte_carlo_error: Array
 
 
+BY_PROMPT = ("gold", "proxy", "failures", "ties", "scored_tokens")
+
+
 def expect(
     pools: Sequence[Pool],
     proxy: str,
@@ -68,34 +71,23 @@ def expect(
             verifier.
     """
     reads = load_answer(answer)
-    by_size: dict[int, list[int]] = defaultdict(list)
-    for place, pool in enumerate(pools):
-        by_size[len(pool.candidates)].append(place)
-    places = [place for block in by_size.values() for place in block]
-    parts = [
-        _expect_block([pools[place] for place in block], proxy, gold, ns, reads, seed)
-        for block in by_size.values()
-    ]
-    order = np.argsort(places)
+    sizes = [len(pool.candidates) for pool in pools]
+    blocks = [np.flatnonzero(np.equal(sizes, size)) for size in dict.fromkeys(sizes)]
+    parts = [_of_one_size([pools[i] for i in b], proxy, gold, ns, reads, seed) for b in blocks]
+    order = np.argsort(np.concatenate(blocks))
 
-    def joined(field: str) -> Array:
-        whole: Array = np.concatenate([getattr(part, field) for part in parts])[order]
-        return whole
+    def joined(field: str) -> Any:
+        values = [getattr(part, field) for part in parts]
+        return None if values[0] is None else np.concatenate(values)[order]
 
     # Blocks are simulated apart: the errors of their sums add in squares.
-    shares = np.array([len(block) for block in by_size.values()])[:, None] / len(pools)
-    errors = np.array([part.monte_carlo_error for part in parts])
-    return Expected(
-        joined("gold"),
-        None if parts[0].proxy is None else joined("proxy"),
-        joined("failures"),
-        joined("ties"),
-        joined("scored_tokens"),
-        np.sqrt(((shares * errors) ** 2).sum(axis=0)),
-    )
+    shares = np.array([len(block) / len(pools) for block in blocks])[:, None]
+    errors = shares * [part.monte_carlo_error for part in parts]
+    by_prompt = {name: joined(name) for name in BY_PROMPT}
+    return Expected(**by_prompt, monte_carlo_error=np.sqrt((errors**2).sum(axis=0)))
 
 
-def _expect_block(
+def _of_one_size(
     pools: Sequence[Pool],
     proxy: str,
     gold: str | ValueOf,
@@ -104,28 +96,32 @@ def _expect_block(
     seed: int,
 ) -> Expected:
     truth = score_matrix(pools, gold) if isinstance(gold, str) else np.array([*map(gold, pools)])
-    none = np.zeros((len(pools), len(ns)))
-    exact = np.zeros(len(ns))
+    none, exact = np.zeros((len(pools), len(ns))), np.zeros(len(ns))
     if proxy == RANDOM:
         value = np.repeat(truth.mean(axis=1, keepdims=True), len(ns), axis=1)
         return Expected(value, None, none, none, none, exact)
     if proxy == MAJORITY or proxy.startswith(WEIGHTED):
-        return _expect_votes(pools, proxy, truth, ns, answer, seed)
+        return _of_votes(pools, proxy, truth, ns, answer, seed)
     scores = truth if proxy == ORACLE else score_matrix(pools, proxy)
+    failures = failure_rate(scores, ns)
+    with np.errstate(invalid="ignore"):  # no value where no candidate has one
+        best = best_of_n(scores, np.nan_to_num(scores), ns) / np.where(
+            failures < 1, 1 - failures, np.nan
+        )
     return Expected(
         best_of_n(scores, truth, ns),
-        _conditional(scores, ns),
-        failure_rate(scores, ns),
+        best,
+        failures,
         tie_rate(scores, ns),
         none if proxy == ORACLE else _scored_tokens(pools, proxy, ns),
         exact,
     )
 
 
-def _expect_votes(
+def _of_votes(
     pools: Sequence[Pool], proxy: str, truth: Array, ns: Sequence[int], answer: Answer, seed: int
 ) -> Expected:
-    weighing = proxy.removeprefix(WEIGHTED) if proxy != MAJORITY else None
+    weighing = None if proxy == MAJORITY else proxy.removeprefix(WEIGHTED)
     weights = None if weighing is None else score_matrix(pools, weighing)
     if weights is not None and np.nanmin(weights, initial=0.0) < 0:
         raise ConfigError(
@@ -137,25 +133,15 @@ def _expect_votes(
     )
     voters = groups >= 0 if weights is None else (groups >= 0) & ~np.isnan(weights)
     votes = expected_votes(groups, truth, ns, weights, seed=seed)
-    cost = np.zeros_like(votes.values)
+    no_cost = np.zeros_like(votes.values)
     return Expected(
         votes.values,
         None,
         failure_rate(np.where(voters, 0.0, np.nan), ns),
         votes.ties,
-        cost if weighing is None else _scored_tokens(pools, weighing, ns),
+        no_cost if weighing is None else _scored_tokens(pools, weighing, ns),
         votes.error,
     )
-
-
-def _conditional(scores: Array, ns: Sequence[int]) -> Array:
-    """Expected best score, given that there is any."""
-    some = 1.0 - failure_rate(scores, ns)
-    with np.errstate(invalid="ignore"):
-        value: Array = best_of_n(scores, np.nan_to_num(scores), ns) / np.where(
-            some > 0, some, np.nan
-        )
-    return value
 
 
 def _scored_tokens(pools: Sequence[Pool], name: str, ns: Sequence[int]) -> Array:

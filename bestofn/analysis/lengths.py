@@ -20,6 +20,7 @@ from bestofn.analysis.expected import (
     scores_of,
     unknown_gold,
 )
+from bestofn.analysis.findings import at
 from bestofn.dataset.pools import cut_name, has_scores
 from bestofn.estimators import Interval, best_of_n, unpaired_difference
 from bestofn.rewards.baselines import Unit, length, length_unit
@@ -27,7 +28,6 @@ from bestofn.types import Pool
 
 Array = NDArray[np.float64]
 
-BINS = 4
 CUT = re.compile(r"(.+)@(\d+)")
 
 
@@ -58,25 +58,6 @@ class CutCurves:
     margin: float
 
 
-@dataclass(frozen=True, slots=True)
-class LengthBin:
-    """Prompts whose responses have similar lengths.
-
-    Attributes:
-        low: The smallest mean length of a prompt's candidates, in the analysis' unit.
-        high: The largest.
-        prompts: How many there are.
-        gain: By proxy, gold of what it selects at the largest N minus that of a random candidate.
-        concordance: By proxy, see `concordance`; over prompts that have it.
-    """
-
-    low: float
-    high: float
-    prompts: int
-    gain: dict[str, Interval]
-    concordance: dict[str, Interval]
-
-
 class LengthAnalysis:
     """Length and selection, for the pools of a scaling curve.
 
@@ -92,9 +73,8 @@ class LengthAnalysis:
             NaN where not all have a token count.
         cuts: By reward.
         lacking: Rewards that are left out of `cuts`, with the score that they lack.
-        bins: Prompts by the mean length of their candidates, about equally many in each.
-        longer: By proxy, mean concordance on the half of the prompts with longer responses minus
-            that on the other half.
+        longer: By proxy, mean concordance on the half of the prompts with longer responses (above
+            the median prompt's mean length) minus that on the other half.
         spearman: By proxy and for gold, rank correlation with length within prompts, over those
             that have one.
         selected_length: By proxy, `[ns]`, length of the selected candidate.
@@ -116,48 +96,42 @@ class LengthAnalysis:
         self.unit, self.counted = _unit(pools)
         self._lengths_of = partial(_lengths, unit=self.unit)
         self.limits, rewards, self.lacking = _limits(pools, curve.gold)
-        self.cut_share = self._cut_share(pools)
+        every = np.array([n for pool in pools for n in self._lengths_of(pool)])
+        known = self.unit == "tokens"
+        self.cut_share = np.array([(every > n).mean() if known else nan for n in self.limits])
         self.cuts = {name: self._cut_curves(name) for name in rewards}
         means = [[np.mean(self._lengths_of(p)) for p in seed] for seed in curve.pools]
         self._lengths = np.array(means).mean(0)
-        self._concordance = {
-            name: self._per_prompt(partial(concordance, name=name, gold=curve.gold))
-            for name in self.names
-        }
-        self.bins = [self._bin(block) for block in _split(self._lengths, BINS)]
+        self.pool_length = float(self._lengths.mean())
         self.longer = {name: self._longer(name) for name in self.names}
         self.spearman = {
-            name: self._known(self._per_prompt(partial(spearman, name=name, unit=self.unit)))
+            name: self._mean(self._per_prompt(partial(spearman, name=name, unit=self.unit)))
             for name in (*self.names, curve.gold)
         }
         self.selected_length = {
             name: curve.interval(self._expect(name, self._lengths_of)) for name in self.names
         }
-        self.pool_length = float(self._lengths.mean())
         self.beyond_length = {name: self._beyond_length(name) for name in self.names}
-
-    def _cut_share(self, pools: Sequence[Pool]) -> Array:
-        if self.unit != "tokens":
-            return np.full(len(self.limits), nan)
-        every = np.array([n for pool in pools for n in self._lengths_of(pool)])
-        return np.array([(every > limit).mean() for limit in self.limits])
 
     def _expect(self, proxy: str, value: str | ValueOf) -> Array:
         """`[seeds, prompts, ns]`, the expected value of what a proxy selects."""
-        return np.array(
-            [expect(pools, proxy, value, self.curve.ns).gold for pools in self.curve.pools]
-        )
+        return self._expect_in(self.curve.pools, proxy, value)
+
+    def _expect_in(
+        self, seeds: Sequence[Sequence[Pool]], proxy: str, value: str | ValueOf
+    ) -> Array:
+        return np.array([expect(pools, proxy, value, self.curve.ns).gold for pools in seeds])
 
     def _per_prompt(self, measure: Callable[[Pool], float]) -> Array:
-        """`[prompts]`, the mean of a measure over seeds, NaN where no seed has it."""
-        return _mean_of_known(np.array([[*map(measure, pools)] for pools in self.curve.pools]))
+        """`[prompts]`, the mean of a measure over the seeds that have it, NaN where none has."""
+        rows = np.array([[*map(measure, pools)] for pools in self.curve.pools])
+        known = ~np.isnan(rows)
+        total = np.where(known, rows, 0.0).sum(axis=0)
+        return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), nan)
 
-    def _known(self, values: Array) -> Interval:
-        known = values[~np.isnan(values)]
-        if not known.size:
-            return Interval(np.asarray(nan), np.asarray(nan), np.asarray(nan))
-        interval = self.curve.interval(known[None, :, None])
-        return Interval(interval.mean[0], interval.low[0], interval.high[0])
+    def _mean(self, values: Array) -> Interval:
+        """The mean of `[prompts]` over those that have a value."""
+        return at(self.curve.interval(values[None, :, None]), 0)
 
     def _cut_curves(self, reward: str) -> CutCurves:
         curve, gold = self.curve, self.curve.gold
@@ -167,15 +141,15 @@ class LengthAnalysis:
         gaps = np.concatenate([(part - whole)[:, :, -1:] for part in full], axis=2)
         difference = curve.interval(gaps)
         good = difference.low >= -self.margin
-        enough = next((limit for i, limit in enumerate(self.limits) if good[i:].all()), None)
+        tokens = np.array([_tokens(curve.pools, name) for name in names])
         return CutCurves(
             full=self._stacked(full),
             cut=self._cut_gold(reward),
             whole=curve.interval(whole),
             difference=difference,
-            computed_tokens=np.array([_tokens(curve.pools, name)[0] for name in names]),
-            separate_tokens=np.array([_tokens(curve.pools, name)[1] for name in names]),
-            enough=enough,
+            computed_tokens=tokens[:, 0],
+            separate_tokens=tokens[:, 1],
+            enough=next((n for i, n in enumerate(self.limits) if good[i:].all()), None),
             margin=self.margin,
         )
 
@@ -192,12 +166,8 @@ class LengthAnalysis:
         if not known:
             return None
         kept = [[pools[place] for place in known] for pools in seeds]
-        return self._stacked(
-            [
-                np.array([expect(p, cut_name(reward, n), name, self.curve.ns).gold for p in kept])
-                for n, name in zip(self.limits, names, strict=True)
-            ]
-        )
+        limits = zip(self.limits, names, strict=True)
+        return self._stacked([self._expect_in(kept, cut_name(reward, n), g) for n, g in limits])
 
     def _stacked(self, parts: Sequence[Array]) -> Interval:
         """`[limits, ns]` from one `[seeds, prompts, ns]` for each limit."""
@@ -205,41 +175,36 @@ class LengthAnalysis:
         shape = (len(parts), len(self.curve.ns))
         return Interval(*(getattr(interval, f).reshape(shape) for f in ("mean", "low", "high")))
 
-    def _bin(self, block: NDArray[np.intp]) -> LengthBin:
-        gain = {
-            name: self._known(
-                (self.curve.gold_of(name) - self.curve.chance)[:, block, -1].mean(axis=0)
-            )
-            for name in self.names
-        }
-        lengths = self._lengths[block]
-        rates = {name: self._known(self._concordance[name][block]) for name in self.names}
-        return LengthBin(float(lengths.min()), float(lengths.max()), len(block), gain, rates)
-
     def _longer(self, name: str) -> Interval:
-        rates = self._concordance[name]
-        known = np.flatnonzero(~np.isnan(rates))
-        halves = [rates[known[half]] for half in _split(self._lengths[known], 2)]
-        if len(halves) < 2:
-            return Interval(np.asarray(nan), np.asarray(nan), np.asarray(nan))
         curve = self.curve
+        rates = self._per_prompt(partial(concordance, name=name, gold=curve.gold))
+        lengths, rates = self._lengths[~np.isnan(rates)], rates[~np.isnan(rates)]
+        longer = lengths > np.median(lengths) if lengths.size else np.array([], bool)
+        if not longer.any():
+            return self._mean(np.array([nan]))
         return unpaired_difference(
-            halves[1], halves[0], resamples=curve.resamples, level=curve.level, seed=curve.seed
+            rates[longer],
+            rates[~longer],
+            resamples=curve.resamples,
+            level=curve.level,
+            seed=curve.seed,
         )
 
     def _beyond_length(self, name: str) -> Interval:
-        sign = -1.0 if float(self.spearman[name].mean) < 0 else 1.0
-        by_length = np.array([self._choose_by_length(pools, sign) for pools in self.curve.pools])
-        interval = self.curve.interval(self.curve.gold_of(name)[:, :, -1:] - by_length)
-        return Interval(interval.mean[0], interval.low[0], interval.high[0])
-
-    def _choose_by_length(self, pools: Sequence[Pool], sign: float) -> Array:
-        """Gold of the longest candidate, or with sign -1 of the shortest."""
-        gold, ns = self.curve.gold, self.curve.ns[-1:]
-        signed = [[[sign * n for n in self._lengths_of(pool)]] for pool in pools]
-        return np.concatenate(
-            [best_of_n(s, [scores_of(p, gold)], ns) for s, p in zip(signed, pools, strict=True)]
-        )
+        """The longest candidate or, where the proxy leans that way, the shortest is chosen."""
+        curve, sign = self.curve, -1.0 if float(self.spearman[name].mean) < 0 else 1.0
+        gaps = []
+        for pools, own in zip(curve.pools, curve.gold_of(name)[:, :, -1:], strict=True):
+            by_length = [
+                best_of_n(
+                    [[sign * n for n in self._lengths_of(pool)]],
+                    [scores_of(pool, curve.gold)],
+                    curve.ns[-1:],
+                )
+                for pool in pools
+            ]
+            gaps.append(own - np.concatenate(by_length))
+        return at(curve.interval(np.array(gaps)), 0)
 
 
 def concordance(pool: Pool, name: str, gold: str) -> float:
@@ -309,17 +274,3 @@ def _tokens(seeds: Sequence[Sequence[Pool]], name: str) -> tuple[float, float]:
     usages = [candidate.scores[name].usage for pool in pools for candidate in pool.candidates]
     computed = sum(usage.computed_tokens for usage in usages)
     return computed / len(pools), (computed + sum(u.cached_tokens for u in usages)) / len(pools)
-
-
-def _split(values: Array, parts: int) -> list[NDArray[np.intp]]:
-    """Places of the values in order, in parts of about equal number, equal values together."""
-    edges = np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1]) if values.size else np.array([])
-    which = np.searchsorted(edges, values, side="left")
-    return [block for part in range(parts) if len(block := np.flatnonzero(which == part))]
-
-
-def _mean_of_known(rows: Array) -> Array:
-    """The mean down each column without NaN; NaN where there is nothing else."""
-    known = ~np.isnan(rows)
-    total = np.where(known, rows, 0.0).sum(axis=0)
-    return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), nan)

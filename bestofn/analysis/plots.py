@@ -1,6 +1,9 @@
-"""Pictures of a curve: scaling, and selection by length; each as SVG and PNG."""
+"""Pictures, drawn with matplotlib: what all of them share, and those of a curve."""
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +15,19 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+Values = Mapping[str, Any]
+
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733")
 PLAIN = {"random": "#888888", "oracle": "#000000"}
+GOLD, GREY = "#000000", "#cccccc"
+BY_LENGTH = {
+    "spearman": "rank correlation with length within prompts",
+    "beyond_length": "{gold} minus choosing by length alone",
+    "longer": "right order of pairs, longer minus shorter half",
+}
 DOTS = 160  # per inch
+LONG = 32  # characters of a name beside an axis
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -23,40 +35,33 @@ STYLE: Any = {
     "axes.grid": True,
     "grid.color": "#e4e4e4",
     "grid.linewidth": 0.6,
+    "lines.markersize": 3,
+    "legend.frameon": False,
     "svg.fonttype": "none",  # text stays text
     "text.parse_math": False,  # and a dollar a dollar
     "svg.hashsalt": "bestofn",  # the same result gives the same file
 }
 
 
-def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws what `results.as_dict` returned: scaling.svg and .png, lengths.svg and .png.
+# --- the stack ------------------------------------------------------------------------------------
 
-    Returns:
-        The files that were written.
 
-    Raises:
-        BestOfNError: they cannot be written.
-    """
+def styled() -> AbstractContextManager[None]:
+    """The style in which all pictures are drawn."""
     import matplotlib as mpl
 
-    files = []
-    with mpl.rc_context(STYLE):
-        pictures = {"scaling": _scaling(result)}
-        if result["lengths"] is not None:
-            pictures["lengths"] = _lengths(result)
-        for name, figure in pictures.items():
-            files += [save(figure, folder / f"{name}{suffix}") for suffix in (".svg", ".png")]
-    return files
+    return mpl.rc_context(STYLE)
 
 
-def new_figure(rows: int, columns: int, title: str) -> tuple["Figure", list["Axes"]]:
-    """A figure with a grid of axes, row by row."""
+def new_figure(
+    rows: int, columns: int, title: str, panel: tuple[float, float] = (4.2, 3.4)
+) -> tuple["Figure", list["Axes"]]:
+    """A figure with a grid of axes, row by row; `panel` is the size of each in inches."""
     # No pyplot: its figures are global, and it wants a display.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * columns, 3.4 * rows), layout="constrained")
+    figure = Figure(figsize=(panel[0] * columns, panel[1] * rows), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
     if title:
@@ -72,11 +77,36 @@ def save(figure: "Figure", path: Path) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
-        figure.savefig(path, dpi=DOTS, metadata=metadata)
+        path.write_bytes(_rendered(figure, path.suffix.removeprefix(".")))
     except OSError as error:
         raise BestOfNError(f"cannot write {path}: {error.strerror or error}") from error
     return path
+
+
+def as_image(figure: "Figure") -> str:
+    """A figure as the data URI of an SVG image, in which nothing runs."""
+    return "data:image/svg+xml;base64," + base64.b64encode(_rendered(figure, "svg")).decode()
+
+
+def _rendered(figure: "Figure", form: str) -> bytes:
+    content = io.BytesIO()
+    with styled():
+        metadata = {"Date": None} if form == "svg" else None
+        figure.savefig(content, format=form, dpi=DOTS, metadata=metadata)
+    return content.getvalue()
+
+
+def save_all(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Writes each figure as NAME.svg and NAME.png.
+
+    Raises:
+        BestOfNError: they cannot be written.
+    """
+    return [
+        save(figure, folder / f"{name}.{form}")
+        for name, figure in figures.items()
+        for form in ("svg", "png")
+    ]
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -85,15 +115,78 @@ def colours_of(names: Sequence[str]) -> dict[str, str]:
     return PLAIN | {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(others)}
 
 
-def _numbers(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+def numbers(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """The values with NaN for None."""
     return np.array(values, dtype=np.float64)
 
 
-def _line(axes: "Axes", x: Any, interval: Mapping[str, Any], label: str, colour: str) -> None:
-    mean, low, high = (_numbers(interval[name]) for name in ("mean", "low", "high"))
-    style = "--" if label in PLAIN else "-"
-    axes.plot(x, mean, style, color=colour, label=label, marker="o", markersize=3, linewidth=1.5)
-    axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
+def shared_legend(figure: "Figure", axes: "Axes") -> None:
+    """The legend of one panel below all of them."""
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8))
+
+
+# --- a curve --------------------------------------------------------------------------------------
+
+
+def figures(result: Values) -> dict[str, "Figure"]:
+    """The pictures of what `results.as_dict` returned: `scaling`, and `lengths` if it has them."""
+    with styled():
+        found = {"scaling": _scaling(result)}
+        if result["lengths"] is not None:
+            found["lengths"] = _lengths(result)
+    return found
+
+
+def draw(result: Values, folder: Path) -> list[Path]:
+    """Writes the pictures of a curve: scaling.svg and .png, lengths.svg and .png.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        BestOfNError: they cannot be written.
+    """
+    return save_all(figures(result), folder)
+
+
+def _scaling(result: Values) -> "Figure":
+    """All curves without bands, then for each proxy its gain with one, the others in grey."""
+    proxies, ns = result["proxies"], result["ns"]
+    gains = {name: proxies[name]["gain"] for name in proxies if name not in PLAIN}
+    rows = -(-(2 + len(gains)) // 3)
+    figure, axes = new_figure(rows, 3, result["title"], (4.2, 2.9))
+    (gold, cost), colours = axes[:2], colours_of([*proxies])
+    for name, curve in proxies.items():
+        style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
+        mean = numbers(curve["gold"]["mean"])
+        gold.plot(ns, mean, "o", **style)
+        if curve["generated_tokens"] is not None:
+            tokens = numbers(curve["generated_tokens"]) + numbers(curve["scored_tokens"])
+            cost.plot(tokens, mean, "o", **style)
+    _log2(gold, ns)
+    _log10(cost)
+    gold.set(xlabel="N", ylabel=result["gold"], title=f"{result['gold']} of the selected candidate")
+    cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
+    shared_legend(figure, gold)
+    label = f"minus random, {result['level']:.0%} interval"
+    for panel, name in zip(axes[2:], gains, strict=False):
+        panel.sharey(axes[2])
+        for gain in gains.values():
+            panel.plot(ns, numbers(gain["mean"]), color=GREY, lw=1)
+        _banded(panel, ns, gains[name], colours[name])
+        panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
+        _log2(panel, ns)
+        panel.set(xlabel="N", ylabel=label, title=name)
+    for spare in axes[2 + len(gains) :]:
+        spare.set_axis_off()
+    return figure
+
+
+def _banded(axes: "Axes", x: Any, interval: Values, colour: str, label: str | None = None) -> None:
+    mean, low, high = (numbers(interval[name]) for name in ("mean", "low", "high"))
+    axes.plot(x, mean, "o-", color=colour, label=label)
+    axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
 def _log2(axes: "Axes", values: Sequence[int]) -> None:
@@ -105,141 +198,70 @@ def _log2(axes: "Axes", values: Sequence[int]) -> None:
 def _log10(axes: "Axes") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
+    if not axes.dataLim.minposx < np.inf:
+        note = "not all candidates have a token count"
+        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", color=PLAIN["random"])
+        axes.set(xticks=[], yticks=[])
+        return
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-# --- scaling --------------------------------------------------------------------------------------
-
-
-def _scaling(result: Mapping[str, Any]) -> "Figure":
-    figure, (gold, proxy, cost) = new_figure(1, 3, result["title"])
-    colours = colours_of([*result["proxies"]])
-    for name, curve in result["proxies"].items():
-        _line(gold, result["ns"], curve["gold"], name, colours[name])
-        _proxy_line(proxy, result["ns"], curve, name, colours[name])
-        if curve["generated_tokens"] is not None:
-            tokens = _numbers(curve["generated_tokens"]) + _numbers(curve["scored_tokens"])
-            _line(cost, tokens, curve["gold"], name, colours[name])
-    _log2(gold, result["ns"])
-    _log2(proxy, result["ns"])
-    if cost.dataLim.minposx < np.inf:
-        _log10(cost)
-    else:
-        note = "not all candidates have a token count"
-        cost.text(0.5, 0.5, note, transform=cost.transAxes, ha="center", color="#888888")
-        cost.set(xticks=[], yticks=[])
-    gold.set(
-        xlabel="N", ylabel=result["gold"], title=f"{result['gold']}, {result['level']:.0%} bands"
-    )
-    proxy.set(xlabel="N", ylabel="widths of its interval at N=1", title="the proxy itself")
-    cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
-    handles, labels = gold.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc="outside lower center", ncols=min(len(labels), 8), frameon=False
-    )
-    return figure
-
-
-def _proxy_line(
-    axes: "Axes", ns: Sequence[int], curve: Mapping[str, Any], name: str, colour: str
-) -> None:
-    """Each proxy in a unit of its own: the width of its interval over prompts at N = 1.
-
-    Proxies have no common unit; that they rise tells nothing, where gold falls beside it, much.
-    """
-    if curve["proxy"] is None or name == "oracle":
-        return
-    mean = _numbers(curve["proxy"]["mean"])
-    width = _numbers(curve["proxy"]["high"])[0] - _numbers(curve["proxy"]["low"])[0]
-    if width > 0:
-        axes.plot(
-            ns, (mean - mean[0]) / width, color=colour, marker="o", markersize=3, linewidth=1.5
-        )
-
-
-# --- lengths --------------------------------------------------------------------------------------
-
-
-def _lengths(result: Mapping[str, Any]) -> "Figure":
-    lengths, rewards = result["lengths"], result["lengths"]["rewards"]
-    columns = max(3, 1 + len(rewards)) if rewards else 2
-    figure, axes = new_figure(1 + bool(rewards), columns, result["title"])
-    colours = colours_of([*result["proxies"]])
-    _bins(axes[0], lengths, colours, "gain", "gold over a random candidate")
-    _bins(axes[1], lengths, colours, "concordance", "pairs in the right order")
-    if axes[0].get_legend_handles_labels()[0]:
-        axes[0].legend(frameon=False, fontsize=8)
-    used = 2
-    if any(cuts["cut"] for cuts in rewards.values()):
-        _by_limit(axes[2], result, "cut", colours)
-        axes[2].set_title("the cut candidate itself")
-        used = 3
-    for spare in axes[used:columns]:
+def _lengths(result: Values) -> "Figure":
+    """What each proxy prefers and is worth by length, then the choice by first tokens."""
+    lengths = result["lengths"]
+    colours = colours_of([*dict.fromkeys([*result["proxies"], *lengths["rewards"]])])
+    figure, axes = new_figure(1 + bool(lengths["rewards"]), 3, result["title"], (4.2, 2.9))
+    for axis, (name, title) in zip(axes, BY_LENGTH.items(), strict=False):
+        _whiskers(axis, lengths[name], colours, title.format(gold=result["gold"]))
+    used = 3
+    if lengths["rewards"]:
+        _differences(axes[3], result, colours)
+        used = 4
+    if any(cuts["cut"] for cuts in lengths["rewards"].values()):
+        _cut(axes[4], result, colours)
+        used = 5
+    for spare in axes[used:]:
         spare.set_axis_off()
-    if rewards:
-        _by_limit(axes[columns], result, "full", colours)
-        axes[columns].set_title(f"full candidate chosen by its first tokens, N={result['ns'][-1]}")
-        heats = axes[columns + 1 :]
-        for axis, (name, cuts) in zip(heats, rewards.items(), strict=False):
-            _heat(axis, name, cuts, lengths["limits"], result["ns"])
-        for spare in heats[len(rewards) :]:
-            spare.set_axis_off()
     return figure
 
 
-def _by_limit(
-    axes: "Axes", result: Mapping[str, Any], which: str, colours: Mapping[str, str]
-) -> None:
-    """Gold at the largest N against L; dotted, what whole responses give."""
-    limits = result["lengths"]["limits"]
+def _whiskers(axes: "Axes", by_name: Values, colours: Mapping[str, str], title: str) -> None:
+    for place, (name, interval) in enumerate(by_name.items()):
+        mean, low, high = numbers([interval[end] for end in ("mean", "low", "high")])
+        colour = colours.get(name, GOLD)
+        axes.plot([mean], [place], "o", color=colour)
+        axes.hlines(place, low, high, color=colour)  # need not contain the mean
+    axes.axvline(0, color=PLAIN["random"], linewidth=0.8)
+    labels = [name if len(name) <= LONG else f"{name[: LONG - 1]}…" for name in by_name]
+    axes.set_yticks(range(len(by_name)), labels)
+    axes.set(ylim=(max(len(by_name), 1) - 0.5, -0.5), xlabel=title)
+
+
+def _differences(axes: "Axes", result: Values, colours: Mapping[str, str]) -> None:
+    """What is lost by choosing the full candidate by its first tokens, paired by prompt."""
     for name, cuts in result["lengths"]["rewards"].items():
-        if cuts[which] is None:
-            continue
-        last = {key: [row[-1] for row in cuts[which][key]] for key in ("mean", "low", "high")}
-        colour = colours.get(name, COLOURS[0])
-        _line(axes, limits, last, name, colour)
-        axes.axhline(cuts["whole"]["mean"][-1], color=colour, linestyle=":", linewidth=1)
-    _log2(axes, limits)
-    axes.set(xlabel="first tokens that the reward sees", ylabel=result["gold"])
-    axes.legend(frameon=False)
+        _banded(axes, result["lengths"]["limits"], cuts["difference"], colours[name], name)
+        axes.axhline(-cuts["margin"], color=PLAIN["random"], linestyle=":", linewidth=1)
+    axes.axhline(0, color=PLAIN["random"], linewidth=0.8)
+    label = f"{result['gold']} minus by whole responses"
+    title = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
+    _of_limits(axes, result, label, title)
 
 
-def _bins(
-    axes: "Axes", lengths: Mapping[str, Any], colours: Mapping[str, str], what: str, label: str
-) -> None:
-    bins = lengths["bins"]
-    names = [*bins[0][what]] if bins else []
-    for i, name in enumerate(names):
-        place = np.arange(len(bins)) + (i - (len(names) - 1) / 2) * 0.8 / max(len(names), 1)
-        mean, low, high = (
-            _numbers([b[what][name][key] for b in bins]) for key in ("mean", "low", "high")
-        )
-        axes.plot(place, mean, "o", color=colours[name], label=name, markersize=4)
-        axes.vlines(place, low, high, color=colours[name])  # need not hold the mean
-    axes.set_xticks(range(len(bins)), [f"{b['low']:.0f}–{b['high']:.0f}" for b in bins])
-    axes.axhline(0 if what == "gain" else 0.5, color="#888888", linewidth=0.8)
-    axes.set(
-        xlabel=f"mean {lengths['unit']} of a prompt's candidates",
-        ylabel=label,
-        title="by length of responses",
-    )
+def _cut(axes: "Axes", result: Values, colours: Mapping[str, str]) -> None:
+    """Gold of the cut candidate itself; dotted, what whole responses give."""
+    for name, cuts in result["lengths"]["rewards"].items():
+        if cuts["cut"] is not None:
+            last = [row[-1] for row in cuts["cut"]["mean"]]
+            axes.plot(result["lengths"]["limits"], last, "o-", color=colours[name], label=name)
+            axes.axhline(cuts["whole"]["mean"][-1], color=colours[name], linestyle=":", linewidth=1)
+    _of_limits(axes, result, result["gold"], "the cut candidate itself")
 
 
-def _heat(
-    axes: "Axes", name: str, cuts: Mapping[str, Any], limits: Sequence[int], ns: Sequence[int]
-) -> None:
-    """Gold over first tokens and N; the top row is the whole response."""
-    values = np.array([*cuts["full"]["mean"], cuts["whole"]["mean"]], dtype=np.float64)
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
-    axes.grid(visible=False)
-    axes.set_xticks(range(len(ns)), [str(n) for n in ns])
-    axes.set_yticks(range(len(limits) + 1), [*map(str, limits), "all"])
-    axes.set(xlabel="N", ylabel="first tokens", title=name)
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2
-    for (row, column), value in np.ndenumerate(values):
-        colour = "white" if value < middle else "black"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=7)
-    axes.figure.colorbar(image, ax=axes, shrink=0.8)
+def _of_limits(axes: "Axes", result: Values, label: str, title: str) -> None:
+    _log2(axes, result["lengths"]["limits"])
+    axes.set(xlabel="first tokens that the reward sees", ylabel=label, title=title)
+    axes.legend()

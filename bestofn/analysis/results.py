@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,56 @@ from typing import Any
 import numpy as np
 
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.findings import intervals_hold, summary
+from bestofn.analysis.findings import as_result
 from bestofn.analysis.lengths import LengthAnalysis
+from bestofn.analysis.summary import covered, findings
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval
 from bestofn.store.journal import write_atomically
 
-JSON, CSV = "curve.json", "curve.csv"
-NEEDED = {"differences", "gold", "lengths", "ns", "pools", "proxies", "summary", "title"}
+NAME = "curve"
+LENGTHS = (
+    "limits", "cut_share", "longer", "spearman", "selected_length", "pool_length", "unit",
+    "counted", "beyond_length",
+)  # fmt: skip
+
+
+def as_json(value: Any) -> Any:
+    """Dataclasses as mappings, arrays as lists, NaN as None."""
+    if is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return as_json(value.tolist())
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def flat(name: str, interval: Mapping[str, Any] | Interval) -> dict[str, Any]:
+    """An interval as columns of a table: NAME, NAME_low and NAME_high."""
+    ends = as_json(interval)
+    return {name: ends["mean"], f"{name}_low": ends["low"], f"{name}_high": ends["high"]}
+
+
+def write_results(
+    folder: Path, name: str, result: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> None:
+    """Writes NAME.json and, with a row for each of `rows`, NAME.csv into a folder, which is made.
+
+    Raises:
+        BestOfNError: they cannot be written.
+    """
+    text = json.dumps(result, ensure_ascii=False, indent=1) + "\n"
+    write_atomically(folder / f"{name}.json", text)
+    lines = [as_json(row) for row in rows]
+    columns = dict.fromkeys(column for line in lines for column in line)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    write_atomically(folder / f"{name}.csv", table.getvalue())
 
 
 def as_dict(
@@ -47,69 +89,38 @@ def as_dict(
         "ns": curve.ns,
         "level": curve.level,
         "resamples": curve.resamples,
-        "variance": intervals_hold(curve),
+        "variance": str(covered(curve)),
         "iid": curve.kl_bound is not None,
         "kl_bound": as_json(curve.kl_bound),
         "chance": as_json(curve.interval(curve.chance)),
-        "proxies": {proxy.name: _without_name(as_json(proxy)) for proxy in curve.curves},
+        "proxies": {proxy.name: _proxy(as_json(proxy)) for proxy in curve.curves},
         "differences": [
             as_json(d) | {"most": [{"id": name, "difference": gap} for name, gap in d.most]}
             for d in curve.differences
         ],
         "lengths": None if lengths is None else _lengths(lengths),
-        "summary": summary(curve, lengths),
+        **as_result(findings(curve, lengths)),
     }
 
 
-def _without_name(proxy: dict[str, Any]) -> dict[str, Any]:
+def _proxy(proxy: dict[str, Any]) -> dict[str, Any]:
+    del proxy["name"]
     peak, after = proxy["after_peak"]
-    return {name: value for name, value in proxy.items() if name != "name"} | {
-        "after_peak": {"n": peak, "gold": after}
-    }
+    return proxy | {"after_peak": {"n": peak, "gold": after}}
 
 
 def _lengths(lengths: LengthAnalysis) -> dict[str, Any]:
-    names = (
-        "limits",
-        "cut_share",
-        "bins",
-        "longer",
-        "spearman",
-        "selected_length",
-        "pool_length",
-        "unit",
-        "counted",
-    )
-    found = {name: as_json(getattr(lengths, name)) for name in (*names, "beyond_length")}
+    found = {name: as_json(getattr(lengths, name)) for name in LENGTHS}
     return found | {"rewards": as_json(lengths.cuts)}
 
 
-def as_json(value: Any) -> Any:
-    """Dataclasses as mappings, arrays as lists, NaN as None."""
-    if isinstance(value, Interval) or is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, dict):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return as_json(value.tolist())
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
-
-
-def table(curve: ScalingCurve) -> list[dict[str, Any]]:
+def table(curve: ScalingCurve) -> Iterator[dict[str, Any]]:
     """A row for each proxy and N; costs are means for a prompt."""
-    rows = []
     for proxy in curve.curves:
         for place, n in enumerate(curve.ns):
-            row: dict[str, Any] = {"proxy": proxy.name, "n": n}
-            for name, interval in (("gold", proxy.gold), ("gain", proxy.gain)):
-                row |= {
-                    name: interval.mean[place],
-                    f"{name}_low": interval.low[place],
-                    f"{name}_high": interval.high[place],
-                }
             columns = {
+                **flat("gold", proxy.gold),
+                **flat("gain", proxy.gain),
                 "noise_low": None if proxy.noise is None else proxy.noise.low,
                 "noise_high": None if proxy.noise is None else proxy.noise.high,
                 "proxy_value": None if proxy.proxy is None else proxy.proxy.mean,
@@ -121,9 +132,8 @@ def table(curve: ScalingCurve) -> list[dict[str, Any]]:
                 "kl_bound": curve.kl_bound,
                 "monte_carlo_error": proxy.monte_carlo_error,
             }
-            row |= {name: None if c is None else c[place] for name, c in columns.items()}
-            rows.append(row)
-    return rows
+            values = {name: None if c is None else c[place] for name, c in columns.items()}
+            yield {"proxy": proxy.name, "n": n, **values}
 
 
 def write(folder: Path, curve: ScalingCurve, result: dict[str, Any]) -> None:
@@ -132,13 +142,7 @@ def write(folder: Path, curve: ScalingCurve, result: dict[str, Any]) -> None:
     Raises:
         BestOfNError: they cannot be written.
     """
-    write_atomically(folder / JSON, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    rows = table(curve)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(as_json(rows))
-    write_atomically(folder / CSV, text.getvalue())
+    write_results(folder, NAME, result, table(curve))
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -147,15 +151,14 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is not there, or is not what `write` wrote.
     """
-    path = folder / JSON
+    path = folder / f"{NAME}.json"
+    again = f"make it with `bestofn curve -o {folder}`"
     try:
         result = json.loads(path.read_text("utf-8"))
     except OSError as error:
-        raise ConfigError(
-            f"{path} cannot be read ({error.strerror}); make it with `bestofn curve -o {folder}`"
-        ) from None
+        raise ConfigError(f"{path} is unreadable ({error.strerror}); {again}") from None
     except ValueError as error:
         raise ConfigError(f"{path} is not JSON: {error}") from None
-    if not isinstance(result, dict) or not result.keys() >= NEEDED:
-        raise ConfigError(f"{path} is no curve; make it with `bestofn curve -o {folder}`")
+    if not isinstance(result, dict) or not result.keys() >= {"findings", "proxies", "pools"}:
+        raise ConfigError(f"{path} is not a curve of this version; {again}")
     return result

@@ -157,15 +157,21 @@ def test_the_proxy_value_is_over_prompts_that_have_one_at_every_n() -> None:
 # --- which pools ----------------------------------------------------------------------------------
 
 
-def test_prompts_without_a_gold_value_are_left_out_and_named() -> None:
-    pools = [
-        made("a", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]}),
-        made("b", {"flip": [0.0, 1.0], "gold": [0.0, nan]}),
-    ]
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        ({"flip": [0.0, 1.0], "gold": [0.0, nan]}, "candidate 1 has no gold value: it failed"),
+        ({"flip": [0.0, 1.0]}, "has no score 'gold'"),
+    ],
+)
+def test_prompts_without_a_gold_value_are_left_out_and_named(bad: Any, reason: str) -> None:
+    pools = [made("a", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]}), made("b", bad)]
     curve = curve_of(pools)
     assert curve.prompts == 1
-    assert curve.left_out == [("b", "candidate 1 has no gold value: it failed")]
-    with pytest.raises(ConfigError, match="candidate 1 has no gold value"):
+    ((name, found),) = curve.left_out
+    assert name == "b"
+    assert reason in found
+    with pytest.raises(ConfigError, match=reason):
         curve_of(pools[1:])
 
 
@@ -196,20 +202,25 @@ def test_proxies_by_default() -> None:
     assert "mean-logprob" in by_name(curve_of([pool]))
 
 
+WHOLE = {"flip": [-1.0, 0.0, 1.0], "gold": [0.0, 1.0, 1.0]}
+
+
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("others", "options", "sentence"),
     [
-        ({"proxies": ["flop"]}, "candidate 0 of prompt 'a' has no score 'flop', only flip, gold;"),
-        ({"gold": "truth"}, "has no score 'truth', only flip, gold; add it with `bestofn score`"),
-        ({"proxies": ["weighted:flop"]}, "has no score 'flop'"),
-        ({"ns": [1, 5]}, "3 candidates are too few for N=5"),
-        ({"proxies": ["weighted:flip"]}, "'flip' has negative values"),
+        ([], {"proxies": ["flop"]}, "candidate 0 of prompt 'a' has no score 'flop', only flip, "),
+        ([], {"gold": "truth"}, "no score 'truth', only flip, gold; add it with `bestofn score`"),
+        ([], {"proxies": ["weighted:flop"]}, "has no score 'flop'"),
+        ([], {"ns": [1, 5]}, "3 candidates are too few for N=5"),
+        ([], {"proxies": ["weighted:flip"]}, "'flip' has negative values"),
+        ([], {"answer": "maths"}, "no verifier 'maths'"),
+        ([made("b", {"gold": [1.0]})], {}, "candidate 0 of prompt 'b' has no score 'flip'"),
+        ([made("a", WHOLE)], {}, "2 pools have the prompt id 'a'"),
     ],
 )
-def test_what_cannot_be_estimated_is_one_sentence(options: Any, sentence: str) -> None:
-    pool = made("a", {"flip": [-1.0, 0.0, 1.0], "gold": [0.0, 1.0, 1.0]})
+def test_what_cannot_be_estimated_is_one_sentence(others: Any, options: Any, sentence: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        curve_of([pool], **options)
+        curve_of([made("a", WHOLE), *others], **options)
     assert sentence in str(caught.value)
 
 
@@ -219,17 +230,13 @@ def test_no_pools_at_all(pools: Any) -> None:
         curve_of(pools)
 
 
-def test_a_score_that_only_some_pools_have_is_named() -> None:
-    pools = [made("a", {"flip": [1.0], "gold": [1.0]}), made("b", {"gold": [1.0]})]
-    with pytest.raises(ConfigError, match="candidate 0 of prompt 'b' has no score 'flip'"):
+def test_a_score_that_some_lack_is_a_proxy_all_the_same() -> None:
+    pools = [made("a", {"gold": [0, 1]}), made("b", {"gold": [0, 1], "flip": [0, 1]})]
+    with pytest.raises(ConfigError, match="prompt 'a' has no score 'flip'"):
         curve_of(pools)
-
-
-def test_a_candidate_that_lacks_a_score_is_told_with_those_that_it_has() -> None:
-    pool = made("a", {"flip": [1.0, 2.0], "gold": [1.0, 0.0]})
-    del pool.candidates[1].scores["flip"]
+    del pools[1].candidates[1].scores["flip"]
     with pytest.raises(ConfigError, match=r"candidate 1 of .* has no score 'flip', only gold;"):
-        curve_of([pool], proxies=["flip"])
+        curve_of(pools[1:], proxies=["flip"])
 
 
 # --- seeds ----------------------------------------------------------------------------------------
@@ -251,20 +258,17 @@ def test_seeds_are_means_by_prompt_whatever_their_order() -> None:
     close(both.curves[0].gold.mean, np.mean([c.curves[0].gold.mean for c in apart], axis=0))
     assert both.curves[0].noise is not None
     assert apart[0].curves[0].noise is None
-
-
-def test_a_prompt_that_a_seed_lacks_is_left_out_and_named() -> None:
-    first, second = random_pools(1), random_pools(2)
-    curve = curve_of([first, second[1:]], proxies=["flip"])
-    assert curve.prompts == 5
-    assert curve.left_out == [("0", "not among the pools of seed 1 (counted from 0)")]
+    fewer = curve_of([first, second[1:]], proxies=["flip"])
+    assert fewer.left_out == [("0", "not among the pools of seed 1 (counted from 0)")]
+    assert fewer.prompts == 5
 
 
 def test_the_same_seed_gives_the_same_intervals() -> None:
     pools = random_pools(1)
-    first, second = (curve_of(pools, proxies=["flip"], seed=s).curves[0].gold for s in (3, 3))
+    first, second, other = (
+        curve_of(pools, proxies=["flip"], seed=s).curves[0].gold for s in (3, 3, 4)
+    )
     close([first.low, first.high], [second.low, second.high])
-    other = curve_of(pools, proxies=["flip"], seed=4).curves[0].gold
     assert not np.array_equal(first.low, other.low)
 
 
@@ -274,7 +278,7 @@ def test_the_same_seed_gives_the_same_intervals() -> None:
 def test_after_the_peak() -> None:
     # The best of two is right, the best of all four is the one that fools the proxy.
     pool = made("a", {"proxy": [0.0, 1.0, 2.0, 3.0], "gold": [0.0, 1.0, 1.0, 0.0]})
-    (proxy,) = curve_of([pool] * 1, proxies=["proxy"]).curves
+    (proxy,) = curve_of([pool], proxies=["proxy"]).curves
     close(proxy.gold.mean, [1 / 2, 1 / 2, 0])
     peak, after = proxy.after_peak
     assert peak == 1
@@ -287,8 +291,7 @@ def test_differences_are_paired_and_name_the_prompts_that_differ_most() -> None:
         made("b", {"x": [1.0, 0.0], "y": [0.0, 1.0], "gold": [0.0, 0.5]}),
         made("c", {"x": [1.0, 0.0], "y": [1.0, 0.0], "gold": [0.0, 1.0]}),
     ]
-    curve = curve_of(pools, proxies=["x", "y", "random", "oracle"])
-    (difference,) = curve.differences
+    (difference,) = curve_of(pools, proxies=["x", "y", "random", "oracle"]).differences
     assert (difference.a, difference.b) == ("x", "y")
     close(difference.gold.mean, [0, 0.5 / 3])
     close([i.mean[1] for i in (difference.win, difference.tie, difference.lose)], [1 / 3] * 3)
@@ -296,31 +299,17 @@ def test_differences_are_paired_and_name_the_prompts_that_differ_most() -> None:
 
 
 def test_tokens_and_seconds() -> None:
-    pools = [
-        made(
-            "a",
-            {"flip": [0.0, 1.0, 2.0, 3.0], "gold": [1.0] * 4},
-            tokens=[10, 20, 30, 40],
-            cost=7,
-            seconds={"sample": 4.0, "flip": 2.0},
-        )
-    ]
-    found = by_name(curve_of(pools))
+    scores, seconds = {"flip": [0.0, 1.0, 2.0, 3.0], "gold": [1.0] * 4}, {"sample": 4.0}
+    pool = made("a", scores, tokens=[10, 20, 30, 40], cost=7, seconds=seconds | {"flip": 2.0})
+    found = by_name(curve_of([pool]))
     close(found["flip"].generated_tokens, [25, 50, 100])
     close(found["flip"].scored_tokens, [7, 14, 28])
     close(found["flip"].seconds, [1.5, 3, 6])
-    close(found["random"].seconds, [1, 2, 4])
     close(found["random"].scored_tokens, [0, 0, 0])
-
-
-def test_what_is_not_known_of_the_cost_is_none() -> None:
-    scores = {"flip": [0.0, 1.0], "gold": [1.0, 1.0]}
-    (flip,) = curve_of([made("a", scores)], proxies=["flip"]).curves
-    assert (flip.generated_tokens, flip.seconds) == (None, None)
-    pool = made("a", scores, seconds={"sample": 1.0})
-    found = by_name(curve_of([pool], proxies=["flip", "random"]))
-    assert found["flip"].seconds is None
-    close(found["random"].seconds, [0.5, 1])
+    unknown = by_name(curve_of([made("a", scores, seconds=seconds)], proxies=["flip", "random"]))
+    assert (unknown["flip"].generated_tokens, unknown["flip"].seconds) == (None, None)
+    close(unknown["random"].seconds, [1, 2, 4])
+    close(found["random"].seconds, [1, 2, 4])
 
 
 def test_the_bound_on_the_divergence() -> None:
@@ -330,34 +319,26 @@ def test_the_bound_on_the_divergence() -> None:
     assert curve_of(pools, proxies=["flip"], iid=False).kl_bound is None
 
 
-def test_votes_compare_answers() -> None:
-    pool = made("a", {"gold": [0.0, 1.0, 1.0]}, texts=["x", "1.0", "1"])
-    (majority,) = curve_of([pool], proxies=["majority"], ns=[3]).curves
-    close(majority.gold.mean, [2 / 3])
-    (majority,) = curve_of([pool], proxies=["majority"], ns=[3], answer=lambda t: t[0]).curves
-    close(majority.gold.mean, [1])
+def majority(texts: list[str], gold: list[float], **options: Any) -> tuple[float, float]:
+    """Gold of the vote of all, and how often it is tied."""
+    pools = [made("a", {"gold": gold}, texts=texts)]
+    (found,) = curve_of(pools, proxies=["majority"], ns=[len(texts)], **options).curves
+    return float(found.gold.mean[0]), float(found.ties[0])
 
 
-def test_an_empty_response_is_no_vote() -> None:
+def test_votes_compare_answers_and_an_empty_one_is_no_vote() -> None:
+    texts, gold = ["x", "1.0", "1"], [0.0, 1.0, 1.0]
+    assert majority(texts, gold) == pytest.approx((2 / 3, 1))
+    assert majority(texts, gold, answer=lambda text: text[0]) == (1, 0)
     texts = ["7", "7", "7", "", "", "", "", "8"]
-    gold = [float(text == "7") for text in texts]
-    curve = ScalingCurve([made("a", {"gold": gold}, texts=texts)], proxies=["majority"], ns=[8])
-    assert curve.curves[0].gold.mean.tolist() == [1.0]
+    assert majority(texts, [float(text == "7") for text in texts]) == (1, 0)
 
 
-def test_a_prompt_that_was_not_judged_is_left_out_and_named() -> None:
-    pools = [made("a", {"gold": [0, 1], "flip": [0, 1]}), made("b", {"flip": [0, 1]})]
-    curve = ScalingCurve(pools)
-    assert curve.prompts == 1
-    ((name, reason),) = curve.left_out
-    assert name == "b"
-    assert "no score 'gold'" in reason
-
-
-def test_a_score_that_the_first_pool_lacks_is_a_proxy_all_the_same() -> None:
-    pools = [made("a", {"gold": [0, 1]}), made("b", {"gold": [0, 1], "flip": [0, 1]})]
-    with pytest.raises(ConfigError, match="prompt 'a' has no score 'flip'"):
-        ScalingCurve(pools)
+def test_votes_compare_what_a_verifier_of_that_name_reads() -> None:
+    pytest.importorskip("math_verify")
+    texts, gold = ["The answer is 1/2.", "The answer is 3.", "The answer is 0.5."], [1.0, 0.0, 1.0]
+    assert majority(texts, gold, answer="math") == (1, 0)
+    assert majority(texts, gold)[1] == 1
 
 
 def test_simulated_votes_say_their_error() -> None:
@@ -365,12 +346,10 @@ def test_simulated_votes_say_their_error() -> None:
     texts = [str(i) for i in rng.integers(0, 4, 20)]
     scores = {"flip": rng.random(20).tolist(), "gold": rng.random(20).tolist()}
     curve = curve_of([made("a", scores, texts=texts)], proxies=["weighted:flip", "majority"])
-    weighted, majority = curve.curves
-    assert majority.monte_carlo_error is None
+    weighted, plain = curve.curves
+    assert plain.monte_carlo_error is None
     assert weighted.monte_carlo_error is not None
-    assert dict(zip(curve.ns, weighted.monte_carlo_error > 0, strict=True)) == {
-        1: False, 2: False, 4: True, 8: True, 16: True, 20: False,
-    }  # fmt: skip
+    assert (weighted.monte_carlo_error > 0).tolist() == [n in (4, 8, 16) for n in curve.ns]
 
 
 def test_candidates_that_could_not_be_drawn_have_no_vote_and_no_length() -> None:
@@ -384,59 +363,6 @@ def test_candidates_that_could_not_be_drawn_have_no_vote_and_no_length() -> None
     close(found["longest"].generated_tokens, [1, 3])
 
 
-# --- real responses -------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def real(alpaca_rows: list[dict[str, Any]]) -> list[Pool]:
-    """Gold is a judge's preference for the response."""
-    return [
-        made(
-            row["id"],
-            {"gold": [float(c["preference"]) for c in row["candidates"]]},
-            texts=[c["text"] for c in row["candidates"]],
-        )
-        for row in alpaca_rows
-    ]
-
-
-def test_real_responses_of_all_of_a_pool(real: list[Pool]) -> None:
-    whole = [pool for pool in real if len(pool.candidates) == 16]
-    curve = curve_of(whole, proxies=["longest", "random"], ns=[16])
-    assert len(whole) > 200
-    for place, pool in enumerate(curve.pools[0]):
-        lengths = [len(c.text) for c in pool.candidates]
-        gold = [c.scores["gold"].value for c in pool.candidates]
-        longest = [g for g, n in zip(gold, lengths, strict=True) if n == max(lengths)]
-        close(curve.gold_of("longest")[0, place, 0], np.mean(longest))
-        close(curve.gold_of("random")[0, place, 0], np.mean(gold))
-
-
-def test_real_responses_of_several_sizes_of_pools(real: list[Pool]) -> None:
-    least = min(len(pool.candidates) for pool in real)
-    curve = curve_of(real, proxies=["longest"], ns=[least])
-    assert curve.prompts == 300
-    for place, pool in enumerate(curve.pools[0]):
-        golds = []
-        for drawn in combinations(pool.candidates, least):
-            longest = max(len(c.text) for c in drawn)
-            golds.append(np.mean([c.scores["gold"].value for c in drawn if len(c.text) == longest]))
-        close(curve.gold_of("longest")[0, place, 0], np.mean(golds))
-
-
-def test_real_curves_are_finite_and_the_oracle_rises(real: list[Pool]) -> None:
-    ns = range(1, min(len(pool.candidates) for pool in real) + 1)
-    curve = curve_of(real, ns=ns)
-    for proxy in curve.curves:
-        assert np.isfinite(proxy.gold.mean).all()
-        assert (proxy.gold.low <= proxy.gold.high).all()
-    assert (np.diff(curve.gold_of("oracle"), axis=2) >= -1e-12).all()
-    assert curve.curves[-1].name == "oracle"
-
-
-# --- what it is given -----------------------------------------------------------------------------
-
-
 def test_the_callers_pools_stay_as_they_are() -> None:
     pools = [made(f"p{i}", {"gold": [0.0, 1.0]}, tokens=[2, 3]) for i in range(2)]
     for pool in pools:
@@ -448,12 +374,31 @@ def test_the_callers_pools_stay_as_they_are() -> None:
     assert [c.gold.mean[-1] for c in curve.curves] == [1, 0, 0.5]
 
 
-def test_votes_compare_what_a_verifier_of_that_name_reads() -> None:
-    pytest.importorskip("math_verify")
-    texts = ["The answer is 1/2.", "The answer is 3.", "The answer is 0.5."]
-    pools = [made("a", {"gold": [1.0, 0.0, 1.0]}, texts=texts)]
-    found = by_name(curve_of(pools, proxies=["majority"], answer="math", ns=[3]))
-    close(found["majority"].gold.mean, [1])
-    close(by_name(curve_of(pools, proxies=["majority"], ns=[3]))["majority"].ties, [1])
-    with pytest.raises(ConfigError, match="no verifier 'maths'"):
-        curve_of(pools, answer="maths")
+# --- real responses -------------------------------------------------------------------------------
+
+
+def test_real_responses(alpaca_rows: list[dict[str, Any]]) -> None:
+    """Pools of several sizes, whose gold is a judge's preference for the response."""
+    real = [
+        made(
+            row["id"],
+            {"gold": [float(c["preference"]) for c in row["candidates"]]},
+            texts=[c["text"] for c in row["candidates"]],
+        )
+        for row in alpaca_rows
+    ]
+    least = min(len(pool.candidates) for pool in real)
+    curve = curve_of(real, proxies=["longest", "random", "oracle"], ns=range(1, least + 1))
+    assert curve.prompts == 300
+    for place, pool in enumerate(curve.pools[0]):
+        golds = []
+        for drawn in combinations(pool.candidates, least):
+            longest = max(len(c.text) for c in drawn)
+            golds.append(np.mean([c.scores["gold"].value for c in drawn if len(c.text) == longest]))
+        close(curve.gold_of("longest")[0, place, -1], np.mean(golds))
+        gold = [c.scores["gold"].value for c in pool.candidates]
+        close(curve.gold_of("random")[0, place], [np.mean(gold)] * least)
+    for proxy in curve.curves:
+        assert np.isfinite(proxy.gold.mean).all()
+        assert (proxy.gold.low <= proxy.gold.high).all()
+    assert (np.diff(curve.gold_of("oracle"), axis=2) >= -1e-12).all()

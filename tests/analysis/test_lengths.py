@@ -13,9 +13,9 @@ from making import made
 from scipy.stats import spearmanr
 
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.findings import length_answers
 from bestofn.analysis.lengths import LengthAnalysis, concordance, spearman
 from bestofn.analysis.results import as_dict
+from bestofn.analysis.summary import of_lengths
 from bestofn.estimators import best_of_n
 from bestofn.types import Pool, Usage
 
@@ -104,13 +104,10 @@ def test_from_how_many_tokens_on_it_is_enough(known_from: int) -> None:
     assert (cuts.difference.high[~known] < 0).all()
 
 
-def test_no_limit_is_enough() -> None:
-    assert analysis(cut_pools(known_from=99), proxies=["flip"]).cuts["flip"].enough is None
-
-
-def test_a_margin_forgives() -> None:
-    cuts = analysis(cut_pools(known_from=99), margin=1.0, proxies=["flip"]).cuts["flip"]
-    assert (cuts.enough, cuts.margin) == (2, 1.0)
+def test_no_limit_is_enough_unless_the_margin_forgives() -> None:
+    for margin, enough in ((0.02, None), (1.0, 2)):
+        cuts = analysis(cut_pools(known_from=99), margin, proxies=["flip"]).cuts["flip"]
+        assert (cuts.enough, cuts.margin) == (enough, margin)
 
 
 def test_curves_of_cuts_are_expectations_over_subsets() -> None:
@@ -145,15 +142,7 @@ def test_tokens_computed_and_asked_for() -> None:
     np.testing.assert_allclose(cuts.separate_tokens, [4 * (limit + 11) for limit in LIMITS])
 
 
-def test_without_gold_of_cuts_there_is_no_curve_of_theirs() -> None:
-    pools = cut_pools(prompts=3)
-    for pool in pools:
-        for candidate in pool.candidates:
-            del candidate.scores["gold@4"]
-    assert analysis(pools, proxies=["flip"]).cuts["flip"].cut is None
-
-
-def test_cuts_whose_gold_failed_leave_their_prompt_out_of_that_curve() -> None:
+def test_gold_of_cuts_is_over_the_prompts_that_have_it() -> None:
     pools = cut_pools(prompts=3)
     pools[1].candidates[0].scores["gold@4"].value = nan
     cuts = analysis(pools, proxies=["flip"]).cuts["flip"]
@@ -161,12 +150,9 @@ def test_cuts_whose_gold_failed_leave_their_prompt_out_of_that_curve() -> None:
     assert cuts.cut is not None
     assert rest.cut is not None
     np.testing.assert_allclose(cuts.cut.mean, rest.cut.mean, atol=1e-12)
-
-
-def test_no_gold_of_cuts_is_known_at_all() -> None:
-    pools = cut_pools(prompts=2)
-    for pool in pools:
-        pool.candidates[0].scores["gold@4"].value = nan
+    assert analysis(pools[1:2], proxies=["flip"]).cuts["flip"].cut is None  # none is known
+    for candidate in pools[0].candidates:
+        del candidate.scores["gold@4"]
     assert analysis(pools, proxies=["flip"]).cuts["flip"].cut is None
 
 
@@ -191,30 +177,6 @@ def prompts_by_length(count: int, flip: Any, seed: int = 0) -> list[Pool]:
     return pools
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 12])
-def test_bins_hold_every_prompt_once(count: int) -> None:
-    lengths = analysis(prompts_by_length(count, lambda g, t, i: g))
-    bins = lengths.bins
-    assert sum(part.prompts for part in bins) == count
-    assert len(bins) == min(4, count)
-    assert max(part.prompts for part in bins) - min(part.prompts for part in bins) <= 1
-    for before, after in pairwise(bins):
-        assert before.low <= before.high < after.low <= after.high
-
-
-def test_prompts_of_one_length_are_one_bin() -> None:
-    pools = [made(f"p{i}", {"flip": [0.0], "gold": [1.0]}, tokens=[5]) for i in range(6)]
-    (part,) = analysis(pools).bins
-    assert (part.low, part.high, part.prompts) == (5, 5, 6)
-
-
-def test_gain_and_concordance_of_a_bin() -> None:
-    lengths = analysis(prompts_by_length(8, lambda g, t, i: g if i < 4 else -g))
-    short, long = lengths.bins[0], lengths.bins[-1]
-    assert (float(short.concordance["flip"].mean), float(short.gain["flip"].mean)) == (1, 0.5)
-    assert (float(long.concordance["flip"].mean), float(long.gain["flip"].mean)) == (0, -0.5)
-
-
 @pytest.mark.parametrize(
     ("flip", "sign"),
     [
@@ -227,24 +189,21 @@ def test_longer_is_the_difference_between_the_halves(flip: Any, sign: float) -> 
     assert float(analysis(prompts_by_length(8, flip)).longer["flip"].mean) == sign
 
 
-def test_longer_is_unknown_where_all_prompts_are_alike() -> None:
+def test_what_no_prompt_tells_is_unknown() -> None:
     pools = [made(f"p{i}", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]}) for i in range(3)]
     assert isnan(float(analysis(pools).longer["flip"].mean))
+    lengths = analysis(prompts_by_length(3, lambda g, t, i: 0 * t))
+    assert isnan(float(lengths.spearman["flip"].mean))
 
 
-@pytest.mark.parametrize(("flip", "taste"), [(1, 1.0), (-1, -1.0)])
-def test_taste_for_length(flip: int, taste: float) -> None:
+@pytest.mark.parametrize(("flip", "preference"), [(1, 1.0), (-1, -1.0)])
+def test_preference_for_length(flip: int, preference: float) -> None:
     lengths = analysis(prompts_by_length(6, lambda g, t, i: flip * t))
-    assert float(lengths.spearman["flip"].mean) == pytest.approx(taste)
+    assert float(lengths.spearman["flip"].mean) == pytest.approx(preference)
     assert float(lengths.beyond_length["flip"].mean) == pytest.approx(0)
     selected = lengths.selected_length["flip"].mean
     np.testing.assert_allclose(selected[0], lengths.pool_length)
-    assert np.sign(selected[-1] - lengths.pool_length) == taste
-
-
-def test_taste_is_unknown_where_no_prompt_has_one() -> None:
-    lengths = analysis(prompts_by_length(3, lambda g, t, i: 0 * t))
-    assert isnan(float(lengths.spearman["flip"].mean))
+    assert np.sign(selected[-1] - lengths.pool_length) == preference
 
 
 @pytest.mark.parametrize(("flip", "sign"), [(1, 1), (-1, -1)])
@@ -296,19 +255,14 @@ def test_lengths_are_all_in_characters_where_a_candidate_has_no_token_count() ->
     assert longest.proxy.mean.tolist() == [2.5, 4]
     assert longest.generated_tokens is None
     assert float(found.spearman["longest"].mean) == 1
-    sentences = length_answers(found.curve, found)
+    sentences = [*map(str, of_lengths(found.curve, found))]
     assert "Lengths are in characters: 2.1% of the candidates have no token count." in sentences
+    assert analysis(partly_counted()[::-1]).pool_length == 2.5  # whatever the order of the pools
+    counted = analysis(partly_counted()[:-1])
+    assert (counted.unit, counted.pool_length) == ("tokens", 250)
+    assert not any("characters" in text for text in map(str, of_lengths(counted.curve, counted)))
     result = as_dict(found.curve, found)
     assert (result["lengths"]["unit"], result["lengths"]["counted"]) == ("characters", 47 / 48)
-
-
-def test_the_order_of_the_pools_decides_no_unit() -> None:
-    pools = partly_counted()
-    assert analysis(pools[::-1]).pool_length == analysis(pools).pool_length == 2.5
-    del pools[-1]
-    counted = analysis(pools)
-    assert (counted.unit, counted.pool_length) == ("tokens", 250)
-    assert not any("characters" in text for text in length_answers(counted.curve, counted))
 
 
 def test_limits_that_a_later_pool_lacks_are_named() -> None:
@@ -325,4 +279,4 @@ def test_candidates_without_counts_have_no_share_that_is_cut() -> None:
     pools[-1].candidates[0].token_count = None
     found = analysis(pools)
     assert np.isnan(found.cut_share).all()
-    assert not any("longer than that" in text for text in length_answers(found.curve, found))
+    assert not any("are longer" in text for text in map(str, of_lengths(found.curve, found)))

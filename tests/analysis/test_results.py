@@ -12,8 +12,8 @@ from making import made
 
 from bestofn.analysis import results
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.findings import summary
 from bestofn.analysis.lengths import LengthAnalysis
+from bestofn.analysis.summary import findings
 from bestofn.errors import BestOfNError, ConfigError
 
 SCORES = {
@@ -37,11 +37,8 @@ def result(curve: ScalingCurve) -> dict[str, Any]:
     return results.as_dict(curve, LengthAnalysis(curve), title="T", pools=[Path("pool.jsonl")])
 
 
-def test_the_json_is_strict_and_whole(result: dict[str, Any], tmp_path: Path) -> None:
+def test_the_json_is_strict_and_what_is_not_known_is_null(result: dict[str, Any]) -> None:
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-
-
-def test_what_is_not_known_is_null(result: dict[str, Any]) -> None:
     broken = result["proxies"]["broken"]
     assert broken["proxy"]["mean"] == [None] * 3
     assert broken["failed_scores"] == 1
@@ -50,49 +47,36 @@ def test_what_is_not_known_is_null(result: dict[str, Any]) -> None:
     assert result["proxies"]["majority"]["proxy"] is None
 
 
-def test_numbers_are_those_of_the_curve(curve: ScalingCurve, result: dict[str, Any]) -> None:
-    assert result["ns"] == [1, 2, 4]
-    assert [*result["proxies"]] == [proxy.name for proxy in curve.curves]
-    for proxy in curve.curves:
-        found = result["proxies"][proxy.name]
-        for which in ("gold", "gain"):
-            for end in ("mean", "low", "high"):
-                assert found[which][end] == getattr(getattr(proxy, which), end).tolist()
-        peak, after = proxy.after_peak
-        assert found["after_peak"]["n"] == peak
-        assert found["after_peak"]["gold"]["mean"] == after.mean.tolist()
-
-
 def test_what_was_left_out_and_how_it_was_made(curve: ScalingCurve, result: dict[str, Any]) -> None:
     assert result["left_out"] == [{"id": "d", "reason": "candidate 0 has no gold value: it failed"}]
     assert (result["title"], result["pools"], result["prompts"]) == ("T", ["pool.jsonl"], 3)
-    assert result["candidates"] == {"least": 4, "most": 4}
-    assert result["summary"] == summary(curve, LengthAnalysis(curve))
+    assert (result["candidates"], result["ns"]) == ({"least": 4, "most": 4}, [1, 2, 4])
+    assert result["summary"] == [*map(str, findings(curve, LengthAnalysis(curve)))]
+    assert result["findings"][0]["claim"] == "3 prompts with 4 candidates each"
     assert result["iid"]
-
-
-def test_lengths_are_there_if_they_were_looked_at(curve: ScalingCurve, result: Any) -> None:
     assert results.as_dict(curve)["lengths"] is None
     assert result["lengths"]["limits"] == [2]
     assert {*result["lengths"]["rewards"]} == {"flip", "broken"}
     assert result["lengths"]["rewards"]["broken"]["enough"] == 2
 
 
-def test_a_row_of_the_table_for_each_proxy_and_size(
+def test_what_is_written_are_the_curves_numbers(
     curve: ScalingCurve, result: dict[str, Any], tmp_path: Path
 ) -> None:
     results.write(tmp_path / "out", curve, result)
+    assert results.read(tmp_path / "out") == result
     with (tmp_path / "out" / "curve.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert [(row["proxy"], int(row["n"])) for row in rows] == [
-        (proxy.name, n) for proxy in curve.curves for n in curve.ns
-    ]
-    by_place = iter(rows)
+        rows = iter(list(csv.DictReader(file)))
+    assert [*result["proxies"]] == [proxy.name for proxy in curve.curves]
     for proxy in curve.curves:
-        for place in range(3):
-            row = next(by_place)
-            assert curve.kl_bound is not None
-            assert proxy.generated_tokens is not None
+        found = result["proxies"][proxy.name]
+        peak, after = proxy.after_peak
+        assert found["after_peak"]["n"] == peak
+        assert found["after_peak"]["gold"]["mean"] == after.mean.tolist()
+        assert found["gold"]["low"] == proxy.gold.low.tolist()
+        for place, n in enumerate(curve.ns):
+            row = next(rows)
+            assert (row["proxy"], row["n"]) == (proxy.name, str(n))
             wanted = {
                 "gold": proxy.gold.mean,
                 "gold_low": proxy.gold.low,
@@ -107,44 +91,34 @@ def test_a_row_of_the_table_for_each_proxy_and_size(
                 "kl_bound": curve.kl_bound,
             }
             assert {name: float(row[name]) for name in wanted} == {
-                name: float(values[place]) for name, values in wanted.items()
+                name: float(values[place])  # type: ignore[index]
+                for name, values in wanted.items()
             }
             known = proxy.proxy is not None and np.isfinite(proxy.proxy.mean[place])
             assert bool(row["proxy_value"]) == known
             assert row["seconds"] == row["monte_carlo_error"] == ""
-
-
-def test_what_was_written_is_read(
-    curve: ScalingCurve, result: dict[str, Any], tmp_path: Path
-) -> None:
-    results.write(tmp_path, curve, result)
-    assert results.read(tmp_path) == result
+    assert next(rows, None) is None
 
 
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "cannot be read (No such file or directory); make it with `bestofn curve -o "),
-        ("{", "is not JSON"),
-        ("[]", "is no curve; make it with `bestofn curve -o "),
-        ('{"ns": []}', "is no curve"),
+        (None, "is unreadable (No such file or directory); make it with `bestofn curve -o "),
+        (b"{", "is not JSON"),
+        (b'{"title": "\xe9"}', "is not JSON"),
+        (b"[]", "is not a curve of this version; make it with `bestofn curve -o "),
+        (b'{"summary": [], "proxies": {}, "pools": []}', "is not a curve of this version"),
     ],
 )
-def test_what_cannot_be_read_is_one_sentence(
-    tmp_path: Path, content: str | None, sentence: str
+def test_an_unreadable_curve_is_one_sentence(
+    tmp_path: Path, content: bytes | None, sentence: str
 ) -> None:
     if content is not None:
-        (tmp_path / "curve.json").write_text(content)
+        (tmp_path / "curve.json").write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         results.read(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'curve.json'} ")
     assert sentence in str(caught.value)
-
-
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
-    (tmp_path / "curve.json").write_bytes(b'{"title": "\xe9"}')
-    with pytest.raises(ConfigError, match="is not JSON"):
-        results.read(tmp_path)
 
 
 def test_a_folder_that_cannot_be_made(curve: ScalingCurve, result: Any, tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ def test_ties_have_their_own_score(tmp_path: Path) -> None:
     assert [(row["reward"], row["subset"]) for row in rows] == [
         ("longest", "Ties"), ("shortest", "Ties"),
     ]  # fmt: skip
-    assert "longest has the score 1.010" in done(*command, "--subset", "Ties").stdout
+    assert "longest on Ties: 1.010" in done(*command, "--subset", "Ties").stdout
     assert not (tmp_path / "o" / "rewardbench.png").exists()
 
 

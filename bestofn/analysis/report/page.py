@@ -1,10 +1,11 @@
-"""The page itself: template, style, script and data in one file that needs no network."""
+"""One HTML page in one file that needs no network: findings, pictures, tables, examples."""
 
 import base64
 import gzip
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -12,67 +13,89 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from bestofn.analysis.report.data import browsable, choose
 from bestofn.store.journal import write_atomically
-from bestofn.types import Pool
 
 
-def write_report(
-    result: Mapping[str, Any],
-    pools: Sequence[Pool],
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Cells under a head; the first cell of a row names it."""
+
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture as a data URI, with the text for those who do not see it."""
+
+    title: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the page, under its name as heading; short tables are unfolded."""
+
+    name: str
+    note: str = ""
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+    examples: Sequence[Mapping[str, Any]] = ()
+
+
+def write_page(
     path: Path,
     *,
     title: str,
-    limit: int = 500,
+    facts: str,
+    result: Mapping[str, Any],
+    sections: Iterable[Section],
+    browser: Mapping[str, Any] | None = None,
+    sample: str = "",
 ) -> None:
-    """Writes one self-contained HTML page.
+    """Writes a page.
 
-    Its data are JSON, compressed, and reach the page as text only: nothing that came from a model
-    or a file is ever read as HTML or script, and the page's policy lets no other script run and
-    nothing be loaded.
+    What came from a model or a file reaches the page escaped, in an image or as text of compressed
+    JSON, and never as HTML or script. The page's policy lets no other script run and nothing be
+    loaded.
 
     Args:
-        result: What `results.as_dict` returned.
-        pools: The pools that it is about; the page has a browser for them.
         path: The file.
         title: Of the page.
-        limit: Prompts that the browser shows at most; the page says which.
+        facts: A line below it.
+        result: Has the `findings`, and `left_out` where prompts were.
+        sections: The parts of the page.
+        browser: Prompts and candidates to browse, see `browser.browsable`; without any the page
+            has no script.
+        sample: Which prompts these are.
 
     Raises:
         BestOfNError: the file cannot be written.
     """
-    chosen, sample = choose(pools, result, limit)
-    names = [name for name in result["proxies"] if _is_scored(name, chosen)]
-    data = {
-        "result": dict(result),
-        "sample": sample,
-        "browser": browsable(chosen, names, result["gold"]),
-    }
-    script = part("page.js")
+    style, script = _part("page.css"), _part("page.js")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(part("page.html.jinja")).render(
+    page = environment.from_string(_part("page.html.jinja")).render(
         title=title,
-        summary=result["summary"],
+        facts=facts,
+        findings=result["findings"],
+        left_out=result.get("left_out", []),
+        sections=sections,
         sample=sample,
-        style=Markup(part("page.css")),
+        style=Markup(style),
+        style_hash=_hash_of(style),
         script=Markup(script),
-        script_hash=hash_of(script),
-        style_hash=hash_of(part("page.css")),
-        data=_compressed(data),
+        script_hash=_hash_of(script),
+        data=None if browser is None else _compressed(browser),
     )
     write_atomically(path, page)
 
 
-def _is_scored(name: str, pools: Sequence[Pool]) -> bool:
-    return any(name in candidate.scores for pool in pools for candidate in pool.candidates)
+def _part(name: str) -> str:
+    return resources.files(__package__).joinpath(name).read_text("utf-8")
 
 
-def part(name: str, package: str = __package__) -> str:
-    """A file of a page: a template, a style or a script."""
-    return resources.files(package).joinpath(name).read_text("utf-8")
-
-
-def hash_of(content: str) -> str:
+def _hash_of(content: str) -> str:
     """What the page's policy knows its own script and style by."""
     return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 

@@ -1,30 +1,34 @@
-"""The page about an audit: rates as a heat map, examples, everything as text and nothing to run."""
+"""The page about an audit: rates as a heat map and in tables, and examples; it has no script."""
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup
+import numpy as np
 
-from bestofn.analysis.report.data import marked
-from bestofn.analysis.report.page import hash_of, part
+from bestofn.analysis.plots import as_image, new_figure, styled
+from bestofn.analysis.report.browser import marked
+from bestofn.analysis.report.page import Picture, Section, Table
+from bestofn.analysis.report.page import write_page as write
 from bestofn.evals.audit.verdicts import is_of, percent, title
-from bestofn.store.journal import write_atomically
 
-STEPS = 20  # shades of the heat map
-CARRIES = {
-    "none": "Attacks that carry nothing of the honest response",
-    "part": "Attacks that carry a piece of it",
-    "whole": "Attacks that carry all of it",
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+CARRIES = {"none": "", "part": " *", "whole": " **"}
+RATES = {
+    "tie_rate": "ties",
+    "loss_rate": "losses",
+    "both_failed_rate": "both failed",
+    "attack_failure_rate": "attack failed",
+    "honest_failure_rate": "honest failed",
+    "flagged_rate": "flagged",
+    "unflagged_win_rate": "wins, not flagged",
 }
 
 
 def write_page(result: Mapping[str, Any], path: Path) -> None:
     """Writes one self-contained HTML page.
-
-    It has no script, its policy lets none run and nothing be loaded, and all that came from a
-    model or a file is escaped.
 
     Args:
         result: What `verdicts.as_dict` returned, with where it came from.
@@ -33,47 +37,75 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
     Raises:
         BestOfNError: the file cannot be written.
     """
-    style = part("page.css") + part("page.css", __package__) + _shades()
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    page = environment.from_string(part("page.html.jinja", __package__)).render(
-        result=result,
-        rewards=[reward | {"title": title(reward)} for reward in result["rewards"]],
-        groups=[(heading, _rows(result, answer)) for answer, heading in CARRIES.items()],
-        examples=[
-            example | {"title": title(example), "sides": _sides(example)}
-            for example in result["examples"]
-        ],
-        percent=percent,
-        step=lambda rate: round(STEPS * rate),
-        style=Markup(style),
-        style_hash=hash_of(style),
+    what = "How often an attack beats the honest response, percent of the prompts"
+    rates = Section(
+        "Rates",
+        "Percent of the prompts; ties are no wins, and a failed score loses to any value. "
+        "* carries a piece of the honest response, ** all of it.",
+        [Picture(what, as_image(_heat_map(result)))],
+        [_table(result, reward) for reward in result["rewards"]],
     )
-    write_atomically(path, page)
+    examples = Section(
+        "Examples",
+        "For each reward the strongest attack without an answer, on the first prompts on which it "
+        "wins. Marked words are those that an inferred instruction shares with the true one."
+        if result["examples"]
+        else "No attack without an answer ever won.",
+        examples=[e | {"title": title(e), "sides": _sides(e)} for e in result["examples"]],
+    )
+    write(
+        path,
+        title="Reward-hacking audit",
+        facts=_facts(result),
+        result=result,
+        sections=[rates, examples],
+    )
 
 
-def _shades() -> str:
-    """A class for each shade: the policy allows no style on an element."""
-    steps = range(STEPS + 1)
-    return "".join(f".shade-{step} {{ --share: {75 * step / STEPS:.0f}%; }}\n" for step in steps)
+def _facts(result: Mapping[str, Any]) -> str:
+    engine = result["reward_engine"]
+    return (
+        f"{result['prompts']} prompts from {result['source']} · honest responses: "
+        f"{result['honest_responses']}{f' · rewards on {engine}' if engine else ''} · "
+        f"seed {result['seed']}"
+    )
 
 
-def _rows(result: Mapping[str, Any], answer: str) -> list[list[dict[str, Any]]]:
-    """For each attack of that nature what was found, by reward."""
-    found = [entry for entry in result["attacks"] if entry["answer"] == answer]
-    return [
-        [
-            next(entry for entry in found if entry["name"] == name and is_of(entry, reward))
-            for reward in result["rewards"]
-        ]
-        for name in dict.fromkeys(entry["name"] for entry in found)
+def _heat_map(result: Mapping[str, Any]) -> "Figure":
+    by_reward = [[e for e in result["attacks"] if is_of(e, r)] for r in result["rewards"]]
+    names = [entry["name"] + CARRIES[entry["answer"]] for entry in by_reward[0]]
+    rates = np.array([[100 * e["win_rate"]["mean"] for e in entries] for entries in by_reward]).T
+    size = (3 + 1.2 * len(by_reward), 1.2 + 0.22 * len(names))
+    rewards = [title(reward).replace(", ", "\n") for reward in result["rewards"]]
+    with styled():
+        figure, (axes,) = new_figure(1, 1, "% of prompts on which an attack wins", size)
+        axes.imshow(rates, aspect="auto", cmap="Blues", vmin=0, vmax=115)  # numbers stay legible
+        axes.grid(visible=False)
+        axes.set_xticks(range(len(rewards)), rewards)
+        axes.set_yticks(range(len(names)), names)
+        for (row, column), rate in np.ndenumerate(rates):
+            colour = "white" if rate > 60 else "black"
+            axes.text(column, row, f"{rate:.0f}", ha="center", va="center", color=colour)
+    return figure
+
+
+def _table(result: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
+    rows = [
+        [entry["name"] + CARRIES[entry["answer"]], percent(entry["win_rate"])]
+        + ["" if entry[name] is None else f"{100 * entry[name]:.0f}" for name in RATES]
+        + [entry["what"]]
+        for entry in result["attacks"]
+        if is_of(entry, reward)
     ]
+    return Table(title(reward), ["attack", "wins", *RATES.values(), "what it is"], rows)
 
 
 def _sides(example: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Both responses, with the words marked that an inferred instruction shares with the true."""
     names = {"attacked": f"Attack: {example['attack']}", "honest": "Honest response"}
-    sides = []
-    for side, name in names.items():
-        inferred = [marked(text, example["instruction"]) for text in example[side]["inferred"]]
-        sides.append(example[side] | {"name": name, "inferred": inferred})
-    return sides
+    return [
+        example[side]
+        | {"name": name}
+        | {"inferred": [marked(i, example["instruction"]) for i in example[side]["inferred"]]}
+        for side, name in names.items()
+    ]

@@ -17,7 +17,7 @@ from bestofn.config import (
 )
 from bestofn.dataset.score import score_file
 from bestofn.errors import ConfigError
-from bestofn.evals.rewardbench import picture, results
+from bestofn.evals.rewardbench import results
 from bestofn.evals.rewardbench.accuracy import Evaluation, Line
 from bestofn.evals.rewardbench.items import Item, as_pool, fingerprint, read_items
 from bestofn.models import Engines
@@ -73,7 +73,7 @@ def run_rewardbench(
     )
     result = results.as_dict(evaluation, title=config.title, data=config.data)
     results.write(folder, result)
-    picture.draw(result, folder)
+    results.draw(result, folder)
     return result
 
 

@@ -30,11 +30,7 @@ def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     engine = ScriptedEngine(repeated)
     monkeypatch.setattr("bestofn.config.load_engine", lambda spec, **options: engine)
     rows = [
-        {
-            "prompt": f"Say what number {n} is {EVIL}",
-            "best": f"Digit {n} {EVIL}",
-            "id": f"{n}{EVIL}",
-        }
+        {"prompt": f"Say what {n} is {EVIL}", "best": f"Digit {n} {EVIL}", "id": f"{n}{EVIL}"}
         for n in range(3)
     ]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -55,19 +51,13 @@ def test_the_page_loads_nothing_and_runs_nothing(result: dict[str, Any], tmp_pat
     text = (tmp_path / "out" / "audit.html").read_text()
     assert EVIL not in text
     assert "<script" not in text
-    assert "<img" not in text
-    assert text.count("</style>") == 1
-    assert not re.findall(r'(?:src|href)="(?!#)', text)
+    assert text.count("<img") == text.count("</style>") == 1
+    assert not re.findall(r'(?:src|href)="(?!#|data:image/svg)', text)
     assert "&lt;script&gt;" in text
     assert "default-src 'none'" in text
-
-
-def test_the_page_is_whole_where_no_attack_won(result: dict[str, Any], tmp_path: Path) -> None:
+    assert "script-src" not in text
     write_page(result | {"examples": []}, tmp_path / "none.html")
     assert "No attack without an answer ever won." in (tmp_path / "none.html").read_text()
-
-
-# --- in a browser ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -80,52 +70,32 @@ def page(browser: Any, result: dict[str, Any], tmp_path: Path) -> Iterator[Any]:
     page.on("console", lambda message: noise.append(message.text))
     page.on("pageerror", lambda error: noise.append(str(error)))
     page.on("dialog", lambda dialog: noise.append(dialog.message))
-    page.on("request", lambda r: None if r.url == path.as_uri() else noise.append(r.url))
+    page.on("request", lambda request: noise.append(request.url))
     page.goto(path.as_uri())
     yield page
     assert page.evaluate("window.pwned") is None
     context.close()
-    assert noise == []
+    assert [text for text in noise if not text.startswith("data:image/svg")] == [path.as_uri()]
 
 
-def test_the_heat_map_has_a_cell_for_each_attack_and_reward(
-    page: Any, result: dict[str, Any]
-) -> None:
-    assert page.locator("#map td").count() == len(ATTACKS) * 4
-    titles = page.locator("#map thead th").all_inner_texts()
-    assert titles[:4] == ["attack", "flip, flag", "flip, strip", "longest"]
-    row = page.locator("#map tr", has=page.get_by_role("rowheader", name=re.compile("^quote\\b")))
-    assert row.first.locator("td").first.inner_text() == "100 [100, 100]"
-
-    def colour(cell: Any) -> str:
-        return str(cell.evaluate("cell => getComputedStyle(cell).backgroundColor"))
-
-    always, never = (row.first.locator("td").nth(place) for place in (0, 1))
-    assert never.inner_text() == "0 [0, 0]"
-    assert colour(always) != colour(never)
-
-
-def test_all_rates_unfold(page: Any) -> None:
-    details = page.locator("#rates details").first
-    assert not details.locator("table").is_visible()
-    details.locator("summary").click()
-    assert details.locator("tbody tr").count() == len(ATTACKS)
-    first = details.locator("tbody tr").first.locator("td").all_inner_texts()
-    assert first == ["100 [100, 100]", "0", "0", "0", "0", "0", "100", "0"]
-
-
-def test_examples_show_what_was_inferred_from_hostile_texts(
-    page: Any, result: dict[str, Any]
-) -> None:
+def test_findings_rates_and_examples_of_hostile_texts(page: Any, result: dict[str, Any]) -> None:
+    assert page.locator("#findings tr").count() == len(result["findings"])
+    assert page.locator("#rates img").evaluate("image => image.naturalWidth") > 100
+    tables = page.locator("#rates details")
+    assert tables.locator("summary").all_inner_texts()[:3] == [
+        "flip, flag",
+        "flip, strip",
+        "longest",
+    ]
+    rows = tables.first.locator("tbody tr")
+    assert rows.count() == len(ATTACKS)
+    quote = ["100 [100, 100]", "0", "0", "0", "0", "0", "100", "0", ATTACKS["quote"].what]
+    assert rows.first.locator("td").all_inner_texts() == quote
     articles = page.locator("#examples article")
     assert articles.count() == len(result["examples"])
-    text = articles.first.inner_text()
-    assert EVIL in text
-    assert "Inferred:" in text
+    assert EVIL in articles.first.inner_text()
+    assert "Inferred:" in articles.first.inner_text()
     assert articles.first.locator("mark").count() > 0
-
-
-@pytest.mark.parametrize("width", [1280, 360])
-def test_nothing_is_wider_than_the_window(page: Any, width: int) -> None:
-    page.set_viewport_size({"width": width, "height": 800})
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for width in (1280, 360):
+        page.set_viewport_size({"width": width, "height": 800})
+        assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -138,6 +138,9 @@ SEVERAL = [
 
 def test_the_mean_over_models_resamples_items() -> None:
     pools = drawn(names=("a of X", "a of Y", "long"))
+    for pool in pools:
+        for name in ("a of X", "a of Y"):
+            pool.candidates[0].scores[name].counts = {"first": 1, "second": 0}
     evaluation = Evaluation([pools], SEVERAL, over_models=True)
     assert evaluation.models == ["X", "Y"]
     assert [a.line.label for a in evaluation.accuracies] == ["a of X", "long", "a of Y"]
@@ -146,6 +149,8 @@ def test_the_mean_over_models_resamples_items() -> None:
     mean, same = (a.by_subset["mean"].strict for a in evaluation.overall)
     assert float(mean.mean) == pytest.approx((float(x.mean) + float(y.mean)) / 2)
     assert same == long
+    assert evaluation.overall[0].cost.counts == {"first": 120, "second": 0}
+    assert evaluation.overall[0].cost.tokens == 0
     assert {(d.a, d.b) for d in evaluation.differences} == {("a", "long"), ("long", "a")}
     # Scores of the two are independent, so the mean scatters less than either.
     assert float(mean.high - mean.low) < float(x.high - x.low)

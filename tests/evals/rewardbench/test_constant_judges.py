@@ -8,8 +8,8 @@ import pytest
 from fakes import ScriptedEngine
 
 from bestofn.engines.base import Engine
+from bestofn.evals.rewardbench.accuracy import FIELDS, outcomes
 from bestofn.evals.rewardbench.items import Item, as_pool
-from bestofn.evals.rewardbench.outcomes import FIELDS, outcomes
 from bestofn.rewards.baselines import RandomChoice
 from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
 from bestofn.scoring import RewardModel, add_scores
