@@ -1,6 +1,5 @@
 """The Engine base class, what goes in and comes out of it, and `load_engine`."""
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from importlib import import_module
 from typing import Any, Self
 
 from bestofn.arguments import construct
+from bestofn.engines.literal import CONTROL
 from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
 from bestofn.types import FinishReason, Prompt, Usage
@@ -192,13 +192,6 @@ class Engine(ABC):
 
     def close(self) -> None:  # noqa: B027 (there may be nothing to free)
         """Frees what the engine holds; requests in flight fail."""
-
-
-# Of ChatML and its relatives, Llama, Mistral, Gemma and DeepSeek; tags of reasoning and tools.
-CONTROL = re.compile(
-    r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|<[be]os>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
-    r"|</?(?:think|tool_call|tool_response)>"
-)
 
 
 def spelt_like_control_tokens(text: str) -> list[str]:

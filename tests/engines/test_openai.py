@@ -6,10 +6,8 @@ import math
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -17,8 +15,9 @@ from faulty_server import CONTEXT, FaultyServer, Key, no_fault, seeded
 
 from bestofn import BestOfN, FLIPReward, concurrency
 from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn.engines.hf import TransformersEngine
+from bestofn.engines.model_files import locate
 from bestofn.engines.openai import OpenAIEngine
-from bestofn.engines.openai.server import retry_after
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
@@ -26,7 +25,7 @@ from bestofn.types import Message, Prompt
 
 KINDS = ("429", "500", "503", "slow", "cut", "garbage", "page", "no_choices")
 # A busy machine may take a second for what should be at once: time-outs are meant to be scripted.
-QUICK: dict[str, Any] = {"backoff": 0.002, "timeout": 5}
+QUICK: dict[str, Any] = {"timeout": 5}
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
@@ -159,26 +158,6 @@ def test_retry_after_is_honoured() -> None:
         generate(engine)
     first, second = server.times["hello", None]
     assert second - first >= 0.4
-
-
-def test_retry_after_in_seconds_and_as_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
-    assert retry_after("7") == 7
-    assert retry_after("-7") == 0
-    assert retry_after(formatdate(1_000_030, usegmt=True)) == 30
-    assert retry_after(formatdate(999_000, usegmt=True)) == 0
-    assert retry_after("soon") is retry_after("inf") is retry_after(None) is None
-
-
-def test_no_wait_is_longer_than_a_minute() -> None:
-    class Response:
-        headers = {"retry-after": "86400"}  # noqa: RUF012
-
-    error = EngineError("busy")
-    error.response = Response()  # type: ignore[attr-defined]
-    with serving(FaultyServer()) as engine:
-        assert engine._server._wait(error, attempt=0) == 60
-        assert engine._server._wait(EngineError("busy"), attempt=5000) == pytest.approx(60)
 
 
 def test_concurrency_is_bounded_over_all_views() -> None:
@@ -428,11 +407,16 @@ def test_overlong_prompt_by_the_message() -> None:
     ],
 )
 def test_lengths_in_messages(reason: str, lengths: tuple[int, int]) -> None:
-    from bestofn.engines.openai.failures import RefusedError
-
-    refusal = RefusedError("http://host/v1", 400, reason)
-    with serving(FaultyServer()) as engine:
-        assert asyncio.run(engine._lengths(as_prompt("x"), refusal)) == lengths
+    prompt_tokens, limit = lengths
+    server = FaultyServer(always("too_long"), refusal=reason)
+    params = SamplingParams(max_tokens=limit)
+    with serving(server) as engine, pytest.raises(EngineError) as raised:
+        generate(engine, params=params)
+    if prompt_tokens >= limit:
+        assert isinstance(raised.value, ContextLengthError)
+        assert (raised.value.limit, raised.value.prompt_tokens) == (limit, prompt_tokens)
+    else:  # cut to what fits, which this server refuses as well
+        assert [r["max_tokens"] for r in server.requests] == [limit, limit - prompt_tokens]
 
 
 def test_scores() -> None:
@@ -462,6 +446,22 @@ def test_tokens_of_a_prompt() -> None:
         assert asyncio.run(engine.count_tokens(as_prompt("hello"))) == 7
     with serving(FaultyServer()) as engine:
         assert asyncio.run(engine.count_tokens(as_prompt("hello"))) is None
+
+
+@pytest.mark.parametrize("vllm", [False, True])
+def test_a_tokenizer_on_this_machine(vllm: bool, tiny: TransformersEngine) -> None:
+    server = FaultyServer(vllm=vllm)
+    prompt = as_prompt("Name 2 fruits.")
+    with serving(server, tokenizer=locate("tiny")) as engine:
+        count = asyncio.run(engine.count_tokens(prompt))
+        assert count == asyncio.run(tiny.count_tokens(prompt))
+        assert engine.control_tokens("<|end|>") == tiny.control_tokens("<|end|>")
+        ids = score(tiny, "Name 2 fruits.", "fig <|end|>", close=True).token_ids
+        assert asyncio.run(engine.decode(prompt, ids)) == (None, "fig <|end|>")
+        if vllm:
+            scores = score(engine, "Name 2 fruits.", "fig <|end|>", close=True)
+            assert scores.token_ids == ids
+            assert scores.usage.prompt_tokens == count
 
 
 def test_control_tokens_are_guessed_by_their_look() -> None:
