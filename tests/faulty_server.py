@@ -166,7 +166,7 @@ class FaultyServer:
         self.times[key].append(self._loop.time())
         if kind is not None:
             self.faults[kind] += 1
-            return await self._fail(kind, request, body)
+            return await self._fail(kind, request)
         refusal = self._too_long(body) if self.vllm else None
         if refusal is not None:
             return refusal
@@ -187,9 +187,7 @@ class FaultyServer:
         }
         return {"object": "chat.completion", "choices": [choice], "usage": usage}
 
-    async def _fail(
-        self, kind: str, request: web.Request, body: dict[str, Any]
-    ) -> web.StreamResponse:
+    async def _fail(self, kind: str, request: web.Request) -> web.StreamResponse:
         match kind:
             case "slow":
                 await asyncio.sleep(30)
@@ -203,10 +201,6 @@ class FaultyServer:
                 return web.json_response({"object": "chat.completion", "choices": []})
             case "429":
                 return _error(429, "too many requests")
-            case "no_logprobs" if "logprobs" not in body:
-                return web.json_response(self._completion("it", body))
-            case "no_logprobs":
-                return _error(400, "this model does not support logprobs")
             case "too_long":
                 return _error(400, self.refusal)
         key = request.headers["Authorization"].removeprefix("Bearer ")

@@ -454,12 +454,6 @@ def test_https_where_the_server_speaks_http(servers: MockServer) -> None:
         load_engine(servers.spec("plain").replace("http:", "https:"))
 
 
-def test_a_key_in_a_query_is_not_repeated(load: Load) -> None:
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as raised:
-        load(f"openai:http://host/v1?key={KEY}#m")
-    assert KEY not in str(raised.value)
-
-
 # --- views ----------------------------------------------------------------------------------------
 
 

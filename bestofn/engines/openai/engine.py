@@ -121,7 +121,12 @@ class OpenAIEngine(Engine):
         headers: Mapping[str, str] | None = None,
     ) -> None:
         url, wanted = url_and_model(model)
-        _require_at_least(max_concurrency=(max_concurrency, 1), max_retries=(max_retries, 0))
+        for option, value, least in [
+            ("max_concurrency", max_concurrency, 1),
+            ("max_retries", max_retries, 0),
+        ]:
+            if value < least:
+                raise ConfigError(f"{option} must be at least {least}, not {value}")
         self.name = name or f"openai:{model}"
         self.default_template = template
         self._server = Server(
@@ -212,26 +217,23 @@ class OpenAIEngine(Engine):
             "top_p": params.top_p,
             "max_tokens": limit,
             **({"logprobs": True} if params.logprobs else {}),
-            **self._beyond_openai(params),
+            **{name: getattr(params, name) for name in BEYOND_OPENAI},
         }
+        if self._vllm:
+            request["return_token_ids"] = True
+        if self._template_kwargs:
+            request["chat_template_kwargs"] = self._template_kwargs
         if params.stop:
             request["stop"] = [clean(text) for text in params.stop]
         if seed is not None:
             request["seed"] = seed % (1 << 63)
         if self._guided and params.json_schema is not None:
-            request["response_format"] = _response_format(params.json_schema)
+            named = {"name": "answer", "schema": dict(params.json_schema), "strict": True}
+            request["response_format"] = {"type": "json_schema", "json_schema": named}
         request |= params.extra
         if NEW_LIMIT in params.extra:
             del request[LIMIT]
         return request
-
-    def _beyond_openai(self, params: SamplingParams) -> dict[str, Any]:
-        options = {name: getattr(params, name) for name in BEYOND_OPENAI}
-        if self._vllm:
-            options["return_token_ids"] = True
-        if self._template_kwargs:
-            options["chat_template_kwargs"] = self._template_kwargs
-        return options
 
     async def _complete(
         self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
@@ -408,17 +410,6 @@ class OpenAIEngine(Engine):
 
     def close(self) -> None:
         self._server.close()
-
-
-def _require_at_least(**options: tuple[int, int]) -> None:
-    for name, (value, least) in options.items():
-        if value < least:
-            raise ConfigError(f"{name} must be at least {least}, not {value}")
-
-
-def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"name": "answer", "schema": dict(schema), "strict": True}
-    return {"type": "json_schema", "json_schema": named}
 
 
 # --- what is read of an answer, of which some servers leave parts out -----------------------------

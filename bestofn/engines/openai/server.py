@@ -296,11 +296,8 @@ def _unusable(response: Any, body: Any) -> str | None:
         return None if isinstance(listed, list) else "JSON without usable 'data'"
     needed = NEEDED[endpoint]
     found = body.get(needed) if isinstance(body, Mapping) else None
-    return (
-        None
-        if found or (found is not None and needed != "choices")
-        else (f"JSON without usable {needed!r}")
-    )
+    empty = found is None or (needed == "choices" and not found)
+    return f"JSON without usable {needed!r}" if empty else None
 
 
 def unusable_part(error: openai.APIStatusError) -> str | None:
