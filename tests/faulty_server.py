@@ -15,6 +15,10 @@ Fault = Callable[[Key, int], str | None]
 """By prompt and seed, and by the number of the attempt (from 0): the fault's name, if any."""
 
 CONTEXT = 64  # tokens, of one byte each
+TOO_LONG = (
+    "This model's maximum context length is 100 tokens. However, your messages resulted in 130 "
+    "tokens. Please reduce the length of the messages."
+)
 SPECIAL = {1000: "<|answer|>", 1001: "<|end|>", 1002: "<think>"}
 
 
@@ -44,6 +48,7 @@ class FaultyServer:
         thinks: Whether the chat template opens a thinking tag.
         key: The only key that may see the models; None lets anybody.
         delay: Seconds that each answer takes.
+        refusal: How it says that a prompt is too long.
 
     Attributes:
         attempts: By prompt and seed, how often it was asked for.
@@ -66,7 +71,9 @@ class FaultyServer:
         key: str | None = None,
         delay: float = 0.0,
         answer: Callable[[str], dict[str, Any]] | None = None,
+        refusal: str = TOO_LONG,
     ) -> None:
+        self.refusal = refusal
         self.fault = fault
         self.vllm = vllm
         self.models = models
@@ -111,12 +118,16 @@ class FaultyServer:
             app.router.add_post("/tokenize", self._tokenize)
             app.router.add_post("/detokenize", self._detokenize)
             app.router.add_post("/v1/completions", self._score)
+        app.on_response_prepare.append(self._ask_to_retry_soon)
         # A handler is cancelled when the client hangs up.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+    async def _ask_to_retry_soon(self, request: web.Request, response: Any) -> None:
+        response.headers["Retry-After"] = self.retry_after
 
     async def _list(self, request: web.Request) -> web.Response:
         self.headers.append(request.headers)
@@ -155,7 +166,7 @@ class FaultyServer:
         self.times[key].append(self._loop.time())
         if kind is not None:
             self.faults[kind] += 1
-            return await self._fail(kind, request, body)
+            return await self._fail(kind, request)
         refusal = self._too_long(body) if self.vllm else None
         if refusal is not None:
             return refusal
@@ -176,9 +187,7 @@ class FaultyServer:
         }
         return {"object": "chat.completion", "choices": [choice], "usage": usage}
 
-    async def _fail(
-        self, kind: str, request: web.Request, body: dict[str, Any]
-    ) -> web.StreamResponse:
+    async def _fail(self, kind: str, request: web.Request) -> web.StreamResponse:
         match kind:
             case "slow":
                 await asyncio.sleep(30)
@@ -191,17 +200,9 @@ class FaultyServer:
             case "no_choices":
                 return web.json_response({"object": "chat.completion", "choices": []})
             case "429":
-                return _error(429, "too many requests", {"Retry-After": self.retry_after})
-            case "no_logprobs" if "logprobs" not in body:
-                return web.json_response(self._completion("it", body))
-            case "no_logprobs":
-                return _error(400, "this model does not support logprobs")
+                return _error(429, "too many requests")
             case "too_long":
-                return _error(
-                    400,
-                    "This model's maximum context length is 100 tokens. However, your messages "
-                    "resulted in 130 tokens. Please reduce the length of the messages.",
-                )
+                return _error(400, self.refusal)
         key = request.headers["Authorization"].removeprefix("Bearer ")
         return _error(int(kind), f"scripted failure for key {key}\nwith more lines")
 
@@ -260,5 +261,5 @@ class FaultyServer:
         return web.Response(text=json.dumps({"choices": [choice]}), content_type="application/json")
 
 
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.json_response({"error": {"message": message}}, status=status, headers=headers)
+def _error(status: int, message: str) -> web.Response:
+    return web.json_response({"error": {"message": message}}, status=status)

@@ -220,6 +220,7 @@ class MockServer:
                 self.send_response(status)
                 self.send_header("Content-Type", "text/html" if page else "application/json")
                 self.send_header("Content-Length", str(len(data)))
+                self.send_header("Retry-After", "0.01")
                 self.end_headers()
                 self.wfile.write(data)
 

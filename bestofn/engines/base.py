@@ -1,13 +1,14 @@
-"""The Engine protocol, what goes in and comes out of it, and `load_engine`."""
+"""The Engine base class, what goes in and comes out of it, and `load_engine`."""
 
-import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 from bestofn.arguments import construct
-from bestofn.errors import ConfigError
+from bestofn.engines.literal import CONTROL
+from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
 from bestofn.types import FinishReason, Prompt, Usage
 
@@ -104,20 +105,22 @@ class TokenScores:
     complete: bool = True
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """A language model that generates and scores. Calls run concurrently and share batches."""
+class Engine(ABC):
+    """A language model that generates and scores; subclass it for a model of your own.
+
+    A subclass sets `name` and defines `generate`; the rest has defaults. An engine whose results
+    depend on more than its class and name also has a method `identity`, see `bestofn.identity`.
+    Calls run concurrently, on the package's background event loop.
+    """
 
     name: str
     """What the engine was loaded from, for people to read."""
-    default_template: str
+    default_template: str = "reasoned"
     """The backward template that suits the model."""
+    context: int | None = None
+    """Tokens that prompt and response may have together, None if the engine cannot tell."""
 
-    @property
-    def context(self) -> int | None:
-        """Tokens that prompt and response may have together, None if the engine cannot tell."""
-        ...
-
+    @abstractmethod
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:
@@ -127,7 +130,6 @@ class Engine(Protocol):
             ContextLengthError: the prompt leaves no room for a single token.
             EngineError: the engine failed.
         """
-        ...
 
     async def loglikelihood(
         self,
@@ -147,7 +149,7 @@ class Engine(Protocol):
             ContextLengthError: the two together, and one token more, do not fit.
             EngineError: the engine failed, or cannot score.
         """
-        ...
+        raise EngineError(f"the engine {self.name!r} cannot score a given answer; use FLIPReward")
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         """What the first tokens of a response to `prompt` read as: reasoning, if any, and answer.
@@ -155,7 +157,7 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine cannot tell.
         """
-        ...
+        raise EngineError(f"the engine {self.name!r} cannot decode tokens")
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
         """Tokens of the prompt as the model reads it, None if the engine cannot tell.
@@ -163,39 +165,33 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine failed.
         """
-        ...
+        return None
 
     def control_tokens(self, text: str) -> list[str]:
-        """What in a text is spelt like one of the model's control tokens.
+        """What in a text is spelt like one of the model's control tokens, each once.
 
-        An engine that tokenises reads it as text all the same. One that does not know its model's
-        tokens goes by `spelt_like_control_tokens`.
+        An engine that tokenises reads it as text all the same. The default goes by the control
+        tokens of common models.
         """
-        ...
+        return spelt_like_control_tokens(text)
 
     def with_options(self, **options: Any) -> Self:
         """A view on the same engine with other options; it costs nothing.
 
         Args:
-            options: `chat_template_kwargs` (a mapping for the chat template) on every engine;
-                `lora` (a folder with an adapter) and `guided` (hold outputs to their JSON schema)
-                where the engine has them.
+            options: `chat_template_kwargs` (a mapping for the chat template) on every engine of
+                the package; `lora` (a folder with an adapter) and `guided` (hold outputs to their
+                JSON schema) where the engine has them.
 
         Raises:
             ConfigError: the engine has no such option.
         """
-        ...
+        if options:
+            raise ConfigError(f"the engine {self.name!r} has no option {', '.join(options)}")
+        return self
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (there may be nothing to free)
         """Frees what the engine holds; requests in flight fail."""
-        ...
-
-
-# Of ChatML and its relatives, Llama, Mistral, Gemma and DeepSeek; tags of reasoning and tools.
-CONTROL = re.compile(
-    r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|<[be]os>|<(?:start|end)_of_turn>|\[/?INST\]|<</?SYS>>"
-    r"|</?(?:think|tool_call|tool_response)>"
-)
 
 
 def spelt_like_control_tokens(text: str) -> list[str]:

@@ -13,6 +13,13 @@ if TYPE_CHECKING:
 
 OPEN, CLOSE = "\ufdd0", "\ufdd1"  # noncharacters: around the number of a literal
 MARK = re.compile(f"{OPEN}(\\d+){CLOSE}")
+# How common models spell control tokens: ChatML and its relatives, Llama, Mistral, Gemma, DeepSeek,
+# BERT; tags of reasoning and tools.
+CONTROL = re.compile(
+    r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|<(?:[be]os|unk|pad|mask)>|<(?:start|end)_of_(?:turn|image)>"
+    r"|\[/?(?:INST|[A-Z]+_(?:TOOLS|CALLS|RESULTS|PROMPT))\]|<</?SYS>>"
+    r"|</?(?:think|tool_call|tool_response)>"
+)
 HTML = re.compile(
     r"</?(?:table|caption|thead|tbody|tfoot|tr|th|td|h[1-6]|blockquote|strong|em|b|i|u|s|sub|sup|code"
     r"|pre|ul|ol|li|p|br|hr|a|img|div|span)>"

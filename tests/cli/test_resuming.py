@@ -200,7 +200,7 @@ def test_what_changes_no_result_may_change(
         sizes += ["--reward", "longest"]
     done(verb, "p.jsonl", *sizes, "--engine", server.spec, "-o", "o.jsonl")
     other = server.spec.replace("127.0.0.1", "LOCALHOST").replace("#", "/#")
-    arguments = ["timeout=5", "max_concurrency=3", "max_retries=1", "backoff=0.1", "api_key=sk-1"]
+    arguments = ["timeout=5", "max_concurrency=3", "max_retries=1", "api_key=sk-1"]
     options = [part for argument in arguments for part in ("--engine-arg", argument)]
     for prompts in ("./p.jsonl", folder / "p.jsonl", "../" + folder.name + "/p.jsonl"):
         done(verb, prompts, *sizes, "--engine", other, *options, "--window", 3, "-o", "o.jsonl")

@@ -6,10 +6,8 @@ import math
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from email.utils import formatdate
 from typing import Any
 
 import pytest
@@ -17,8 +15,9 @@ from faulty_server import CONTEXT, FaultyServer, Key, no_fault, seeded
 
 from bestofn import BestOfN, FLIPReward, concurrency
 from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn.engines.hf import TransformersEngine
+from bestofn.engines.model_files import locate
 from bestofn.engines.openai import OpenAIEngine
-from bestofn.engines.openai.server import retry_after
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
@@ -26,7 +25,7 @@ from bestofn.types import Message, Prompt
 
 KINDS = ("429", "500", "503", "slow", "cut", "garbage", "page", "no_choices")
 # A busy machine may take a second for what should be at once: time-outs are meant to be scripted.
-QUICK: dict[str, Any] = {"backoff": 0.002, "timeout": 5}
+QUICK: dict[str, Any] = {"timeout": 5}
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
@@ -87,16 +86,6 @@ def test_every_prompt_ends_with_its_candidates_or_a_reason() -> None:
     assert len(server.attempts) == 1000
 
 
-def test_a_server_that_always_fails() -> None:
-    with serving(FaultyServer(always("500")), max_retries=1) as engine:
-        selection = BestOfN(engine, Longest(), n=3).select("hello")
-    assert selection.fallback
-    assert selection.index == 0
-    for candidate in selection.candidates:
-        assert candidate.finish_reason == "error"
-        assert "failed 2 times, at last with status 500 (scripted failure" in str(candidate.error)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_fault_passes(kind: str) -> None:
     server = FaultyServer(at_first(kind))
@@ -114,6 +103,7 @@ def test_each_fault_passes(kind: str) -> None:
         ("page", "a web page instead of JSON"),
         ("no_choices", "JSON without usable 'choices'"),
         ("429", r"status 429 \(too many requests\)"),
+        ("500", r"failed 1 times, at last with status 500 \(scripted failure"),
     ],
 )
 def test_the_last_failure_is_named(kind: str, message: str) -> None:
@@ -159,26 +149,6 @@ def test_retry_after_is_honoured() -> None:
         generate(engine)
     first, second = server.times["hello", None]
     assert second - first >= 0.4
-
-
-def test_retry_after_in_seconds_and_as_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
-    assert retry_after("7") == 7
-    assert retry_after("-7") == 0
-    assert retry_after(formatdate(1_000_030, usegmt=True)) == 30
-    assert retry_after(formatdate(999_000, usegmt=True)) == 0
-    assert retry_after("soon") is retry_after("inf") is retry_after(None) is None
-
-
-def test_no_wait_is_longer_than_a_minute() -> None:
-    class Response:
-        headers = {"retry-after": "86400"}  # noqa: RUF012
-
-    error = EngineError("busy")
-    error.response = Response()  # type: ignore[attr-defined]
-    with serving(FaultyServer()) as engine:
-        assert engine._server._wait(error, attempt=0) == 60
-        assert engine._server._wait(EngineError("busy"), attempt=5000) == pytest.approx(60)
 
 
 def test_concurrency_is_bounded_over_all_views() -> None:
@@ -310,14 +280,6 @@ def test_tokens_are_counted_where_they_are_not_named() -> None:
     assert selection.best.mean_logprob == -0.5
 
 
-def test_server_without_logprobs_is_remembered() -> None:
-    server = FaultyServer(always("no_logprobs"))
-    with serving(server) as engine:
-        assert generate(engine).token_logprobs is None
-        assert generate(engine.with_options(guided=True)).token_logprobs is None
-    assert ["logprobs" in request for request in server.requests] == [True, False, False]
-
-
 @pytest.mark.parametrize(
     ("answer", "reasoning", "text"),
     [
@@ -428,11 +390,16 @@ def test_overlong_prompt_by_the_message() -> None:
     ],
 )
 def test_lengths_in_messages(reason: str, lengths: tuple[int, int]) -> None:
-    from bestofn.engines.openai.failures import RefusedError
-
-    refusal = RefusedError("http://host/v1", 400, reason)
-    with serving(FaultyServer()) as engine:
-        assert asyncio.run(engine._lengths(as_prompt("x"), refusal)) == lengths
+    prompt_tokens, limit = lengths
+    server = FaultyServer(always("too_long"), refusal=reason)
+    params = SamplingParams(max_tokens=limit)
+    with serving(server) as engine, pytest.raises(EngineError) as raised:
+        generate(engine, params=params)
+    if prompt_tokens >= limit:
+        assert isinstance(raised.value, ContextLengthError)
+        assert (raised.value.limit, raised.value.prompt_tokens) == (limit, prompt_tokens)
+    else:  # cut to what fits, which this server refuses as well
+        assert [r["max_tokens"] for r in server.requests] == [limit, limit - prompt_tokens]
 
 
 def test_scores() -> None:
@@ -462,6 +429,22 @@ def test_tokens_of_a_prompt() -> None:
         assert asyncio.run(engine.count_tokens(as_prompt("hello"))) == 7
     with serving(FaultyServer()) as engine:
         assert asyncio.run(engine.count_tokens(as_prompt("hello"))) is None
+
+
+@pytest.mark.parametrize("vllm", [False, True])
+def test_a_tokenizer_on_this_machine(vllm: bool, tiny: TransformersEngine) -> None:
+    server = FaultyServer(vllm=vllm)
+    prompt = as_prompt("Name 2 fruits.")
+    with serving(server, tokenizer=locate("tiny")) as engine:
+        count = asyncio.run(engine.count_tokens(prompt))
+        assert count == asyncio.run(tiny.count_tokens(prompt))
+        assert engine.control_tokens("<|end|>") == tiny.control_tokens("<|end|>")
+        ids = score(tiny, "Name 2 fruits.", "fig <|end|>", close=True).token_ids
+        assert asyncio.run(engine.decode(prompt, ids)) == (None, "fig <|end|>")
+        if vllm:
+            scores = score(engine, "Name 2 fruits.", "fig <|end|>", close=True)
+            assert scores.token_ids == ids
+            assert scores.usage.prompt_tokens == count
 
 
 def test_control_tokens_are_guessed_by_their_look() -> None:
@@ -541,22 +524,19 @@ def test_no_closing_token_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "spec",
     [
-        "openai:localhost:8000/v1#model",
-        "openai:http://#model",
-        "openai:ftp://host/v1#model",
-        "openai:http://host:port/v1#model",
-        "openai:http://host/v1?key=1#model",
+        "localhost:8000/v1#model",
+        "http://#model",
+        "ftp://host/v1#model",
+        "http://host:port/v1#model",
+        "http://host/v1?key=secret#model",
+        "http://me:secret@host/v1#model",
     ],
 )
-def test_wrong_url(spec: str) -> None:
-    with pytest.raises(ConfigError, match=r"openai:http://HOST:PORT/v1#MODEL"):
-        load_engine(spec)
-
-
-def test_a_key_in_the_url_is_not_repeated() -> None:
-    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as raised:
-        load_engine("openai:http://me:secret@host/v1#model")
+def test_a_wrong_url_is_refused_without_the_key_in_it(spec: str) -> None:
+    with pytest.raises(ConfigError, match=r"openai:http://HOST:PORT/v1#MODEL") as raised:
+        load_engine(f"openai:{spec}")
     assert "secret" not in str(raised.value)
+    assert ("OPENAI_API_KEY" in str(raised.value)) == ("secret" in spec)
 
 
 @pytest.mark.parametrize("option", ["max_concurrency", "max_retries"])

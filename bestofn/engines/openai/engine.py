@@ -5,36 +5,48 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from math import isfinite
 from typing import Any, Self, TypeVar
 
+import openai
+from openai.types.chat import ChatCompletion, ChatCompletionMessage
+from openai.types.chat.chat_completion import Choice
+
 from bestofn import concurrency
-from bestofn.engines.base import (
-    Completion,
-    SamplingParams,
-    TokenScores,
-    spelt_like_control_tokens,
-)
-from bestofn.engines.chat import REASONING_FIRST
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
+from bestofn.engines.chat import REASONING_FIRST, ChatFormat, require_room
 from bestofn.engines.identity import Described
-from bestofn.engines.openai.answers import (
-    ChatAnswer,
-    ChatChoice,
-    Message,
-    ModelCard,
-    ScoredAnswer,
-    TokenUsage,
+from bestofn.engines.model_files import load_tokenizer
+from bestofn.engines.openai.fields import (
+    LIMIT,
+    NEGOTIABLE,
+    NEW_LIMIT,
+    Fields,
+    NeededError,
+    Stats,
 )
-from bestofn.engines.openai.failures import RefusedError
-from bestofn.engines.openai.fields import LIMIT, NEGOTIABLE, NEW_LIMIT, Fields, Stats
-from bestofn.engines.openai.models import choose_card, list_models, name_some, url_and_model
-from bestofn.engines.openai.server import Server
-from bestofn.engines.openai.tokens import CannotScoreError, Ids, RemoteTokenizer, turns
+from bestofn.engines.openai.server import (
+    Card,
+    Server,
+    choose_card,
+    list_models,
+    name_some,
+    said_in,
+    url_and_model,
+)
+from bestofn.engines.openai.tokens import (
+    CannotScoreError,
+    Ids,
+    LocalTokenizer,
+    RemoteTokenizer,
+    turns,
+)
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import clean
-from bestofn.thinking import split_thinking
+from bestofn.thinking import TAG, split_thinking
 from bestofn.types import FinishReason, Prompt, Usage
 
 T = TypeVar("T")
@@ -43,12 +55,15 @@ OWN_FIELDS = frozenset({"model", "messages", "n", "stream"})  # not for `Samplin
 BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty")
 # Changes to one request, each after a refusal: a field left out, renamed, or cut to what fits.
 CHANGES = 12
+CHAT = "/chat/completions"
 CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
 # Other servers than vLLM's do not show their chat template.
 UNSEEN_REASONING = (
     "an answer closes a thinking tag that it does not open, and counts as text from its beginning; "
     "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
 )
+# What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
+NO_LOGPROB = -9999.0
 BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
 
 # How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
@@ -60,7 +75,7 @@ LENGTH = re.compile(
 )
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """A model behind an OpenAI-compatible server.
 
     What the OpenAI API does not have is used where the server is vLLM's: token ids, a known
@@ -74,10 +89,12 @@ class OpenAIEngine:
         api_key: By default the environment's `OPENAI_API_KEY`; local servers need none.
         max_concurrency: Requests under way at once, over all views of the engine.
         timeout: Seconds to wait for one answer.
-        max_retries: How often a request is made again after status 429 or 5xx, a timeout, a broken
-            connection, and at most twice after an unparseable answer. Retry-After is honoured, up
-            to a minute.
-        backoff: Seconds before the first repetition; doubled for each further one.
+        max_retries: How often the client repeats a request after status 429 or 5xx, a timeout, a
+            broken connection, and at most twice after an unparseable answer. Retry-After is
+            honoured, up to a minute.
+        tokenizer: Name or folder of the model's tokenizer, with which prompts are counted, scored
+            and decoded on this machine; it must have the server's chat template. By default the
+            server is asked, where it is vLLM's.
         template: The backward template that suits the model.
         closing: The text of the token that ends an answer, such as "<|im_end|>", where
             `loglikelihood` cannot find it by the chat template.
@@ -98,13 +115,18 @@ class OpenAIEngine:
         max_concurrency: int = 128,
         timeout: float = 600.0,
         max_retries: int = 6,
-        backoff: float = 0.5,
+        tokenizer: str | None = None,
         template: str = "reasoned",
         closing: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
         url, wanted = url_and_model(model)
-        _require_at_least(max_concurrency=(max_concurrency, 1), max_retries=(max_retries, 0))
+        for option, value, least in [
+            ("max_concurrency", max_concurrency, 1),
+            ("max_retries", max_retries, 0),
+        ]:
+            if value < least:
+                raise ConfigError(f"{option} must be at least {least}, not {value}")
         self.name = name or f"openai:{model}"
         self.default_template = template
         self._server = Server(
@@ -113,7 +135,6 @@ class OpenAIEngine:
             max_concurrency=max_concurrency,
             timeout=timeout,
             max_retries=max_retries,
-            backoff=backoff,
             headers=headers or {},
         )
         try:
@@ -123,31 +144,48 @@ class OpenAIEngine:
             self._server.close()
             raise
         self._closing = closing
-        self._described = Described(f"openai:{url}", {"template": template, "closing": closing})
+        self._described = Described(
+            f"openai:{url}", {"template": template, "closing": closing, "tokenizer": tokenizer}
+        )
         self._guided = False
         self._template_kwargs: dict[str, Any] = {}
+        self._chat = None if tokenizer is None else ChatFormat(load_tokenizer(tokenizer))
         self._tokenizer = self._own_tokenizer()
 
-    def _use(self, card: ModelCard, served: list[ModelCard]) -> None:
-        parents = [other for other in served if other.id == card.parent]
-        self.model = card.id
-        self.context: int | None = (parents or [card])[0].max_model_len
-        self._served = tuple(other.id for other in served)
-        self._vllm = card.owned_by == "vllm"
-        self._fields = Fields.of(card.owned_by)  # views share it
+    def _use(self, card: Card, served: Sequence[Card]) -> None:
+        parents = [other for other in served if other["id"] == card.get("parent")]
+        context = (parents or [card])[0].get("max_model_len")
+        self.model: str = card["id"]
+        self.context = context if isinstance(context, int) else None
+        self._served = tuple(other["id"] for other in served)
+        self._vllm = card.get("owned_by") == "vllm"
+        self._fields = Fields.of(card.get("owned_by"))  # views share it
 
     @property
     def stats(self) -> Stats:
         """What is changed in requests for this server, over all views of the engine."""
         return self._fields.stats
 
-    def _own_tokenizer(self) -> RemoteTokenizer:
+    def _own_tokenizer(self) -> LocalTokenizer | RemoteTokenizer:
+        if self._chat is not None:
+            return LocalTokenizer(self._chat.with_kwargs(self._template_kwargs))
         return RemoteTokenizer(self._server, self.model, self._template_kwargs, self._closing)
 
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:
-        return await concurrency.on_background_loop(self._generate(prompt, params, seed))
+        return await self._on_server(self._generate(prompt, params, seed))
+
+    async def _on_server(self, work: Coroutine[Any, Any, T]) -> T:
+        """Work on the package's loop, with the client's errors as the package's."""
+
+        async def reported() -> T:
+            try:
+                return await work
+            except openai.APIError as error:
+                raise self._server.as_engine_error(error) from None  # a cause may show the key
+
+        return await concurrency.on_background_loop(reported())
 
     async def _generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None
@@ -157,13 +195,14 @@ class OpenAIEngine:
         answer = await self._complete(prompt, request, asked=frozenset(params.extra))
         choice = answer.choices[0]
         reasoning, text = await self._split(choice.message)
+        token_ids = _listed(getattr(choice, "token_ids", None))
         return Completion(
             text=text,
             reasoning=reasoning,
             finish_reason=_finish_reason(choice),
-            token_ids=choice.token_ids or [],
-            token_logprobs=choice.token_logprobs,
-            usage=_usage(answer.usage, choice, time.perf_counter() - started),
+            token_ids=token_ids,
+            token_logprobs=_token_logprobs(choice, len(token_ids)),
+            usage=_usage(answer, len(token_ids), time.perf_counter() - started),
         )
 
     def _request(self, prompt: Prompt, params: SamplingParams, seed: int | None) -> dict[str, Any]:
@@ -178,40 +217,40 @@ class OpenAIEngine:
             "top_p": params.top_p,
             "max_tokens": limit,
             **({"logprobs": True} if params.logprobs else {}),
-            **self._beyond_openai(params),
+            **{name: getattr(params, name) for name in BEYOND_OPENAI},
         }
+        if self._vllm:
+            request["return_token_ids"] = True
+        if self._template_kwargs:
+            request["chat_template_kwargs"] = self._template_kwargs
         if params.stop:
             request["stop"] = [clean(text) for text in params.stop]
         if seed is not None:
             request["seed"] = seed % (1 << 63)
         if self._guided and params.json_schema is not None:
-            request["response_format"] = _response_format(params.json_schema)
+            named = {"name": "answer", "schema": dict(params.json_schema), "strict": True}
+            request["response_format"] = {"type": "json_schema", "json_schema": named}
         request |= params.extra
         if NEW_LIMIT in params.extra:
             del request[LIMIT]
         return request
 
-    def _beyond_openai(self, params: SamplingParams) -> dict[str, Any]:
-        options = {name: getattr(params, name) for name in BEYOND_OPENAI}
-        if self._vllm:
-            options["return_token_ids"] = True
-        if self._template_kwargs:
-            options["chat_template_kwargs"] = self._template_kwargs
-        return options
-
     async def _complete(
         self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
-    ) -> ChatAnswer:
+    ) -> ChatCompletion:
         """The answer to the request, changed as little as the server demands."""
         fields = copy.deepcopy(self._fields)  # others learn while this one is under way
         for _ in range(CHANGES):
             sent = fields.spell(request, asked)
             try:
-                answer = await self._server.post("/chat/completions", sent, ChatAnswer)
-            except RefusedError as refusal:
-                if refusal.status not in NEGOTIABLE:
+                answer: ChatCompletion = await self._server.post(CHAT, sent, ChatCompletion)
+            except openai.APIStatusError as refusal:
+                if refusal.status_code not in NEGOTIABLE:
                     raise
-                amended = fields.amended(request, asked, refusal)
+                try:
+                    amended = fields.amended(request, asked, refusal)
+                except NeededError as needed:
+                    raise self._server.as_engine_error(refusal, str(needed)) from None
                 if amended is None:
                     request = await self._fitted(prompt, request, refusal)
                 else:
@@ -222,42 +261,46 @@ class OpenAIEngine:
         raise EngineError(f"the server at {self._server.url} refuses the request in any form")
 
     async def _fitted(
-        self, prompt: Prompt, request: dict[str, Any], refusal: RefusedError
+        self, prompt: Prompt, request: dict[str, Any], refusal: openai.APIStatusError
     ) -> dict[str, Any]:
         """The request with a `max_tokens` that fits behind the prompt.
 
         Raises:
             ContextLengthError: none does.
-            RefusedError: that is not why the server refused.
+            openai.APIStatusError: that is not why the server refused.
         """
         tokens, context = await self._lengths(prompt, refusal)
         if tokens >= context:
-            raise ContextLengthError(tokens + 1, context, tokens) from refusal
+            raise ContextLengthError(tokens + 1, context, tokens)
         if request.get("max_tokens", 0) <= context - tokens:
             raise refusal
         return request | {"max_tokens": context - tokens}
 
-    async def _lengths(self, prompt: Prompt, refusal: RefusedError) -> tuple[int, int]:
+    async def _lengths(self, prompt: Prompt, refusal: openai.APIStatusError) -> tuple[int, int]:
         """Tokens of the prompt and of the context."""
         if self._vllm and self.context is not None:
             # Of a prompt that is too long, vLLM only says that it has at least one token too many.
             with suppress(CannotScoreError):
                 return len(await self._tokenizer.prompt(prompt)), self.context
         lengths, limits = (
-            [int(number) for found in pattern.findall(refusal.said) for number in found if number]
+            [int(n) for found in pattern.findall(said_in(refusal.body)) for n in found if n]
             for pattern in (LENGTH, CONTEXT_LIMIT)
         )
         if not lengths or not limits:
             raise refusal
         return lengths[0], limits[0]
 
-    async def _split(self, message: Message) -> tuple[str | None, str]:
+    async def _split(self, message: ChatCompletionMessage) -> tuple[str | None, str]:
         """Reasoning, None if there is none, and answer."""
-        content = message.content or ""
-        if message.split_off is not None:
-            return message.split_off.strip(), content.strip()
-        opened = self._vllm and bool(content) and await self._tokenizer.opens_thinking()
-        if not self._vllm and message.may_start_inside:
+        content = _text_of(message.content)
+        # Servers that split off the reasoning name it in one of two ways.
+        for name in ("reasoning", "reasoning_content"):
+            apart = getattr(message, name, None)
+            if apart and isinstance(apart, str):
+                return apart.strip(), content.strip()
+        seen = self._vllm or self._chat is not None
+        opened = seen and bool(content) and await self._tokenizer.opens_thinking()
+        if not seen and _may_start_inside(content):
             warnings.warn(UNSEEN_REASONING, stacklevel=2)
         return split_thinking(content, opened=opened)
 
@@ -269,17 +312,21 @@ class OpenAIEngine:
         close: bool = False,
         max_tokens: int | None = None,
     ) -> TokenScores:
-        return await concurrency.on_background_loop(
-            self._score(prompt, continuation, close, max_tokens)
-        )
+        return await self._on_server(self._score(prompt, continuation, close, max_tokens))
 
     async def _score(
         self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None
     ) -> TokenScores:
         started = time.perf_counter()
-        prefix, whole = await self._encode_scored(prompt, continuation, close)
+        if await self._tokenizer.opens_thinking():
+            raise EngineError(REASONING_FIRST)
+        prefix = await self._tokenizer.prompt(prompt)
+        whole = await self._tokenizer.continuation(continuation, close)
         ids = whole[:max_tokens]
-        self._require_scorable(prefix, ids)
+        if not ids:
+            raise ConfigError("the continuation to score is empty")
+        if self.context is not None:
+            require_room(prefix, ids, self.context)
         request = {
             "model": self.model,
             "prompt": [*prefix, *ids],
@@ -287,61 +334,43 @@ class OpenAIEngine:
             "temperature": 0,
             "max_tokens": 1,
         }
-        answer = await self._server.post("/completions", request, ScoredAnswer)
+        answer = await self._server.post("/completions", request)
         logprobs = self._read_logprobs(answer, len(prefix), ids)
         seconds = time.perf_counter() - started
         usage = Usage(prompt_tokens=len(prefix), scored_tokens=len(ids), seconds=seconds)
         return TokenScores(list(ids), logprobs, usage, complete=ids == whole)
 
-    async def _encode_scored(
-        self, prompt: Prompt, continuation: str, close: bool
-    ) -> tuple[Ids, Ids]:
-        if await self._tokenizer.opens_thinking():
-            raise EngineError(REASONING_FIRST)
-        prefix = await self._tokenizer.prompt(prompt)
-        ids = await self._tokenizer.text(continuation)
-        if close:
-            ids = (*ids, await self._tokenizer.closing())
-        return prefix, ids
-
-    def _require_scorable(self, prefix: Ids, ids: Ids) -> None:
-        if not ids:
-            raise ConfigError("the continuation to score is empty")
-        # The server generates one token behind what it scores, though nobody wants it.
-        length = len(prefix) + len(ids) + 1
-        if self.context is not None and length > self.context:
-            raise ContextLengthError(length, self.context, len(prefix))
-
-    def _read_logprobs(self, answer: ScoredAnswer, start: int, ids: Ids) -> list[float]:
-        """The log-probabilities of `ids`, which stand in the prompt from `start` on."""
-        entries = answer.choices[0].prompt_logprobs
+    def _read_logprobs(self, answer: Mapping[str, Any], start: int, ids: Ids) -> list[float]:
+        """The log-probabilities of `ids`, which are in the prompt from `start` on."""
+        entries = answer["choices"][0].get("prompt_logprobs")
         if entries is None:
             raise CannotScoreError(self._server.url, "prompt_logprobs")
         found = [
-            (entry or {}).get(str(token))
+            ((entry or {}).get(str(token)) or {}).get("logprob", NO_LOGPROB)
             for entry, token in zip(entries[start:], ids, strict=False)
         ]
-        values = [entry.logprob for entry in found if entry is not None and entry.known]
-        if len(entries) != start + len(ids) or len(values) != len(ids):
+        if len(entries) != start + len(ids) or not all(map(_is_known, found)):
             raise EngineError(
                 f"the server at {self._server.url} gave log-probabilities of other tokens than it "
                 "was asked for, or of no finite value; this is a fault of the server"
             )
-        return values
+        return found
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
-        if not self._vllm:
-            return None
-        with suppress(CannotScoreError):
-            return len(await concurrency.on_background_loop(self._tokenizer.prompt(prompt)))
+        if self._vllm or self._chat is not None:
+            with suppress(CannotScoreError):
+                return len(await self._on_server(self._tokenizer.prompt(prompt)))
         return None
 
     def control_tokens(self, text: str) -> list[str]:
-        return spelt_like_control_tokens(text)
+        return (
+            super().control_tokens(text) if self._chat is None else self._chat.control_tokens(text)
+        )
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
-        text = await self._tokenizer.decode(tuple(token_ids))
-        return split_thinking(text, opened=await self._tokenizer.opens_thinking())
+        text = await self._on_server(self._tokenizer.decode(tuple(token_ids)))
+        opened = await self._on_server(self._tokenizer.opens_thinking())
+        return split_thinking(text, opened=opened)
 
     def with_options(
         self,
@@ -383,29 +412,62 @@ class OpenAIEngine:
         self._server.close()
 
 
-def _require_at_least(**options: tuple[int, int]) -> None:
-    for name, (value, least) in options.items():
-        if value < least:
-            raise ConfigError(f"{name} must be at least {least}, not {value}")
+# --- what is read of an answer, of which some servers leave parts out -----------------------------
 
 
-def _response_format(schema: Mapping[str, Any]) -> dict[str, Any]:
-    named = {"name": "answer", "schema": dict(schema), "strict": True}
-    return {"type": "json_schema", "json_schema": named}
+def _finish_reason(choice: Choice) -> FinishReason:
+    reason: str | None = choice.finish_reason
+    if reason in BROKEN_OFF:
+        raise EngineError(f"the server broke the answer off ({reason})")
+    return "length" if reason in CUT else "stop"
 
 
-def _finish_reason(choice: ChatChoice) -> FinishReason:
-    if choice.finish_reason in BROKEN_OFF:
-        raise EngineError(f"the server broke the answer off ({choice.finish_reason})")
-    return "length" if choice.finish_reason in CUT else "stop"
+def _text_of(content: Any) -> str:
+    """The text of content, also of content in parts, of which some hold reasoning."""
+    if not isinstance(content, list):
+        return content or ""
+    parts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
+    return "".join(str(part.get("text") or "") for part in parts)
 
 
-def _usage(usage: TokenUsage | None, choice: ChatChoice, seconds: float) -> Usage:
-    usage = usage or TokenUsage()
-    generated = usage.completion_tokens
+def _may_start_inside(content: str) -> bool:
+    """Whether the content may begin inside reasoning that the chat template opened.
+
+    It closes on a line of its own what nothing in it opens.
+    """
+    tag = TAG.search(content)
+    if tag is None or not tag.group().startswith("</"):
+        return False
+    before, after = content[: tag.start()], content[tag.end() :]
+    return not before.rpartition("\n")[2].strip() and not after.partition("\n")[0].strip()
+
+
+def _token_logprobs(choice: Choice, tokens: int) -> list[float] | None:
+    """Of all generated tokens, in nats; None if one of them is missing."""
+    entries = _listed(getattr(choice.logprobs, "content", None))
+    values = [getattr(entry, "logprob", NO_LOGPROB) for entry in entries]
+    complete = values and len(values) == (tokens or len(values)) and all(map(_is_known, values))
+    return values if complete else None
+
+
+def _is_known(logprob: Any) -> bool:
+    return isinstance(logprob, int | float) and isfinite(logprob) and logprob > NO_LOGPROB
+
+
+def _usage(answer: ChatCompletion, tokens: int, seconds: float) -> Usage:
+    usage = answer.usage
     return Usage(
-        prompt_tokens=usage.prompt_tokens or 0,
-        cached_tokens=usage.cached_tokens,
-        generated_tokens=len(choice.token_ids or []) if generated is None else generated,
+        prompt_tokens=_count(usage, "prompt_tokens"),
+        cached_tokens=_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
+        generated_tokens=_count(usage, "completion_tokens") or tokens,
         seconds=seconds,
     )
+
+
+def _count(counts: object, name: str) -> int:
+    count = getattr(counts, name, None)
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def _listed(values: Any) -> list[Any]:
+    return values if isinstance(values, list) else []

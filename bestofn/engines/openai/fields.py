@@ -7,14 +7,16 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+import openai
+
 from bestofn.engines.base import SamplingParams
-from bestofn.engines.openai.failures import RefusedError
+from bestofn.engines.openai.server import said_in
 
 Key = tuple[str, Any]
 """A field, and its value where it is the value that a server may refuse."""
 
 # Statuses of a refusal that may be due to a single field.
-NEGOTIABLE = frozenset({200, 400, 403, 422})
+NEGOTIABLE = frozenset({400, 403, 422})
 # What does nothing. It is sent all the same: what a request does not say, many servers take from
 # the model's generation_config.json.
 NEUTRAL = {
@@ -35,6 +37,10 @@ LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 NAMES = {"llamacpp": {"repetition_penalty": "repeat_penalty"}}
 ALL_TOKENS = ("top_k", NEUTRAL["top_k"])
 VALUES = {"sglang": {ALL_TOKENS: -1}}
+
+
+class NeededError(Exception):
+    """A field that matters is refused; the message is what to do about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,31 +94,36 @@ class Fields:
         return sent
 
     def amended(
-        self, request: Mapping[str, Any], asked: Collection[str], refusal: RefusedError
+        self, request: Mapping[str, Any], asked: Collection[str], refusal: openai.APIStatusError
     ) -> Self | None:
         """What may be taken where this was refused; None if the refusal names no field.
 
         Raises:
-            RefusedError: a field that matters is refused.
+            NeededError: a field that matters is refused.
         """
+        said = said_in(refusal.body)
         keys = [_key(name, value) for name, value in request.items()]
         sent = [key for key in keys if key[0] in asked or key not in self.left_out]
         named = [key for key in sent if refusal.param in self._spellings(key[0])]
-        named = named or [key for key in sent if self._is_mentioned(key[0], refusal.said)]
+        named = named or [key for key in sent if self._is_mentioned(key[0], said)]
         free = [key for key in named if key[0] not in asked]
         amended = copy.deepcopy(self)
         if idle := [key for key in free if key[0] in OPTIONAL or key in NEUTRAL.items()]:
-            if ALL_TOKENS in idle and "-1" in refusal.said and ALL_TOKENS not in self.values:
+            if ALL_TOKENS in idle and "-1" in said and ALL_TOKENS not in self.values:
                 amended.values[ALL_TOKENS] = -1
             else:
                 amended.left_out.update(idle)
         elif missed := [key for key in free if key[0] in MISSED]:
             amended.left_out.update(missed)
-        elif LIMIT in dict(named) and LIMIT not in self.names and not _is_about_length(refusal):
+        elif (
+            LIMIT in dict(named)
+            and LIMIT not in self.names
+            and "context length" not in said.lower()
+        ):
             amended.names[LIMIT] = NEW_LIMIT
         elif matters := [name for name, _ in named if name not in NEEDED]:
             options = ", ".join(_shown(name, request[name]) for name in matters)
-            raise refusal.with_remedy(f"; leave out {options}, or use a server that takes it")
+            raise NeededError(f"; leave out {options}, or use a server that takes it")
         else:
             return None
         return amended
@@ -148,7 +159,3 @@ def _key(name: str, value: Any) -> Key:
 
 def _shown(name: str, value: Any) -> str:
     return f"{name}={value!r}" if len(repr(value)) <= SHORT else name
-
-
-def _is_about_length(refusal: RefusedError) -> bool:
-    return "context length" in refusal.said.lower()

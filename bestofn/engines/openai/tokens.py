@@ -1,29 +1,24 @@
-"""The server's own tokenizer, asked over HTTP as vLLM's servers offer it."""
+"""Token ids for a server's model: by a tokenizer on this machine, or the server's own over HTTP."""
 
 import asyncio
 import json
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from pydantic import BaseModel
+import openai
 
-from bestofn.engines.openai.answers import Text, Tokens
-from bestofn.engines.openai.failures import RefusedError
-from bestofn.engines.openai.models import NOT_THERE
-from bestofn.engines.openai.server import Server
+from bestofn.engines.chat import ChatFormat
+from bestofn.engines.literal import CONTROL
+from bestofn.engines.openai.server import NOT_THERE, Server
 from bestofn.errors import EngineError
 from bestofn.prompts import as_turns, clean
 from bestofn.thinking import ends_in_opening
 from bestofn.types import Message, Prompt
 
-A = TypeVar("A", bound=BaseModel)
 T = TypeVar("T")
 Ids = tuple[int, ...]
-
-# Control tokens look like <|this|>, <this>, </this> or [THIS].
-TAG_LIKE = re.compile(r"<[^<>\s]{1,48}>|\[/?[A-Z_]{2,32}\]")
+QUESTION = Message("user", "x")
 REMEMBERED = 512  # tokenised texts: an instruction is the same for all candidates of a prompt
 
 
@@ -37,8 +32,27 @@ class CannotScoreError(EngineError):
         )
 
 
+class LocalTokenizer:
+    """The model's tokenizer and chat template, loaded on this machine."""
+
+    def __init__(self, chat: ChatFormat) -> None:
+        self._chat = chat
+
+    async def prompt(self, prompt: Prompt) -> Ids:
+        return self._chat.encode(prompt)[0]
+
+    async def continuation(self, text: str, close: bool) -> Ids:
+        return self._chat.encode_continuation(text, close)
+
+    async def opens_thinking(self) -> bool:
+        return self._chat.encode(Prompt((QUESTION,)))[1]
+
+    async def decode(self, ids: Ids) -> str:
+        return self._chat.text(list(ids))
+
+
 class RemoteTokenizer:
-    """One view's way to token ids.
+    """The server's tokenizer, as vLLM's servers offer it.
 
     Args:
         server: Where to ask.
@@ -59,42 +73,31 @@ class RemoteTokenizer:
 
     async def prompt(self, prompt: Prompt) -> Ids:
         """Ids of the conversation up to where the model is to answer."""
-        return await self._render(prompt.messages, generate=True)
+        return await self._render(prompt.messages)
 
-    async def text(self, text: str) -> Ids:
-        """Ids of plain text, without special tokens added.
+    async def continuation(self, text: str, close: bool) -> Ids:
+        """Ids of plain text, with the token that ends an answer if it is to be closed.
 
         Of a control token that the text spells out the two ends are tokenised apart, so that it
         stays text.
+
+        Raises:
+            EngineError: the token that ends an answer cannot be found.
         """
         text = clean(text)
-        spelled = [match for match in TAG_LIKE.finditer(text) if await self._is_control(match[0])]
-        cuts = [0, *(match.start() + 2 for match in spelled), len(text)]
-        pieces = [text[start:end] for start, end in pairwise(cuts)]
-        return tuple([token for piece in pieces for token in await self._plain(piece)])
-
-    async def _plain(self, text: str) -> Ids:
-        return await self._ids({"prompt": text, "add_special_tokens": False})
-
-    async def _is_control(self, text: str) -> bool:
-        """Whether this is the text of a single token that merges with nothing beside it.
-
-        A server does not list its special tokens.
-        """
-        ids = await self._plain(text)
-        return len(ids) == 1 and await self._plain(text * 3) == ids * 3
+        spelt = [match for match in CONTROL.finditer(text) if await self._is_control(match[0])]
+        cuts = [0, *(match.start() + 2 for match in spelt), len(text)]
+        ids = [i for start, end in pairwise(cuts) for i in await self._plain(text[start:end])]
+        return (*ids, await self._find("closing", self._look_for_closing)) if close else tuple(ids)
 
     async def opens_thinking(self) -> bool:
         """Whether the chat template is known to start the answer inside a thinking tag."""
         return await self._find("thinking", self._look_for_thinking)
 
-    async def closing(self) -> int:
-        """The token that ends an answer.
-
-        Raises:
-            EngineError: the server does not let it be told.
-        """
-        return await self._find("closing", self._look_for_closing)
+    async def decode(self, ids: Ids) -> str:
+        """The text of these tokens, special ones included."""
+        answer = await self._ask("detokenize", {"tokens": list(ids)})
+        return str(answer["prompt"])
 
     async def _find(self, what: str, look: Callable[[], Coroutine[Any, Any, T]]) -> T:
         """What is the same for all prompts, looked for once by all that wait for it."""
@@ -106,7 +109,7 @@ class RemoteTokenizer:
 
     async def _look_for_thinking(self) -> bool:
         try:
-            return ends_in_opening(await self.decode(await self.prompt(_turns("x"))))
+            return ends_in_opening(await self.decode(await self._render((QUESTION,))))
         except CannotScoreError:
             return False
 
@@ -119,20 +122,34 @@ class RemoteTokenizer:
                     f"closing={self._closing!r} is {len(ids)} tokens; give the text of one"
                 )
             return ids[0]
-        answers = ("probe text", "another word")
         first, second = [
-            await self._render(_turns("x", answer).messages, generate=False) for answer in answers
+            await self._render((QUESTION, Message("assistant", answer)), generate=False)
+            for answer in ("probe text", "another word")
         ]
-        for token in _common_end(first, second)[:1]:
+        common = 0
+        while first[-1 - common :] == second[-1 - common :] and common < len(first):
+            common += 1
+        for token in first[len(first) - common :][:1]:
             text = await self.decode((token,))
             if len(text.strip()) > 2 and await self._is_control(text):
                 return token
         raise EngineError(
             "the chat template does not show which token ends an answer; load the engine with "
-            "closing='...', the text of that token"
+            "closing='...', the text of that token, or with tokenizer='...', the model's tokenizer"
         )
 
-    async def _render(self, messages: tuple[Message, ...], generate: bool) -> Ids:
+    async def _is_control(self, text: str) -> bool:
+        """Whether this is the text of a single token that merges with nothing beside it.
+
+        A server does not list its special tokens.
+        """
+        ids = await self._plain(text)
+        return len(ids) == 1 and await self._plain(text * 3) == ids * 3
+
+    async def _plain(self, text: str) -> Ids:
+        return await self._ids({"prompt": text, "add_special_tokens": False})
+
+    async def _render(self, messages: tuple[Message, ...], generate: bool = True) -> Ids:
         return await self._ids(
             {
                 "messages": turns(messages),
@@ -145,39 +162,23 @@ class RemoteTokenizer:
         key = json.dumps(request, sort_keys=True, default=str)
         ids = self._remembered.get(key)
         if ids is None:
-            ids = tuple((await self._ask("tokenize", request, Tokens)).tokens)
+            ids = tuple((await self._ask("tokenize", request))["tokens"])
             if len(self._remembered) >= REMEMBERED:
                 del self._remembered[next(iter(self._remembered))]
             self._remembered[key] = ids
         return ids
 
-    async def decode(self, ids: Ids) -> str:
-        """The text of these tokens, special ones included."""
-        return (await self._ask("detokenize", {"tokens": list(ids)}, Text)).prompt
-
-    async def _ask(self, path: str, request: Mapping[str, Any], answer: type[A]) -> A:
-        body = {"model": self._model, **request}
+    async def _ask(self, path: str, request: Mapping[str, Any]) -> Any:
         try:
-            return await self._server.post(self._server.beside(path), body, answer)
-        except RefusedError as error:
-            if error.status not in NOT_THERE:
+            return await self._server.post(
+                self._server.beside(path), {"model": self._model, **request}
+            )
+        except openai.APIStatusError as error:
+            if error.status_code not in NOT_THERE:
                 raise
-            raise CannotScoreError(self._server.url, f"/{path}") from error
+            raise CannotScoreError(self._server.url, f"/{path}") from None
 
 
 def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
+    """The messages as a request has them."""
     return [turn | {"content": clean(turn["content"])} for turn in as_turns(messages)]
-
-
-def _turns(user: str, assistant: str | None = None) -> Prompt:
-    reply = [] if assistant is None else [Message("assistant", assistant)]
-    return Prompt((Message("user", user), *reply))
-
-
-def _common_end(first: Ids, second: Ids) -> Ids:
-    length = 0
-    for a, b in zip(reversed(first), reversed(second), strict=False):
-        if a != b:
-            break
-        length += 1
-    return first[len(first) - length :]
