@@ -22,7 +22,7 @@ from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool
 from bestofn.types import Pool
 
-KEEPS, FORMATS = get_args(Keep), get_args(Format)
+KEEPS, FORMATS = ("best", "all", "preference", "sft"), get_args(Format)
 
 
 @pytest.fixture
