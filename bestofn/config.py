@@ -18,7 +18,7 @@ from pydantic import (
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.engines.identity import Described, same_engine
 from bestofn.errors import ConfigError
-from bestofn.rewards.options import share
+from bestofn.rewards.base import share
 from bestofn.section import NO_ENGINE as NO_ENGINE
 from bestofn.section import OPTIONS as OPTIONS
 from bestofn.section import Flag as Flag
@@ -262,7 +262,7 @@ RewardOptions = Annotated[dict[str, Any], Flag(("--reward-option",), dotted=True
 
 
 def _with_options(rewards: list[RewardConfig], given: Mapping[str, Any]) -> list[RewardConfig]:
-    """The rewards with further options; see `bestofn.rewards.options.share`."""
+    """The rewards with further options; see `bestofn.rewards.base.share`."""
     shares = share(given, {reward.label: reward.reward for reward in rewards})
     found = []
     for reward in rewards:

@@ -13,8 +13,8 @@ from bestofn.dataset.sources import SourceOptions
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.models import Engines
-from bestofn.registry import load_reward, needs_engine, reward_identity
 from bestofn.resuming import comparing, engine_files, input_of
+from bestofn.rewards.base import load_reward, needs_engine, reward_identity
 from bestofn.sampler import CANDIDATES_IN_FLIGHT, BestOfN
 from bestofn.scoring import RewardModel
 from bestofn.stopping import ExpectedGain

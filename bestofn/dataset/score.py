@@ -24,8 +24,8 @@ from bestofn.identity import completed
 from bestofn.models import Engines
 from bestofn.progress import Progress, silent
 from bestofn.redaction import without_secrets
-from bestofn.registry import is_pointwise, load_reward, needs_engine
 from bestofn.resuming import same_spelled, with_one_spelling
+from bestofn.rewards.base import is_pointwise, load_reward, needs_engine
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
 from bestofn.scoring import RewardModel
 from bestofn.store import pool

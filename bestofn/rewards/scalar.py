@@ -12,24 +12,6 @@ from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score
 
 
-def described(
-    model: str,
-    *,
-    backend: str = "transformers",
-    max_length: int | None = None,
-    name: str = "scalar",
-    **options: Any,
-) -> dict[str, Any]:
-    """The identity of a `ScalarReward` with these arguments, told without loading its model."""
-    kind = "hf" if backend == "transformers" else backend
-    return {
-        "kind": "ScalarReward",
-        "name": name,
-        "engine": Described(f"{kind}:{model}", options).identity(),
-        "max_length": max_length,
-    }
-
-
 class ScalarReward(Composable):
     """The raw logit that a trained reward model gives the prompt with the response as its answer.
 
@@ -64,11 +46,30 @@ class ScalarReward(Composable):
         if max_length is not None and max_length < 1:
             raise ConfigError(f"max_length must be at least 1, not {max_length}")
         self.name = name
-        self._described = described(
+        self._described = self.described(
             os.fspath(model), backend=backend, max_length=max_length, name=name, **options
         )
         self.classifier = load_classifier(os.fspath(model), backend, **options)
         self.max_length = min(max_length or self.classifier.context, self.classifier.context)
+
+    @classmethod
+    def described(
+        cls,
+        model: str,
+        *,
+        backend: str = "transformers",
+        max_length: int | None = None,
+        name: str = "scalar",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The identity of a reward with these arguments, without loading its model."""
+        kind = "hf" if backend == "transformers" else backend
+        return {
+            "kind": cls.__name__,
+            "name": name,
+            "engine": Described(f"{kind}:{model}", options).identity(),
+            "max_length": max_length,
+        }
 
     def identity(self) -> dict[str, Any]:
         """What scores depend on; see `bestofn.identity`."""

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
+from bestofn.registry import BUILT_IN, find
 from bestofn.rewards.scripts import UNSPACED
 
 Similarity = Callable[[str, str], float]
@@ -72,12 +72,9 @@ def rouge_l(inferred: str, target: str) -> float:
     return float(scorer.score(target, inferred)["rougeL"].fmeasure)
 
 
-KNOWN: dict[str, Similarity] = {"f1": f1, "rouge_l": rouge_l}
-
-
 def name_of(similarity: Similarity) -> str | dict[str, Any]:
     """What the similarity is called; of a function of one's own its identity."""
-    known = [name for name, function in KNOWN.items() if function is similarity]
+    known = [name for name in BUILT_IN["similarity"] if find("similarity", name)[0] is similarity]
     return known[0] if known else identity_of(similarity)
 
 
@@ -87,8 +84,5 @@ def resolve(similarity: str | Similarity) -> Similarity:
     Raises:
         ConfigError: no similarity has this name.
     """
-    if callable(similarity):
-        return similarity
-    if similarity not in KNOWN:
-        raise ConfigError(f"no similarity {similarity!r}: use {' or '.join(KNOWN)}, or a function")
-    return KNOWN[similarity]
+    found: Similarity = similarity if callable(similarity) else find("similarity", similarity)[0]
+    return found

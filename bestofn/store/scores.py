@@ -10,8 +10,8 @@ from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.identity import UNKNOWN, by_identity
 from bestofn.redaction import without_secrets
-from bestofn.registry import reward_identity
 from bestofn.resuming import engine_files, with_one_spelling
+from bestofn.rewards.base import reward_identity
 from bestofn.store.journal import beside, write_atomically
 
 Made = dict[str, dict[str, Any]]

@@ -11,7 +11,7 @@ from fakes import ScriptedEngine
 from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.registry import load_reward
+from bestofn.rewards.base import load_reward
 from bestofn.rewards.baselines import (
     First,
     Longest,

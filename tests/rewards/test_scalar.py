@@ -25,7 +25,7 @@ from bestofn.dataset.config import SelectConfig
 from bestofn.engines.hf.classifier import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
-from bestofn.registry import is_pointwise, load_reward, needs_engine
+from bestofn.rewards.base import is_pointwise, load_reward, needs_engine
 from bestofn.scoring import RewardModel, add_scores
 from bestofn.store import pool
 from bestofn.tiny import heldout_tasks
@@ -346,7 +346,7 @@ def test_no_such_model() -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"max_length": 0}, "max_length must be at least 1, not 0"),
-        ({"backend": "onnx"}, "backend must be 'transformers' or 'vllm', not 'onnx'"),
+        ({"backend": "onnx"}, "no backend 'onnx'; use 'transformers', 'vllm'"),
     ],
 )
 def test_options_that_make_no_sense(folder: Path, options: dict[str, Any], said: str) -> None:

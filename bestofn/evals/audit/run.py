@@ -29,8 +29,8 @@ from bestofn.models import Engines
 from bestofn.progress import Progress, silent
 from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
-from bestofn.registry import load_reward
 from bestofn.resuming import comparing, engine_files, input_of
+from bestofn.rewards.base import load_reward
 from bestofn.sampler import CANDIDATES_IN_FLIGHT
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
