@@ -11,7 +11,6 @@ from bestofn.dataset.pools import draw
 from bestofn.dataset.sources import read_prompts
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError, RunFailedError
-from bestofn.generators import EngineGenerator
 from bestofn.models import Engines
 from bestofn.progress import Progress, silent
 from bestofn.prompts import comparable, folded
@@ -65,7 +64,7 @@ def sample_file(
             shuffle=config.shuffle,
         )
     )
-    sampling = config.sampling()
+    config.sampling()  # which says what is out of its range
     if config.m < 1:
         raise ConfigError(f"m must be at least 1, not {config.m}")
     keep = is_drawn if config.retry_errors else None
@@ -73,9 +72,8 @@ def sample_file(
     with open_journal(path, _settings(config), keep=keep, compare=_same_pool) as journal:
         missing = missing_prompts(prompts, path, result) if journal.lines else prompts
         if missing:
-            (engine,) = engines.get(config)
-            journal.confirm(_settings(config, engine))
-            generator = EngineGenerator(engine, sampling, config.seed, config.keep_tokens)
+            generator, _ = engines.drawing(config, keep_tokens=config.keep_tokens)
+            journal.confirm(_settings(config, getattr(generator, "engine", None)))
             pools = draw(missing, generator, config.m, config.window)
             for row in progress(pools, len(missing), "drawing"):
                 journal.append(pool.dumps(row))

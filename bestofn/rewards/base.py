@@ -46,7 +46,8 @@ def load_reward(
         given = [load_verifier(verifier)]
     create = make if is_own("reward", reward) else construct
     loaded: RewardModel = create(f"the reward {reward!r}", kind, given, options)
-    if name is not None and name != getattr(loaded, "name", None):
+    name = name or default_name(reward)
+    if name != getattr(loaded, "name", None):
         loaded.name = name
     if not isinstance(loaded, RewardModel):
         raise ConfigError(f"{reward!r} is no reward: it needs `name`, `pointwise` and `score`")

@@ -133,9 +133,7 @@ def test_own_function_and_class(own_module: Path) -> None:
     short = load_verifier("own_checks:Short")
     assert short(prompt(), "ab") is True
     assert short.answer("abcd") == "4"
-    with pytest.raises(
-        ConfigError, match="'own_checks:Needs' does not take"
-    ):
+    with pytest.raises(ConfigError, match="'own_checks:Needs' does not take"):
         load_verifier("own_checks:Needs")
 
 
