@@ -75,7 +75,7 @@ def load_verifier(spec: str) -> Verifier:
             "iexact:COLUMN" (so that upper and lower case are one), "regex:COLUMN" (the column's
             pattern is found in the response), "math" or "math:COLUMN" (the final answer equals
             the column's, "answer" by default), "ifeval" or "ifeval:loose" (all instructions are
-            followed), "tiny" (the tiny world's own rules), or "package.module:name" for a
+            followed), "tiny" (the tiny world's own rules), or "package.module:Name" for a
             callable `(prompt, response) -> bool or float`, or a class of such, on the import path
             or in the working directory. What stands before the colon is first looked up among
             the kinds, so that "math:answer" is never a module.
