@@ -1,17 +1,68 @@
-"""`load_reward`, and what can be said of a reward by its name alone."""
+"""What rewards share, `load_reward`, and what can be said of a reward by its name alone."""
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
 
+from bestofn import concurrency
 from bestofn.engines.base import Engine
 from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError
 from bestofn.identity import UNKNOWN, identity_of
 from bestofn.registry import construct, find, is_own, make
-from bestofn.scoring import RewardModel
+from bestofn.rewards.weighted import Composable
+from bestofn.scoring import RewardModel, not_drawn
+from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers import load_verifier
+
+
+class Reward(Composable):
+    """A reward that a name and some settings describe."""
+
+    name: str
+
+    def identity(self) -> dict[str, Any]:
+        """What scores depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "name": self.name}
+
+
+class Pointwise(Reward):
+    """A reward that scores responses one by one; an empty one fails."""
+
+    pointwise = True
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return await concurrency.gather(*(self._score(prompt, c) for c in candidates))
+
+    async def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
+        return without_response(candidate) or await self.score_one(prompt, candidate)
+
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        """The score of a response that is not empty."""
+        raise NotImplementedError
+
+
+def without_response(candidate: Candidate) -> Score | None:
+    """The score of a candidate that has no response; None if it has one."""
+    if candidate.finish_reason == "error":
+        return not_drawn(candidate)
+    return None if candidate.text.strip() else Score(reason="empty response")
+
+
+def check_choice(name: str, value: object, known: Any) -> None:
+    """Refuses a value that is none of those of a `Literal`."""
+    if value not in get_args(known):
+        *others, last = map(repr, get_args(known))
+        raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+
+
+def check_samples(samples: int, temperature: float) -> None:
+    """Refuses several samples that would all be the same."""
+    if samples < 1:
+        raise ConfigError(f"samples must be at least 1, not {samples}")
+    if samples > 1 and temperature == 0:
+        raise ConfigError("several samples need a temperature above 0")
 
 
 def load_reward(
@@ -165,11 +216,10 @@ def _takes_any(reward: str) -> bool:
     return any(p.kind is p.VAR_KEYWORD for p in _parameters(reward).values())
 
 
-def _no_reward(wanted: str, option: str, labels: Iterable[str]) -> str:
-    known = ", ".join(labels)
-    if not known:
+def _no_reward(wanted: str, option: str, labels: Mapping[str, str]) -> str:
+    if not labels:
         return f"{option!r} is an option of a reward; name the reward as well"
-    return f"no reward is called {wanted!r}, as in {wanted}.{option}; there are {known}"
+    return f"no reward is called {wanted!r}, as in {wanted}.{option}; there are {', '.join(labels)}"
 
 
 def _no_option(option: str, rewards: Mapping[str, str]) -> str:

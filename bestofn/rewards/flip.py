@@ -1,11 +1,10 @@
 """FLIP (arXiv 2602.13551): score a response by the instruction that can be read back from it.
 
-Both rewards build the same prefix from the response and what else is known of the conversation,
-never from the instruction itself. `FLIPReward` decodes an instruction after it and compares;
-`FLIPLikelihood` reads off how likely the true one is there.
+Both rewards build the same prefix from the response and the rest of the conversation, never from
+the instruction. `FLIPReward` decodes an instruction after it and compares; `FLIPLikelihood` asks
+how likely the true one is there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -14,13 +13,13 @@ from typing import Any, Literal
 from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
-from bestofn.identity import fingerprint, identity_of
+from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed, system_message, transcript, user_message
+from bestofn.rewards.base import Pointwise, check_choice, check_samples
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.similarity import Similarity, name_of, resolve
 from bestofn.rewards.templates import InverseTemplate, Target, load_template
-from bestofn.rewards.weighted import Composable
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 CopyGuard = Literal["off", "flag", "strip"]
@@ -40,20 +39,17 @@ class _Backward:
     flags: list[str] = field(default_factory=list)
 
 
-class _InverseReward(Composable):
+class _InverseReward(Pointwise):
     """What both rewards share: target, context, template, copy guard, cutting to the context."""
 
-    pointwise = True
     requests = 1
     """Requests that share one prefix."""
 
     def __init__(
         self, engine: Engine, template: str | Path, target: Target, copy_guard: CopyGuard, name: str
     ) -> None:
-        if target not in ("user", "system"):
-            raise ConfigError(f"target must be 'user' or 'system', not {target!r}")
-        if copy_guard not in ("off", "flag", "strip"):
-            raise ConfigError(f"copy_guard must be 'off', 'flag' or 'strip', not {copy_guard!r}")
+        check_choice("target", target, Target)
+        check_choice("copy_guard", copy_guard, CopyGuard)
         self.engine = engine
         self.target: Target = target
         self.copy_guard = copy_guard
@@ -63,23 +59,15 @@ class _InverseReward(Composable):
         )
 
     def identity(self) -> dict[str, Any]:
-        """What scores depend on; see `bestofn.identity`."""
-        return {
-            "kind": type(self).__name__,
-            "name": self.name,
+        return super().identity() | {
             "engine": identity_of(self.engine),
-            "template": fingerprint(self.template.model_dump_json(exclude_defaults=True)),
+            "template": self.template.fingerprint,
             "target": self.target,
             "copy_guard": self.copy_guard,
         }
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await concurrency.gather(*(self._score_one(prompt, c) for c in candidates))
-
-    async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         instruction = self.instruction(prompt)
-        if candidate.finish_reason == "error":
-            return Score(reason=f"no response: {candidate.error}")
         if instruction is None:
             return Score(reason="the prompt has no system message to infer")
         backward = self.prepare(prompt, candidate.text)
@@ -100,8 +88,7 @@ class _InverseReward(Composable):
             backward.flags.append("control_tokens")
         instruction = self.instruction(prompt)
         if self.copy_guard != "off" and instruction is not None:
-            quotes = find_quotes(instruction, response)
-            if quotes:
+            if quotes := find_quotes(instruction, response):
                 backward.flags.append("quotes_instruction")
             if self.copy_guard == "strip":
                 backward.response = without_spans(response, quotes)
@@ -117,28 +104,26 @@ class _InverseReward(Composable):
         """Scores the longest beginning of the response that leaves room behind the prefix."""
         spent = Usage()
         for _ in range(CUTS):
-            prefix = self.prefix(backward)
-            limit, score = self.engine.context, None
+            prefix, limit = self.prefix(backward), self.engine.context
             tokens = await self._count_if_long(prefix)
-            if tokens is None or limit is None or tokens <= limit - _reserve(limit):
+            if limit is None or tokens is None or tokens <= _room(limit):
                 try:
                     score = await self._invert(prefix, prompt, candidate, instruction)
                     tokens = score.usage.prompt_tokens // self.requests
                 except ContextLengthError as error:
-                    limit, tokens = error.limit, error.prompt_tokens
                     score = Score(reason="too long: no room for an answer behind the response")
+                    limit, tokens = error.limit, error.prompt_tokens
                 except OtherProcessError:
                     raise
                 except EngineError as error:
                     return Score(reason=f"engine: {error}", usage=spent)
                 spent += score.usage
-            room = tokens if limit is None else limit - _reserve(limit)
-            if score is not None and tokens <= room:
-                score.usage = spent
-                return score
+                if limit is None or tokens <= _room(limit):
+                    score.usage = spent
+                    return score
             # Characters per token differ along a text: aim a little below what the mean allows.
             characters = sum(len(message.content) for message in prefix.messages)
-            keep = len(backward.response) - characters * (1 - 0.95 * room / tokens)
+            keep = len(backward.response) - characters * (1 - 0.95 * _room(limit) / tokens)
             if keep < 1:
                 break
             backward.response = backward.response[: int(keep)]
@@ -147,11 +132,11 @@ class _InverseReward(Composable):
         return Score(reason="too long: the context leaves no room for the response", usage=spent)
 
     async def _count_if_long(self, prefix: Prompt) -> int | None:
-        """Tokens of a prefix that may leave too little room; None if it does not, or who knows."""
+        """Tokens of a prefix that may leave too little room; None if it fits or nobody knows."""
         limit = self.engine.context
         size = sum(len(message.content.encode("utf-8", "replace")) for message in prefix.messages)
         # A token is at least a byte, and no chat template adds as much again.
-        if limit is None or 2 * size <= limit - _reserve(limit):
+        if limit is None or 2 * size <= _room(limit):
             return None
         return await self.engine.count_tokens(prefix)
 
@@ -164,6 +149,11 @@ class _InverseReward(Composable):
 
 def _reserve(limit: int) -> int:
     return max(1, int(RESERVE * limit))
+
+
+def _room(limit: int) -> int:
+    """Tokens that a prefix may have."""
+    return limit - _reserve(limit)
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
@@ -183,8 +173,9 @@ class FLIPReward(_InverseReward):
 
     Args:
         engine: The model that infers.
-        similarity: "f1" (the paper's word F1), "rouge_l", or any `(inferred, true) -> float`.
-        samples: Inferences to average; the mean is over those that could be read.
+        similarity: "f1" (the paper's word F1), "rouge_l", "package.module:name", or any function
+            `(inferred, true) -> float`.
+        samples: Inferences to average; the mean is over those that can be parsed.
         temperature: Of the inferences. Several greedy ones would be the same one.
         max_tokens: Of one inference.
         target: "user" compares with the last user message, "system" with the system prompt.
@@ -212,10 +203,7 @@ class FLIPReward(_InverseReward):
         name: str = "flip",
     ) -> None:
         super().__init__(engine, template, target, copy_guard, name)
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1, not {samples}")
-        if samples > 1 and temperature == 0:
-            raise ConfigError("several samples need a temperature above 0")
+        check_samples(samples, temperature)
         self.similarity = resolve(similarity)
         self.requests = samples
         self.seed = seed
@@ -227,17 +215,13 @@ class FLIPReward(_InverseReward):
         )
 
     def identity(self) -> dict[str, Any]:
-        sampled = {"seed": self.seed} if self.params.temperature else {}
-        return (
-            super().identity()
-            | sampled
-            | {
-                "similarity": name_of(self.similarity),
-                "samples": self.requests,
-                "temperature": self.params.temperature,
-                "max_tokens": self.params.max_tokens,
-            }
-        )
+        found = super().identity() | {
+            "similarity": name_of(self.similarity),
+            "samples": self.requests,
+            "temperature": self.params.temperature,
+            "max_tokens": self.params.max_tokens,
+        }
+        return found | ({"seed": self.seed} if self.params.temperature else {})
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -294,9 +278,8 @@ class FLIPLikelihood(_InverseReward):
         copy_guard: CopyGuard = "flag",
         name: str = "flip-likelihood",
     ) -> None:
-        super().__init__(
-            engine, "direct" if template == "auto" else template, target, copy_guard, name
-        )
+        template = "direct" if template == "auto" else template
+        super().__init__(engine, template, target, copy_guard, name)
         if self.template.output != "text":
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
         self.forward_weight = forward_weight
@@ -311,11 +294,6 @@ class FLIPLikelihood(_InverseReward):
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
-        if self.forward_weight and candidate.mean_logprob is None:
-            raise ConfigError(
-                "forward_weight needs the generator's log-probabilities, which it does not give; "
-                "set it to 0 or draw the candidates with an engine"
-            )
         limit = self.engine.context
         # One token less, which engines need behind what they score.
         scores = await self.engine.loglikelihood(
@@ -323,7 +301,11 @@ class FLIPLikelihood(_InverseReward):
         )
         value = fmean(scores.token_logprobs)
         if self.forward_weight:
-            assert candidate.mean_logprob is not None
+            if candidate.mean_logprob is None:
+                raise ConfigError(
+                    "forward_weight needs the generator's log-probabilities, which it does not "
+                    "give; set it to 0 or draw the candidates with an engine"
+                )
             value += self.forward_weight * candidate.mean_logprob
         flags = [] if scores.complete else ["instruction_cut"]
         return Score(value=value, flags=flags, usage=scores.usage)

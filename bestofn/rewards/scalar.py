@@ -1,18 +1,16 @@
 """Scalar reward models: a sequence-classification model with one label scores a conversation."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
-from bestofn import concurrency
 from bestofn.engines.classifiers import load_classifier
 from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
-from bestofn.rewards.weighted import Composable
+from bestofn.rewards.base import Pointwise
 from bestofn.types import Candidate, Prompt, Score
 
 
-class ScalarReward(Composable):
+class ScalarReward(Pointwise):
     """The raw logit that a trained reward model gives the prompt with the response as its answer.
 
     The conversation is written by the model's own chat template. One that is too long fails: a
@@ -31,8 +29,6 @@ class ScalarReward(Composable):
         ConfigError: an option makes no sense.
         EngineError: the model cannot be loaded, has more than one label or no chat template.
     """
-
-    pointwise = True
 
     def __init__(
         self,
@@ -72,17 +68,9 @@ class ScalarReward(Composable):
         }
 
     def identity(self) -> dict[str, Any]:
-        """What scores depend on; see `bestofn.identity`."""
         return self._described | {"name": self.name}
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await concurrency.gather(*(self._score_one(prompt, c) for c in candidates))
-
-    async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
-        if candidate.finish_reason == "error":
-            return Score(reason=f"no response: {candidate.error}")
-        if not candidate.text.strip():
-            return Score(reason="empty response")
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         try:
             ids = self.classifier.chat.encode_answered(prompt, candidate.text)
             if len(ids) > self.max_length:

@@ -16,7 +16,7 @@ from bestofn import BestOfN
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
-from bestofn.rewards.templates.judging import load_judge_template
+from bestofn.rewards.templates import load_judge_template
 from bestofn.scoring import RewardModel
 from bestofn.types import Candidate, Prompt, Score, Usage
 
@@ -144,7 +144,8 @@ def test_pairwise_finds_the_best_in_the_stated_number_of_calls(
     scores = scored(judge, *texts)
     assert values(scores).index(max(values(scores))) == texts.index(max(texts, key=len))
     different = len({*texts})
-    assert total(scores, "calls") == judge.calls(different)
+    pairs = different - 1 if tournament == "knockout" else different * (different - 1) // 2
+    assert total(scores, "calls") == 2 * pairs
     if different > 1:
         assert total(scores, "first") == total(scores, "second") == total(scores, "pairs")
 
@@ -213,7 +214,7 @@ def test_listwise_picks_one_wherever_it_stands() -> None:
         judge = ListwiseJudge(answers("best", longest), seed=seed)
         scores = scored(judge, "x", "xxxx", "xx", "xxx")
         assert values(scores) == [0, 1, 0, 0]
-        assert total(scores, "calls") == judge.calls(4) == 1
+        assert total(scores, "calls") == 1
 
 
 def test_listwise_orders_are_votes() -> None:
