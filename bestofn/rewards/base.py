@@ -12,9 +12,11 @@ from bestofn.errors import ConfigError
 from bestofn.identity import UNKNOWN, identity_of
 from bestofn.registry import construct, find, is_own, make
 from bestofn.rewards.weighted import Composable
-from bestofn.scoring import RewardModel, not_drawn
+from bestofn.scoring import RewardModel
 from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers import load_verifier
+
+EMPTY = "empty response"
 
 
 class Reward(Composable):
@@ -36,18 +38,13 @@ class Pointwise(Reward):
         return await concurrency.gather(*(self._score(prompt, c) for c in candidates))
 
     async def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
-        return without_response(candidate) or await self.score_one(prompt, candidate)
+        if not candidate.text.strip():
+            return Score(reason=EMPTY)
+        return await self.score_one(prompt, candidate)
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         """The score of a response that is not empty."""
         raise NotImplementedError
-
-
-def without_response(candidate: Candidate) -> Score | None:
-    """The score of a candidate that has no response; None if it has one."""
-    if candidate.finish_reason == "error":
-        return not_drawn(candidate)
-    return None if candidate.text.strip() else Score(reason="empty response")
 
 
 def check_choice(name: str, value: object, known: Any) -> None:

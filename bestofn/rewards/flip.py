@@ -15,7 +15,7 @@ from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed, system_message, transcript, user_message
-from bestofn.rewards.base import Pointwise, check_choice, check_samples
+from bestofn.rewards.base import EMPTY, Pointwise, check_choice, check_samples
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.similarity import Similarity, name_of, resolve
@@ -72,7 +72,7 @@ class _InverseReward(Pointwise):
             return Score(reason="the prompt has no system message to infer")
         backward = self.prepare(prompt, candidate.text)
         if not backward.response.strip():
-            return Score(reason="empty response", flags=backward.flags)
+            return Score(reason=EMPTY, flags=backward.flags)
         score = await self._fit(backward, prompt, candidate, instruction)
         score.flags = [*backward.flags, *score.flags]
         return score

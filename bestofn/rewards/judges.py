@@ -19,13 +19,7 @@ from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed, random_for, transcript
-from bestofn.rewards.base import (
-    Pointwise,
-    Reward,
-    check_choice,
-    check_samples,
-    without_response,
-)
+from bestofn.rewards.base import EMPTY, Pointwise, Reward, check_choice, check_samples
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.templates import Kind, answer_schema, load_judge_template
 from bestofn.scoring import without_cost
@@ -217,7 +211,7 @@ class _SetwiseJudge(_Judge):
     """
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        responses = list(dict.fromkeys(c.text for c in candidates if not without_response(c)))
+        responses = list(dict.fromkeys(c.text for c in candidates if c.text.strip()))
         random_for("judge order", self.seed, prompt).shuffle(responses)
         if len(responses) > 1:
             scores = await self._compare(prompt, responses)
@@ -225,10 +219,9 @@ class _SetwiseJudge(_Judge):
             scores = {text: Score(1.0, flags=["not_compared"]) for text in responses}
         found = []
         for candidate in candidates:
-            failed = without_response(candidate)
-            found.append(failed or scores[candidate.text])
-            if failed is None:
-                scores[candidate.text] = without_cost(scores[candidate.text])
+            score = scores.get(candidate.text) or Score(reason=EMPTY)
+            found.append(score)
+            scores[candidate.text] = without_cost(score)
         return found
 
     async def _compare(self, prompt: Prompt, responses: list[str]) -> dict[str, Score]:

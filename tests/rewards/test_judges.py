@@ -1,6 +1,5 @@
 """Judges by an engine whose verdicts are scripted, and on the embedded model."""
 
-import asyncio
 import json
 import re
 from collections.abc import Callable, Sequence
@@ -8,7 +7,7 @@ from math import isnan
 from pathlib import Path
 
 import pytest
-from fakes import ScriptedEngine
+from fakes import ScriptedEngine, scores_of
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -29,7 +28,7 @@ def candidates(*texts: str) -> list[Candidate]:
 
 
 def scored(judge: RewardModel, *texts: str, prompt: Prompt = ASKED) -> list[Score]:
-    return asyncio.run(judge.score(prompt, candidates(*texts)))
+    return scores_of(judge, candidates(*texts), prompt)
 
 
 def values(scores: Sequence[Score]) -> list[float]:
@@ -248,7 +247,7 @@ def test_what_cannot_be_judged_is_left_out_and_named(judge: RewardModel) -> None
         Candidate(3, "xxx"),
         Candidate(4, "xx"),
     ]
-    scores = asyncio.run(judge.score(ASKED, drawn))
+    scores = scores_of(judge, drawn, ASKED)
     assert [score.reason for score in scores[:2]] == ["no response: it broke", "empty response"]
     assert scores[2].value == scores[4].value
     if not judge.pointwise:
@@ -260,7 +259,7 @@ def test_what_cannot_be_judged_is_left_out_and_named(judge: RewardModel) -> None
 def test_the_last_one_left_wins() -> None:
     drawn = [Candidate(0, "", finish_reason="error", error="it broke"), Candidate(1, "x")]
     for judge in (PairwiseJudge(ScriptedEngine()), ListwiseJudge(ScriptedEngine())):
-        scores = asyncio.run(judge.score(ASKED, drawn))
+        scores = scores_of(judge, drawn, ASKED)
         assert isnan(scores[0].value)
         assert (scores[1].value, scores[1].flags) == (1.0, ["not_compared"])
 

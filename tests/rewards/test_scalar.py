@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reward_models import pairs, random_model, trained_model
@@ -180,7 +181,7 @@ def test_no_response_and_an_empty_one(reward: ScalarReward) -> None:
         Candidate(1, " \n"),
         Candidate(2, "cut", finish_reason="length"),
     ]
-    scores = concurrency.run(reward.score(PROMPT, drawn))
+    scores = scores_of(reward, drawn, PROMPT)
     assert [score.reason for score in scores] == ["no response: it broke", "empty response", None]
     assert [isnan(score.value) for score in scores] == [True, True, False]
 
