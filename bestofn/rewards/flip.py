@@ -19,7 +19,7 @@ from bestofn.rewards.base import EMPTY, Pointwise, check_choice, check_samples
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.similarity import Similarity, name_of, resolve
-from bestofn.rewards.templates import InverseTemplate, Target, load_template
+from bestofn.rewards.templates import Target, load_template
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 CopyGuard = Literal["off", "flag", "strip"]
@@ -39,29 +39,43 @@ class _Backward:
     flags: list[str] = field(default_factory=list)
 
 
-class _InverseReward(Pointwise):
-    """What both rewards share: target, context, template, copy guard, cutting to the context."""
+@dataclass(eq=False, kw_only=True)
+class InverseReward(Pointwise):
+    """What both rewards share: target, context, template, copy guard, cutting to the context.
+
+    Args:
+        engine: The model that infers.
+        target: What is inferred: "user" for the last user message, "system" for the system prompt.
+        template: "auto" (what suits the reward and the engine), a built-in name, or a path; see
+            `load_template`.
+        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
+            quote before the inference, "off" does neither.
+        name: Of the scores on a candidate.
+    """
+
+    engine: Engine = field(kw_only=False)
+    target: Target = "user"
+    template: str | Path = "auto"
+    copy_guard: CopyGuard = "flag"
+    name: str = ""
 
     requests = 1
     """Requests that share one prefix."""
 
-    def __init__(
-        self, engine: Engine, template: str | Path, target: Target, copy_guard: CopyGuard, name: str
-    ) -> None:
-        check_choice("target", target, Target)
-        check_choice("copy_guard", copy_guard, CopyGuard)
-        self.engine = engine
-        self.target: Target = target
-        self.copy_guard = copy_guard
-        self.name = name
-        self.template: InverseTemplate = load_template(
-            engine.default_template if template == "auto" else template
+    def __post_init__(self) -> None:
+        check_choice("target", self.target, Target)
+        check_choice("copy_guard", self.copy_guard, CopyGuard)
+        self.texts = load_template(
+            self._auto_template() if self.template == "auto" else self.template
         )
+
+    def _auto_template(self) -> str:
+        return self.engine.default_template
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {
             "engine": identity_of(self.engine),
-            "template": self.template.fingerprint,
+            "template": self.texts.fingerprint,
             "target": self.target,
             "copy_guard": self.copy_guard,
         }
@@ -96,7 +110,7 @@ class _InverseReward(Pointwise):
 
     def prefix(self, backward: _Backward) -> Prompt:
         """The backward prompt. It has no access to the instruction."""
-        return self.template.fill(backward.response, backward.context, self.target)
+        return self.texts.fill(backward.response, backward.context, self.target)
 
     async def _fit(
         self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
@@ -168,60 +182,50 @@ def _known_context(prompt: Prompt, target: Target) -> str:
     return transcript([*before, *said])
 
 
-class FLIPReward(_InverseReward):
+@dataclass(eq=False, kw_only=True)
+class FLIPReward(InverseReward):
     """Similarity between the instruction and the one inferred from the response alone.
 
     Args:
-        engine: The model that infers.
         similarity: "f1" (the paper's word F1), "rouge_l", "package.module:name", or any function
             `(inferred, true) -> float`.
-        samples: Inferences to average; the mean is over those that can be parsed.
-        temperature: Of the inferences. Several greedy ones would be the same one.
+        samples: Inferences to average; the mean is over those that can be parsed. Several need a
+            temperature above 0, as greedy ones would be the same.
+        temperature: Of the inferences.
         max_tokens: Of one inference.
-        target: "user" compares with the last user message, "system" with the system prompt.
-        template: "auto" (the engine's own), a built-in name, or a path; see `load_template`.
-        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
-            quote before the inference, "off" does neither.
         seed: Of sampled inferences, together with prompt, candidate and sample.
-        name: Of the scores on a candidate.
+        engine, target, template, copy_guard, name: See `InverseReward`.
 
     Source: arXiv 2602.13551.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        similarity: str | Similarity = "f1",
-        samples: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        target: Target = "user",
-        template: str | Path = "auto",
-        copy_guard: CopyGuard = "flag",
-        seed: int = 0,
-        name: str = "flip",
-    ) -> None:
-        super().__init__(engine, template, target, copy_guard, name)
-        check_samples(samples, temperature)
-        self.similarity = resolve(similarity)
-        self.requests = samples
-        self.seed = seed
+    similarity: str | Similarity = "f1"
+    samples: int = 1
+    temperature: float = 0.0
+    max_tokens: int = 512
+    seed: int = 0
+    name: str = "flip"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_samples(self.samples, self.temperature)
+        self.requests = self.samples
+        self.similar = resolve(self.similarity)
         self.params = SamplingParams(
-            temperature=temperature,
-            max_tokens=max_tokens,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
             logprobs=False,
-            json_schema=self.template.json_schema,
+            json_schema=self.texts.json_schema,
         )
 
     def identity(self) -> dict[str, Any]:
         found = super().identity() | {
-            "similarity": name_of(self.similarity),
-            "samples": self.requests,
-            "temperature": self.params.temperature,
-            "max_tokens": self.params.max_tokens,
+            "similarity": name_of(self.similar),
+            "samples": self.samples,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
         }
-        return found | ({"seed": self.seed} if self.params.temperature else {})
+        return found | ({"seed": self.seed} if self.temperature else {})
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -229,13 +233,13 @@ class FLIPReward(_InverseReward):
         # Seeds follow prompt and response, so that equal responses get equal inferences.
         source = replace(prefix, id=f"{prompt.id}\x1f{candidate.text}")
         seeds = [
-            candidate_seed(self.seed, source, sample) if self.params.temperature else None
-            for sample in range(self.requests)
+            candidate_seed(self.seed, source, sample) if self.temperature else None
+            for sample in range(self.samples)
         ]
         answers = await concurrency.gather(
             *(self.engine.generate(prefix, self.params, seed) for seed in seeds)
         )
-        parsed = [parse_completion(answer, self.template.field) for answer in answers]
+        parsed = [parse_completion(answer, self.texts.field) for answer in answers]
         inferred = [p.text for p in parsed if p.text is not None]
         score = Score(inferred=inferred, usage=sum((a.usage for a in answers), Usage()))
         if not inferred:
@@ -244,13 +248,14 @@ class FLIPReward(_InverseReward):
         if len(inferred) < len(parsed):
             score.flags.append("some_inferences_failed")
         try:
-            score.value = fmean(self.similarity(text, instruction) for text in inferred)
+            score.value = fmean(self.similar(text, instruction) for text in inferred)
         except Exception as error:  # the user's own function may do anything
             score.reason = f"similarity: {type(error).__name__}: {error}"
         return score
 
 
-class FLIPLikelihood(_InverseReward):
+@dataclass(eq=False, kw_only=True)
+class FLIPLikelihood(InverseReward):
     """Mean log-probability of the true instruction's tokens after the backward prefix, in nats.
 
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
@@ -258,31 +263,23 @@ class FLIPLikelihood(_InverseReward):
     the same for all candidates, and flagged.
 
     Args:
-        engine: The model that infers.
         forward_weight: Adds this times the mean log p(response | prompt) that sampling returned,
             a heuristic mix in the spirit of the noisy channel. Tune it on other prompts than
             those that are reported.
-        target: As for `FLIPReward`.
-        template: One whose answer is the instruction alone; "auto" takes `direct`.
-        copy_guard: As for `FLIPReward`.
-        name: Of the scores on a candidate.
+        engine, target, template, copy_guard, name: See `InverseReward`. The template is one whose
+            answer is the instruction alone; "auto" takes `direct`.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        forward_weight: float = 0.0,
-        target: Target = "user",
-        template: str | Path = "auto",
-        copy_guard: CopyGuard = "flag",
-        name: str = "flip-likelihood",
-    ) -> None:
-        template = "direct" if template == "auto" else template
-        super().__init__(engine, template, target, copy_guard, name)
-        if self.template.output != "text":
+    forward_weight: float = 0.0
+    name: str = "flip-likelihood"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.texts.output != "text":
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
-        self.forward_weight = forward_weight
+
+    def _auto_template(self) -> str:
+        return "direct"
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"forward_weight": self.forward_weight}

@@ -12,7 +12,7 @@ from itertools import combinations
 from math import isnan
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
@@ -62,46 +62,56 @@ GRADE = _number(LOWEST, HIGHEST, RATING)
 BETTER = _Form("A or B", {"enum": ["A", "B"]}, LETTER)
 
 
-class _Judge(Reward):
-    """What all judges share: the question, the call, the answer as a number."""
+@dataclass(eq=False, kw_only=True)
+class Judge(Reward):
+    """What all judges share: the question, the call, the answer as a number.
 
-    kind: Kind
+    Args:
+        engine: The judge.
+        template: The kind of judge, a YAML file, or a folder with the paper's files; see
+            `load_judge_template`.
+        temperature: Of the answers.
+        max_tokens: Of one answer, reasoning included.
+        seed: Of sampled answers, together with prompt and question; of a judge that compares also
+            of the order in which responses are shown.
+        name: Of the scores on a candidate.
+    """
+
+    engine: Engine = field(kw_only=False)
+    template: str | Path = ""
+    temperature: float = 0.0
+    max_tokens: int = 512
+    seed: int = 0
+    name: str = ""
+
+    kind: ClassVar[Kind]
     pointwise = False
 
-    def __init__(
-        self,
-        engine: Engine,
-        template: str | Path,
-        temperature: float,
-        max_tokens: int,
-        seed: int,
-        name: str,
-    ) -> None:
-        self.engine = engine
-        self.template = load_judge_template(template, self.kind)
-        self.params = SamplingParams(temperature=temperature, max_tokens=max_tokens, logprobs=False)
-        self.seed = seed
-        self.name = name
+    def __post_init__(self) -> None:
+        self.texts = load_judge_template(self.template, self.kind)
+        self.params = SamplingParams(
+            temperature=self.temperature, max_tokens=self.max_tokens, logprobs=False
+        )
 
     def identity(self) -> dict[str, Any]:
         found = super().identity() | {
             "engine": identity_of(self.engine),
-            "template": self.template.fingerprint,
-            "temperature": self.params.temperature,
-            "max_tokens": self.params.max_tokens,
+            "template": self.texts.fingerprint,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
         }
-        drawn = not self.pointwise or self.params.temperature
+        drawn = not self.pointwise or self.temperature
         return found | ({"seed": self.seed} if drawn else {})
 
     async def _ask(self, prompt: Prompt, form: _Form, sample: int = 0, **texts: str) -> Score:
         """The verdict of one call, with `texts` in the template's places of that name."""
         turns = prompt.messages
         request = turns[0].content if len(turns) == 1 else transcript(turns)
-        question = self.template.fill(prompt=request, **texts)
+        question = self.texts.fill(prompt=request, **texts)
         # Seeds follow the question, so that equal ones get equal answers.
         source = replace(question, id="\x1f".join([prompt.id, *texts.values()]))
-        seed = candidate_seed(self.seed, source, sample) if self.params.temperature else None
-        schema = answer_schema(self.template.field, form.schema)
+        seed = candidate_seed(self.seed, source, sample) if self.temperature else None
+        schema = answer_schema(self.texts.field, form.schema)
         unreadable = {"calls": 1, "unreadable": 1}
         try:
             answer = await self.engine.generate(
@@ -113,7 +123,7 @@ class _Judge(Reward):
             raise
         except EngineError as error:
             return Score(reason=f"engine: {error}", counts=unreadable)
-        parsed = parse_completion(answer, self.template.field, numbers=True)
+        parsed = parse_completion(answer, self.texts.field, numbers=True)
         value = None if parsed.text is None else form.read(parsed.text)
         if value is None:
             reason = f"parse: {parsed.reason or f'not {form.expected}'}"
@@ -151,38 +161,28 @@ class _Tally:
         return score
 
 
-class PointwiseJudge(Pointwise, _Judge):
+@dataclass(eq=False, kw_only=True)
+class PointwiseJudge(Pointwise, Judge):
     """A grade from 1 to 10 for each response by itself, after a short reasoning.
 
     Args:
-        engine: The judge.
-        template: "pointwise", a YAML file, or a folder with the paper's files; see
-            `load_judge_template`.
-        samples: Grades to average; the mean is over those that can be parsed.
-        temperature: Of the answers. Several greedy ones would be the same one.
-        max_tokens: Of one answer, reasoning included.
-        seed: Of sampled answers, together with the question.
-        name: Of the scores on a candidate.
+        samples: Grades to average; the mean is over those that can be parsed. Several need a
+            temperature above 0, as greedy ones would be the same.
+        engine, template, temperature, max_tokens, seed, name: As for every judge: see `Judge`.
 
     Source: the pointwise baseline of arXiv 2602.13551.
     """
 
-    kind = "pointwise"
+    samples: int = 1
+    template: str | Path = "pointwise"
+    name: str = "pointwise"
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        template: str | Path = "pointwise",
-        samples: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int = 0,
-        name: str = "pointwise",
-    ) -> None:
-        check_samples(samples, temperature)
-        super().__init__(engine, template, temperature, max_tokens, seed, name)
-        self.samples = samples
+    kind = "pointwise"
+    pointwise = True
+
+    def __post_init__(self) -> None:
+        check_samples(self.samples, self.temperature)
+        super().__post_init__()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"samples": self.samples}
@@ -202,7 +202,7 @@ def _value(verdict: Score) -> float | None:
     return None if isnan(verdict.value) else verdict.value
 
 
-class _SetwiseJudge(_Judge):
+class SetwiseJudge(Judge):
     """Compares the different responses to a prompt; equal ones share a score.
 
     They are compared in an order drawn from seed and prompt, so that no index has a favoured
@@ -229,7 +229,8 @@ class _SetwiseJudge(_Judge):
         raise NotImplementedError
 
 
-class PairwiseJudge(_SetwiseJudge):
+@dataclass(eq=False, kw_only=True)
+class PairwiseJudge(SetwiseJudge):
     """Which of two responses is better, asked in both orders.
 
     A response wins a pair if both orders say so; if they disagree the pair is split, half a win
@@ -238,37 +239,25 @@ class PairwiseJudge(_SetwiseJudge):
     position bias picks each place equally often.
 
     Args:
-        engine: The judge.
         tournament: "knockout" pairs the winners round by round, 2 (n - 1) calls for n different
             responses, and the value is the number of rounds survived. A split or unparseable pair
             is decided at random for the rounds to come, flagged "by_lot", and the two get the value
             that the one in play gets: chance makes no winner. "round-robin" compares each with
             each, n (n - 1) calls, and the value is the mean outcome.
-        template: "pairwise", a YAML file, or a folder with the paper's files.
-        temperature: Of the answers.
-        max_tokens: Of one answer, reasoning included.
-        seed: Of order, random decisions and sampled answers, together with the prompt.
-        name: Of the scores on a candidate.
+        engine, template, temperature, max_tokens, seed, name: As for every judge: see `Judge`.
 
     Source: the pairwise baseline of arXiv 2602.13551; the tournaments are ours.
     """
 
+    tournament: Tournament = "knockout"
+    template: str | Path = "pairwise"
+    name: str = "pairwise"
+
     kind = "pairwise"
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        tournament: Tournament = "knockout",
-        template: str | Path = "pairwise",
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int = 0,
-        name: str = "pairwise",
-    ) -> None:
-        check_choice("tournament", tournament, Tournament)
-        super().__init__(engine, template, temperature, max_tokens, seed, name)
-        self.tournament = tournament
+    def __post_init__(self) -> None:
+        check_choice("tournament", self.tournament, Tournament)
+        super().__post_init__()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"tournament": self.tournament}
@@ -337,7 +326,8 @@ class PairwiseJudge(_SetwiseJudge):
         return outcome
 
 
-class ListwiseJudge(_SetwiseJudge):
+@dataclass(eq=False, kw_only=True)
+class ListwiseJudge(SetwiseJudge):
     """Which of all responses is the best, asked once for each of some orders.
 
     The value is the share of the parsed answers in which a response was picked: 1 for one and 0
@@ -345,34 +335,22 @@ class ListwiseJudge(_SetwiseJudge):
     "place_1" and so on: a judge without position bias picks each place equally often.
 
     Args:
-        engine: The judge.
         orders: How often the responses are shuffled and shown.
-        template: "listwise", a YAML file, or a folder with the paper's files.
-        temperature: Of the answers.
-        max_tokens: Of one answer, reasoning included.
-        seed: Of orders and sampled answers, together with the prompt.
-        name: Of the scores on a candidate.
+        engine, template, temperature, max_tokens, seed, name: As for every judge: see `Judge`.
 
     Source: the listwise baseline of arXiv 2602.13551.
     """
 
+    orders: int = 1
+    template: str | Path = "listwise"
+    name: str = "listwise"
+
     kind = "listwise"
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        orders: int = 1,
-        template: str | Path = "listwise",
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        seed: int = 0,
-        name: str = "listwise",
-    ) -> None:
-        if orders < 1:
-            raise ConfigError(f"orders must be at least 1, not {orders}")
-        super().__init__(engine, template, temperature, max_tokens, seed, name)
-        self.orders = orders
+    def __post_init__(self) -> None:
+        if self.orders < 1:
+            raise ConfigError(f"orders must be at least 1, not {self.orders}")
+        super().__post_init__()
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"orders": self.orders}
@@ -380,11 +358,11 @@ class ListwiseJudge(_SetwiseJudge):
     async def _compare(self, prompt: Prompt, responses: list[str]) -> dict[str, Score]:
         rng = random_for("judge lists", self.seed, prompt)
         shown = [rng.sample(responses, len(responses)) for _ in range(self.orders)]
-        first = self.template.first_number
+        first = self.texts.first_number
         form = _number(first, first + len(responses) - 1, NUMBER)
         verdicts = await concurrency.gather(
             *(
-                self._ask(prompt, form, k, response_list=self.template.listed(order))
+                self._ask(prompt, form, k, response_list=self.texts.listed(order))
                 for k, order in enumerate(shown)
             )
         )

@@ -98,8 +98,8 @@ def test_json_template_reads_its_field() -> None:
 
 
 def test_template_auto_is_the_engines_own() -> None:
-    assert FLIPReward(ScriptedEngine(template="reasoned")).template.field == "instruction"
-    assert FLIPReward(ScriptedEngine(template="direct")).template.field is None
+    assert FLIPReward(ScriptedEngine(template="reasoned")).texts.field == "instruction"
+    assert FLIPReward(ScriptedEngine(template="direct")).texts.field is None
 
 
 @pytest.mark.parametrize(
