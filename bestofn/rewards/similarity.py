@@ -9,9 +9,20 @@ from typing import Any
 
 from bestofn.identity import identity_of
 from bestofn.registry import BUILT_IN, find
-from bestofn.rewards.scripts import UNSPACED
 
 Similarity = Callable[[str, str], float]
+
+# Ranges of letters of scripts that are written without spaces: a letter with its marks is a word.
+UNSPACED_LETTERS = (
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46"  # Thai letters
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"  # kana
+    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
+MARKS = (
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # Thai vowel signs and tone marks
+    "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # kana voicing, variant selectors
+)
+UNSPACED = f"[{UNSPACED_LETTERS}][{MARKS}]*"
 
 NON_ASCII = re.compile(r"[^\x00-\x7f]")
 ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
