@@ -7,12 +7,7 @@ from math import isnan
 from typing import Any, Self
 
 from bestofn import concurrency
-from bestofn.engines.base import (
-    Completion,
-    SamplingParams,
-    TokenScores,
-    spelt_like_control_tokens,
-)
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.scoring import RewardModel, add_scores
 from bestofn.types import Candidate, Prompt, Score, Usage
 
@@ -20,7 +15,7 @@ END = 1_000_000
 Answer = Callable[[Prompt, SamplingParams, int | None], str | Exception]
 
 
-class ScriptedEngine:
+class ScriptedEngine(Engine):
     """Answers `generate` by a function, and `loglikelihood` by minus the length.
 
     Attributes:
@@ -32,7 +27,6 @@ class ScriptedEngine:
 
     name = "scripted"
     default_template = "direct"
-    context: int | None = None
 
     def __init__(
         self,
@@ -99,12 +93,6 @@ class ScriptedEngine:
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return None, " ".join(self.words[token] for token in token_ids if token != END)
 
-    async def count_tokens(self, prompt: Prompt) -> int | None:
-        return None
-
-    def control_tokens(self, text: str) -> list[str]:
-        return spelt_like_control_tokens(text)
-
     async def _work(self, prompt: Prompt) -> None:
         self.running += 1
         self.most_running = max(self.most_running, self.running)
@@ -118,9 +106,6 @@ class ScriptedEngine:
 
     def with_options(self, **options: Any) -> Self:
         return self
-
-    def close(self) -> None:
-        pass
 
 
 class Recorded:

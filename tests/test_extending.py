@@ -84,7 +84,7 @@ def test_in_python(mine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("ask x --engine mine:Dice", "no engine 'mine:Dice': the module 'mine' has no 'Dice'"),
         ("ask x --engine mine:Coin --engine-arg x=1", "engine 'mine:Coin' does not take these"),
         ("ask x --engine mine:sides --engine-arg x=1", "'mine:sides' is no class, so it takes no"),
-        ("ask x --engine mine:sides", "'mine:sides' is no engine: it has no `generate`"),
+        ("ask x --engine mine:sides", "'mine:sides' is no bestofn.engines.Engine; a generator"),
         ("ask x --engine mine:sides --reward first --seed 1", "seed does nothing with the generat"),
         ("ask x --engine mine:PROMPTS", "the module 'mine' has no 'PROMPTS'"),
         ("ask x --engine tiny --reward mine:is_side", "'mine:is_side' is no reward: it needs"),

@@ -1,11 +1,12 @@
-"""The Engine protocol, what goes in and comes out of it, and `load_engine`."""
+"""The Engine base class, what goes in and comes out of it, and `load_engine`."""
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self, cast, runtime_checkable
+from typing import Any, Self
 
-from bestofn.errors import ConfigError
+from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
 from bestofn.registry import construct, find, is_own, make
 from bestofn.types import FinishReason, Prompt, Usage
@@ -103,20 +104,22 @@ class TokenScores:
     complete: bool = True
 
 
-@runtime_checkable
-class Engine(Protocol):
-    """A language model that generates and scores. Calls run concurrently and share batches."""
+class Engine(ABC):
+    """A language model that generates and scores; subclass it for a model of your own.
+
+    A subclass sets `name` and defines `generate`; the rest has defaults. An engine whose results
+    depend on more than its class and name also has a method `identity`, see `bestofn.identity`.
+    Calls run concurrently, on the package's background event loop.
+    """
 
     name: str
     """What the engine was loaded from, for people to read."""
-    default_template: str
+    default_template: str = "reasoned"
     """The backward template that suits the model."""
+    context: int | None = None
+    """Tokens that prompt and response may have together, None if the engine cannot tell."""
 
-    @property
-    def context(self) -> int | None:
-        """Tokens that prompt and response may have together, None if the engine cannot tell."""
-        ...
-
+    @abstractmethod
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:
@@ -126,7 +129,6 @@ class Engine(Protocol):
             ContextLengthError: the prompt leaves no room for a single token.
             EngineError: the engine failed.
         """
-        ...
 
     async def loglikelihood(
         self,
@@ -146,7 +148,7 @@ class Engine(Protocol):
             ContextLengthError: the two together, and one token more, do not fit.
             EngineError: the engine failed, or cannot score.
         """
-        ...
+        raise EngineError(f"the engine {self.name!r} cannot score a given answer; use FLIPReward")
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         """What the first tokens of a response to `prompt` read as: reasoning, if any, and answer.
@@ -154,7 +156,7 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine cannot tell.
         """
-        ...
+        raise EngineError(f"the engine {self.name!r} cannot decode tokens")
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
         """Tokens of the prompt as the model reads it, None if the engine cannot tell.
@@ -162,32 +164,33 @@ class Engine(Protocol):
         Raises:
             EngineError: the engine failed.
         """
-        ...
+        return None
 
     def control_tokens(self, text: str) -> list[str]:
-        """What in a text is spelt like one of the model's control tokens.
+        """What in a text is spelt like one of the model's control tokens, each once.
 
-        An engine that tokenises reads it as text all the same. One that does not know its model's
-        tokens goes by `spelt_like_control_tokens`.
+        An engine that tokenises reads it as text all the same. The default goes by the control
+        tokens of common models.
         """
-        ...
+        return spelt_like_control_tokens(text)
 
     def with_options(self, **options: Any) -> Self:
         """A view on the same engine with other options; it costs nothing.
 
         Args:
-            options: `chat_template_kwargs` (a mapping for the chat template) on every engine;
-                `lora` (a folder with an adapter) and `guided` (hold outputs to their JSON schema)
-                where the engine has them.
+            options: `chat_template_kwargs` (a mapping for the chat template) on every engine of
+                the package; `lora` (a folder with an adapter) and `guided` (hold outputs to their
+                JSON schema) where the engine has them.
 
         Raises:
             ConfigError: the engine has no such option.
         """
-        ...
+        if options:
+            raise ConfigError(f"the engine {self.name!r} has no option {', '.join(options)}")
+        return self
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (there may be nothing to free)
         """Frees what the engine holds; requests in flight fail."""
-        ...
 
 
 # Of ChatML and its relatives, Llama, Mistral, Gemma and DeepSeek; tags of reasoning and tools.
@@ -223,9 +226,9 @@ def load_engine(spec: str, **options: Any) -> Engine:
         engine: Engine = construct(what, found, model or [spec], {"name": spec} | options)
         return engine
     own = make(what, found, [], options)
-    if not hasattr(own, "generate"):
+    if not isinstance(own, Engine):
         raise ConfigError(
-            f"{spec!r} is no engine: it has no `generate`; a generator draws candidates but does "
-            "not score them, so name another engine for that"
+            f"{spec!r} is no bestofn.engines.Engine; a generator draws candidates but does not "
+            "score them, so name an engine for that"
         )
-    return cast(Engine, own)
+    return own

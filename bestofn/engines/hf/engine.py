@@ -12,7 +12,7 @@ from typing import Any, Self
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room, room_behind
 from bestofn.engines.hf import attention
 from bestofn.engines.hf.kv import PrefixCache
@@ -35,7 +35,7 @@ GIB = 1 << 30
 CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
 
 
-class TransformersEngine:
+class TransformersEngine(Engine):
     """A causal language model on the CPU or one GPU.
 
     Requests are gathered into batches whatever prompt they belong to: new ones join the running
@@ -80,7 +80,7 @@ class TransformersEngine:
         self.folder = model
         self.default_template = default_template(model)
         self._ends = _end_ids(loaded, self._chat)
-        self.context = context_of(loaded)
+        self.context: int = context_of(loaded)
         kv_tokens = _kv_tokens(loaded, kv_cache_gib)
         self._scheduler = Scheduler(
             Runner(loaded),

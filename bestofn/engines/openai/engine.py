@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 from bestofn import concurrency
 from bestofn.engines.base import (
     Completion,
+    Engine,
     SamplingParams,
     TokenScores,
     spelt_like_control_tokens,
@@ -60,7 +61,7 @@ LENGTH = re.compile(
 )
 
 
-class OpenAIEngine:
+class OpenAIEngine(Engine):
     """A model behind an OpenAI-compatible server.
 
     What the OpenAI API does not have is used where the server is vLLM's: token ids, a known

@@ -18,7 +18,7 @@ from vllm.lora.request import LoRARequest
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from bestofn import concurrency
-from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room, room_behind
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import default_template, first_sentence, load_tokenizer, locate
@@ -54,7 +54,7 @@ class Stats:
     rescored: int = 0
 
 
-class VLLMEngine:
+class VLLMEngine(Engine):
     """A model on vLLM, for generation and for backward scoring.
 
     Each candidate is a request of its own that shares its prompt with its siblings through the
@@ -88,7 +88,7 @@ class VLLMEngine:
         self._process = EngineProcess(args)
         assert self._process.llm is not None
         config = self._process.llm.vllm_config
-        self.context = int(config.model_config.max_model_len)
+        self.context: int = int(config.model_config.max_model_len)
         self._fixed_ids = versions.scores_fixed_ids(config)
         self._dies_of_seeds = versions.dies_of_seeds(config)
         self._misplaces_logits = versions.misplaces_logits(config)
