@@ -18,7 +18,8 @@ from pydantic import (
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.engines.identity import Described, same_engine
 from bestofn.errors import ConfigError
-from bestofn.rewards.options import share
+from bestofn.generators import GenerateFunction, Generator, own_generator
+from bestofn.rewards.base import default_name, share
 from bestofn.section import NO_ENGINE as NO_ENGINE
 from bestofn.section import OPTIONS as OPTIONS
 from bestofn.section import Flag as Flag
@@ -30,7 +31,8 @@ class OptionalEngineConfig(Section):
     """A model, where one is needed."""
 
     engine: str | None = None
-    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', or 'tiny', the embedded toy model."""
+    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', 'package.module:Name', or 'tiny', the embedded
+    toy model."""
     engine_args: Annotated[dict[str, Any], Flag(("--engine-arg",))] = Field(default={})
     """Arguments of the engine by name, such as max_model_len=4096."""
     engine_options: Annotated[dict[str, Any], Flag(("--engine-option",))] = Field(default={})
@@ -50,7 +52,8 @@ class EngineConfig(OptionalEngineConfig):
     """A model."""
 
     engine: str
-    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', or 'tiny', the embedded toy model."""
+    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', 'package.module:Name', or 'tiny', the embedded
+    toy model."""
 
     def model(self) -> "EngineConfig":
         """What has to be loaded: no options of a view, nothing of a subclass."""
@@ -125,6 +128,22 @@ class DrawConfig(EngineConfig):
     seed: int | None = None
     """Makes the run reproducible."""
 
+    def own_generator(self) -> Generator | GenerateFunction | None:
+        """The user's own generator, where `engine` names one, and None where it names a model.
+
+        Raises:
+            ConfigError: it cannot be loaded, or settings of a model are given with it.
+        """
+        own = own_generator(self.engine, self.engine_args)
+        kept = {"engine", "engine_args", "system"}
+        idle = [name for name in DrawConfig.model_fields if name in self.model_fields_set - kept]
+        if own is not None and idle:
+            raise ConfigError(
+                f"{idle[0]} does nothing with the generator {self.engine!r}, which samples as it "
+                "likes; leave it out"
+            )
+        return own
+
     def sampling(self) -> SamplingParams:
         """The sampling parameters.
 
@@ -198,7 +217,7 @@ class RewardConfig(OptionalEngineConfig):
 
     reward: str
     """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar', 'gold',
-    or a baseline such as 'longest'."""
+    a baseline such as 'longest', or 'package.module:Name'."""
     name: Name | None = None
     """Names the scores, by default as the reward is called."""
     engine: str | None = None
@@ -226,7 +245,7 @@ class RewardConfig(OptionalEngineConfig):
 
     @property
     def label(self) -> str:
-        return self.name or self.reward
+        return self.name or default_name(self.reward)
 
 
 def reward_fields(spec: str) -> dict[str, Any]:
@@ -262,7 +281,7 @@ RewardOptions = Annotated[dict[str, Any], Flag(("--reward-option",), dotted=True
 
 
 def _with_options(rewards: list[RewardConfig], given: Mapping[str, Any]) -> list[RewardConfig]:
-    """The rewards with further options; see `bestofn.rewards.options.share`."""
+    """The rewards with further options; see `bestofn.rewards.base.share`."""
     shares = share(given, {reward.label: reward.reward for reward in rewards})
     found = []
     for reward in rewards:
@@ -277,7 +296,7 @@ class ScorerConfig(Section):
 
     verifier: str | None = None
     """What the reward 'gold' asks: 'exact:COLUMN', 'regex:COLUMN', 'math[:COLUMN]', 'ifeval',
-    'tiny' or 'package.module:function'."""
+    'tiny' or 'package.module:Name'."""
     reward_engine: str | None = None
     """The model that scores, if it is not the one that draws. The same model without arguments of
     its own is not loaded twice."""
@@ -310,7 +329,7 @@ class ChoiceConfig(ScorerConfig):
 
     reward: str = "flip"
     """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar:MODEL',
-    'gold', or a baseline such as 'longest'."""
+    'gold', a baseline such as 'longest', or 'package.module:Name'."""
     reward_options: RewardOptions = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
 

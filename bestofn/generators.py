@@ -7,13 +7,14 @@ import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
 from math import isfinite
 from statistics import fmean
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from bestofn import concurrency
-from bestofn.engines.base import Completion, Engine, SamplingParams
+from bestofn.engines.base import Completion, Engine, SamplingParams, load_engine
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import as_given, candidate_seed, clean, plain
+from bestofn.registry import find, is_own, make
 from bestofn.store.pool import as_candidate
 from bestofn.types import Candidate, Prompt
 
@@ -27,6 +28,7 @@ MANY_LOST = 0.2
 ENOUGH_DRAWN = 20
 
 
+@runtime_checkable
 class Generator(Protocol):
     """Draws candidates for one prompt, each yielded as soon as it is there."""
 
@@ -162,6 +164,53 @@ class FunctionGenerator:
             return await self.function(prompt, n)  # type: ignore[misc]
         result = await asyncio.to_thread(self.function, prompt, n)
         return await result if inspect.isawaitable(result) else result
+
+
+def as_generator(
+    source: Engine | Generator | str | GenerateFunction,
+    sampling: SamplingParams | None = None,
+    seed: int | None = None,
+    keep_tokens: bool = False,
+) -> Generator:
+    """What draws from an engine, a function, a generator, or whatever of these a spec names.
+
+    Raises:
+        ConfigError: it is none of them, or no engine and told how to sample.
+    """
+    if isinstance(source, str):
+        source = own_generator(source, {}) or load_engine(source)
+    if isinstance(source, Engine):
+        return EngineGenerator(source, sampling or SamplingParams(), seed, keep_tokens)
+    if not (isinstance(source, Generator) or callable(source)):
+        raise ConfigError(
+            f"{source!r} is no generator: give an engine, a spec such as 'tiny', a function, or an "
+            "object with `draw`"
+        )
+    if sampling is not None or seed is not None or keep_tokens:
+        raise ConfigError(
+            "sampling, seed and keep_tokens are for engines; a function samples as it likes"
+        )
+    return source if isinstance(source, Generator) else FunctionGenerator(source)
+
+
+def own_generator(spec: str, options: Mapping[str, Any]) -> Generator | GenerateFunction | None:
+    """The user's own generator that a spec names, None where it names an engine.
+
+    Args:
+        spec: "package.module:Name" for a function `(prompt, n) -> responses`, or a class or object
+            with `draw`; all else is an engine's.
+        options: Arguments of a class.
+
+    Raises:
+        ConfigError: there is no such module or name, or it does not take the options.
+    """
+    if not is_own("engine", spec):
+        return None
+    found, _ = find("engine", spec)
+    if hasattr(found, "generate"):
+        return None
+    own: Generator | GenerateFunction = make(f"the generator {spec!r}", found, [], options)
+    return own
 
 
 async def collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:

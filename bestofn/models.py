@@ -2,8 +2,9 @@
 
 from typing import Self
 
-from bestofn.config import EngineConfig
+from bestofn.config import DrawConfig, EngineConfig
 from bestofn.engines.base import Engine
+from bestofn.generators import Generator, as_generator
 
 
 class Engines:
@@ -23,6 +24,20 @@ class Engines:
                 self._loaded.remove(held)
                 held[1].close()
         return [config.view(self._engine(config)) for config in configs]
+
+    def drawing(
+        self, config: DrawConfig, *scorers: EngineConfig, keep_tokens: bool = False
+    ) -> tuple[Generator, list[Engine]]:
+        """What draws, with an engine or a generator of the user's own, and the engines of others.
+
+        Raises:
+            ConfigError, EngineError: one of them cannot be loaded.
+        """
+        own = config.own_generator()
+        if own is not None:
+            return as_generator(own), self.get(*scorers)
+        engine, *others = self.get(config, *scorers)
+        return as_generator(engine, config.sampling(), config.seed, keep_tokens), others
 
     def _engine(self, config: EngineConfig) -> Engine:
         for known, engine in self._loaded:

@@ -1,157 +1,211 @@
-"""Rewards by name, as the command line and recipes call them."""
+"""Every name that a user may type, what it loads, and how that is made.
+
+A built-in name is looked up in `BUILT_IN`; "package.module:Name" is a class or object of the user's
+own, on the import path or in the working directory, and works wherever a built-in name does.
+"""
 
 import difflib
 import inspect
-from collections.abc import Mapping
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from importlib import import_module
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal, NoReturn, TypeVar, get_origin, get_type_hints
 
-from bestofn.arguments import construct
-from bestofn.engines.base import Engine
-from bestofn.engines.identity import Described
-from bestofn.errors import ConfigError
-from bestofn.identity import UNKNOWN, identity_of
-from bestofn.scoring import RewardModel
+from bestofn.errors import BestOfNError, ConfigError
+from bestofn.redaction import is_secret, without_secrets
 
-# Imported at use. Which ones a model scores with, and which one asks a verifier, is told by the
-# name of their first argument.
-_REWARDS = {
-    "flip": ("bestofn.rewards.flip", "FLIPReward"),
-    "flip-likelihood": ("bestofn.rewards.flip", "FLIPLikelihood"),
-    "pointwise": ("bestofn.rewards.judges", "PointwiseJudge"),
-    "pairwise": ("bestofn.rewards.judges", "PairwiseJudge"),
-    "listwise": ("bestofn.rewards.judges", "ListwiseJudge"),
-    "scalar": ("bestofn.rewards.scalar", "ScalarReward"),
-    "gold": ("bestofn.rewards.gold", "Gold"),
-    "random": ("bestofn.rewards.baselines", "RandomChoice"),
-    "first": ("bestofn.rewards.baselines", "First"),
-    "longest": ("bestofn.rewards.baselines", "Longest"),
-    "shortest": ("bestofn.rewards.baselines", "Shortest"),
-    "mean-logprob": ("bestofn.rewards.baselines", "MeanLogprob"),
-    "majority": ("bestofn.rewards.baselines", "Majority"),
+T = TypeVar("T")
+
+# By kind: the form in which a name is typed, and what it loads, which is imported at use. What
+# follows a colon is the name's argument; brackets are around what may be left out.
+BUILT_IN = {
+    "engine": {
+        "tiny": "bestofn.engines.hf:TransformersEngine",
+        "vllm:MODEL": "bestofn.engines.vllm:VLLMEngine",
+        "hf:MODEL": "bestofn.engines.hf:TransformersEngine",
+        "openai:URL#MODEL": "bestofn.engines.openai:OpenAIEngine",
+    },
+    "reward": {
+        "flip": "bestofn.rewards.flip:FLIPReward",
+        "flip-likelihood": "bestofn.rewards.flip:FLIPLikelihood",
+        "pointwise": "bestofn.rewards.judges:PointwiseJudge",
+        "pairwise": "bestofn.rewards.judges:PairwiseJudge",
+        "listwise": "bestofn.rewards.judges:ListwiseJudge",
+        "scalar": "bestofn.rewards.scalar:ScalarReward",
+        "gold": "bestofn.rewards.gold:Gold",
+        "random": "bestofn.rewards.baselines:RandomChoice",
+        "first": "bestofn.rewards.baselines:First",
+        "longest": "bestofn.rewards.baselines:Longest",
+        "shortest": "bestofn.rewards.baselines:Shortest",
+        "mean-logprob": "bestofn.rewards.baselines:MeanLogprob",
+        "majority": "bestofn.rewards.baselines:Majority",
+    },
+    "verifier": {
+        "exact:COLUMN": "bestofn.verifiers.text:Exact",
+        "iexact:COLUMN": "bestofn.verifiers.text:ExactIgnoringCase",
+        "regex:COLUMN": "bestofn.verifiers.text:Regex",
+        "math[:COLUMN]": "bestofn.verifiers.math:Math",
+        "ifeval[:loose]": "bestofn.verifiers.ifeval:IFEval",
+        "tiny": "bestofn.verifiers.tiny:Tiny",
+    },
+    "similarity": {
+        "f1": "bestofn.rewards.similarity:f1",
+        "rouge_l": "bestofn.rewards.similarity:rouge_l",
+    },
+    "backend": {
+        "transformers": "bestofn.engines.hf.classifier:TransformersClassifier",
+        "vllm": "bestofn.engines.vllm.classifier:VLLMClassifier",
+    },
 }
+OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
+PLAIN = (str, int, float, bool, type(None))
 
 
-def is_known(reward: str) -> bool:
-    """Whether there is a reward of that name."""
-    return reward in _REWARDS
+def is_built_in(kind: str, spec: str) -> bool:
+    """Whether a spec begins with a built-in name."""
+    return spec.partition(":")[0] in _forms(kind)
 
 
-def needs_engine(reward: str) -> bool:
-    """Whether a model scores.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return takes(reward, "engine")
+def is_own(kind: str, spec: str) -> bool:
+    """Whether a spec is an import path, "package.module:Name", and no built-in name."""
+    return bool(OWN.fullmatch(spec)) and not is_built_in(kind, spec)
 
 
-def takes(reward: str, argument: str) -> bool:
-    """Whether the reward's class has an argument of that name.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return argument in parameters_of(reward)
-
-
-def parameters_of(reward: str) -> Mapping[str, inspect.Parameter]:
-    """The arguments of the reward's class.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return inspect.signature(_class_of(reward)).parameters
-
-
-def is_pointwise(reward: str) -> bool:
-    """Whether it says of each candidate what it would say of it alone.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return bool(_class_of(reward).pointwise)
-
-
-def load_reward(
-    reward: str,
-    *,
-    engine: Engine | None = None,
-    verifier: str | None = None,
-    name: str | None = None,
-    **options: Any,
-) -> RewardModel:
-    """The reward of that name.
+def find(kind: str, spec: str) -> tuple[Any, list[str]]:
+    """What a spec names.
 
     Args:
-        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "scalar",
-            "gold", or a baseline such as "longest".
-        engine: The model that scores, where one does.
-        verifier: What "gold" asks; see `load_verifier`.
-        name: Names the scores, by default as the reward is called.
-        options: Arguments of the reward's class.
+        kind: "engine", "reward", "verifier", "similarity" or "backend".
+        spec: A built-in name, with its argument if it takes one, or an import path.
+
+    Returns:
+        The class, function or object, and the argument of a built-in name, if there is one.
 
     Raises:
-        ConfigError: there is no such reward, or it does not take these arguments.
+        ConfigError: there is no such name, or it is typed in another form.
     """
-    kind = _class_of(reward)
-    first: list[Any] = []
-    if needs_engine(reward):
-        first = [engine]
-    elif reward == "gold":
-        from bestofn.verifiers.base import load_verifier
-
-        if verifier is None:
-            raise ConfigError("the reward 'gold' needs a verifier, such as 'math' or 'tiny'")
-        first = [load_verifier(verifier)]
-    loaded: RewardModel = construct(f"the reward {reward!r}", kind, first, options)
-    if name is not None:
-        loaded.name = name
-    return loaded
+    if is_own(kind, spec):
+        return _imported(kind, spec), []
+    name, colon, argument = spec.partition(":")
+    form = _forms(kind).get(name)
+    if form is None:
+        _refuse(kind, spec)
+    takes, needs = ":" in form, ":" in form and "[" not in form
+    if (colon and not (takes and argument)) or (needs and not colon):
+        raise ConfigError(f"no {kind} {without_secrets(spec)!r}; its form is {form!r}")
+    return _at(BUILT_IN[kind][form]), [argument] if colon else []
 
 
-def reward_identity(
-    reward: str,
-    *,
-    engine: Engine | Described | None,
-    verifier: str | None = None,
-    name: str | None = None,
-    **options: Any,
-) -> dict[str, Any]:
-    """The identity of the reward that `load_reward` would load, for which no model is needed.
+def make(what: str, found: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
+    """The object that a user named: one of a class of their own, or it itself.
 
-    It is without the engine, which the settings of a run have beside it.
+    Args:
+        what: The object's name in messages.
+        found: What `find` returned for an import path.
+        arguments: By position, for a class; the caller's own.
+        options: By name; the user's.
 
     Raises:
-        ConfigError: what `load_reward` raises.
+        ConfigError: it takes no such options, or cannot be made.
     """
-    if reward == "gold":
-        load_reward(reward, verifier=verifier, **options)  # which knows what verifiers there are
-        found = {"kind": "Gold", "name": name or "gold", "verifier": verifier}
-    elif reward == "scalar":
-        from bestofn.rewards.scalar import described
-
-        try:
-            found = described(**options) | {"name": name or "scalar"}
-        except TypeError as error:
-            raise ConfigError(
-                f"the reward {reward!r} does not take these options: {error}"
-            ) from None
+    if not isinstance(found, type):
+        if options:
+            raise ConfigError(f"{what} is no class, so it takes no options ({', '.join(options)})")
         return found
-    else:
-        auto = options.get("template", "auto") == "auto"
-        unknown = auto and engine is not None and engine.default_template == UNKNOWN
-        stand_in: Any = Described("tiny") if unknown else engine
-        found = identity_of(load_reward(reward, engine=stand_in, name=name, **options))
-        found |= {"template": UNKNOWN} if unknown and "template" in found else {}
-    found.pop("engine", None)
-    return found
+    try:
+        return construct(what, found, arguments, options)
+    except BestOfNError:
+        raise
+    except Exception as error:  # a user's class may fail in any way
+        raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
 
 
-def _class_of(reward: str) -> Any:
-    if reward not in _REWARDS:
-        near = difflib.get_close_matches(reward, _REWARDS, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_REWARDS)}"
-        raise ConfigError(f"no reward {reward!r}; {hint}")
-    module, name = _REWARDS[reward]
-    return getattr(import_module(module), name)
+def construct(
+    what: str, kind: Callable[..., T], arguments: Sequence[Any], options: Mapping[str, Any]
+) -> T:
+    """`kind(*arguments, **options)`; an error inside it stays what it is.
+
+    Args:
+        what: The object's name in messages.
+        kind: Its class.
+        arguments: By position; the caller's own.
+        options: By name; the user's.
+
+    Raises:
+        ConfigError: there is no such argument, one is missing, or a plain value is of a type
+            that it cannot have.
+    """
+    try:
+        bound = inspect.signature(kind).bind(*arguments, **options)
+    except TypeError as error:
+        raise ConfigError(f"{what} does not take these arguments: {error}") from None
+    hints = get_type_hints(getattr(kind, "__init__"))  # noqa: B009
+    for name, value in bound.arguments.items():
+        # Which of a few words it is, the class says better itself.
+        checked = name in options and name in hints and get_origin(hints[name]) is not Literal
+        if checked and isinstance(value, PLAIN):
+            _check_type(what, name, value, hints[name])
+    return kind(*arguments, **options)
+
+
+def _check_type(what: str, name: str, value: Any, hint: Any) -> None:
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
+        adapter.validate_python(value, strict=True)
+    except ValidationError:
+        wanted = inspect.formatannotation(hint)
+        shown = "" if is_secret(name) else f", not {value!r}"
+        raise ConfigError(f"{what}: {name} must be {wanted}{shown}") from None
+
+
+def _forms(kind: str) -> dict[str, str]:
+    """The built-in names with their forms."""
+    return {re.split(r"\[?:", form)[0]: form for form in BUILT_IN[kind]}
+
+
+def _at(place: str) -> Any:
+    module, _, path = place.partition(":")
+    return reduce(getattr, path.split("."), import_module(module))
+
+
+def _imported(kind: str, spec: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    module, _, path = spec.partition(":")
+    try:
+        return _at(spec)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise _broken(module, error) from error
+        near = _near(kind, module)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise ConfigError(f"no {kind} {spec!r}: there is no module {module!r}{hint}") from None
+    except AttributeError as error:
+        if module not in sys.modules:
+            raise _broken(module, error) from error
+        raise ConfigError(f"no {kind} {spec!r}: the module {module!r} has no {path!r}") from None
+    except Exception as error:  # a user's module may fail in any way while it is imported
+        raise _broken(module, error) from error
+
+
+def _broken(module: str, error: Exception) -> ConfigError:
+    return ConfigError(f"the module {module!r} cannot be imported: {type(error).__name__}: {error}")
+
+
+def _near(kind: str, name: str) -> str | None:
+    """The form of the built-in name that is spelt most like this one."""
+    near = difflib.get_close_matches(name, _forms(kind), 1)
+    return _forms(kind)[near[0]] if near else None
+
+
+def _refuse(kind: str, spec: str) -> NoReturn:
+    near = _near(kind, spec.partition(":")[0])
+    forms = ", ".join(map(repr, BUILT_IN[kind]))
+    hint = f"did you mean {near!r}?" if near else f"use {forms} or 'package.module:Name'"
+    raise ConfigError(f"no {kind} {without_secrets(spec)!r}; {hint}")

@@ -7,15 +7,9 @@ from dataclasses import replace
 from math import isnan
 
 from bestofn import concurrency
-from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError
-from bestofn.generators import (
-    EngineGenerator,
-    FunctionGenerator,
-    GenerateFunction,
-    Generator,
-    collect,
-)
+from bestofn.generators import GenerateFunction, Generator, as_generator, collect
 from bestofn.prompts import PromptLike, as_prompt
 from bestofn.scoring import DistinctScoring, RewardModel, add_scores
 from bestofn.stopping import ExpectedGain
@@ -26,8 +20,8 @@ class BestOfN:
     """Draws `n` candidates for a prompt and selects the one that the reward prefers.
 
     Args:
-        generator: An engine, an engine's spec such as "tiny", or a function
-            `(prompt, n) -> responses`, sync or async, that returns strings or Candidates.
+        generator: An engine, a function `(prompt, n) -> responses`, sync or async, that returns
+            strings or Candidates, an object with `draw`, or a spec of one of these such as "tiny".
         reward: Scores the candidates. A pointwise one gets each as soon as it is drawn.
         n: Candidates for each prompt; with `stop` the most of them.
         sampling: How an engine draws; the default is temperature 1 and at most 512 tokens.
@@ -47,7 +41,7 @@ class BestOfN:
 
     def __init__(
         self,
-        generator: Engine | str | GenerateFunction,
+        generator: Engine | Generator | str | GenerateFunction,
         reward: RewardModel,
         *,
         n: int,
@@ -71,7 +65,7 @@ class BestOfN:
                 f"the reward {reward.name!r} compares candidates, so its scores change as more are "
                 "drawn; leave out `stop` or take a pointwise reward such as FLIPReward"
             )
-        self.generator = _as_generator(generator, sampling, seed, keep_tokens)
+        self.generator = as_generator(generator, sampling, seed, keep_tokens)
         self.reward = reward
         self.n = n
         self.stop = stop
@@ -214,27 +208,6 @@ def _common_error(candidates: list[Candidate]) -> str | None:
 def _total_usage(candidates: list[Candidate], reward: str, seconds: float) -> Usage:
     parts = [c.usage for c in candidates] + [c.scores[reward].usage for c in candidates]
     return replace(sum(parts, Usage()), seconds=seconds)
-
-
-def _as_generator(
-    generator: Engine | str | GenerateFunction,
-    sampling: SamplingParams | None,
-    seed: int | None,
-    keep_tokens: bool,
-) -> Generator:
-    if isinstance(generator, str):
-        generator = load_engine(generator)
-    if isinstance(generator, Engine):
-        return EngineGenerator(generator, sampling or SamplingParams(), seed, keep_tokens)
-    if not callable(generator):
-        raise ConfigError(
-            f"{generator!r} is no generator: give an engine, a spec such as 'tiny', or a function"
-        )
-    if sampling is not None or seed is not None or keep_tokens:
-        raise ConfigError(
-            "sampling, seed and keep_tokens are for engines; a function samples as it likes"
-        )
-    return FunctionGenerator(generator)
 
 
 def _with_progress(

@@ -44,8 +44,8 @@ from bestofn.integrations.trl import flip_reward_func
 from bestofn.prompts import as_prompt, plain
 from bestofn.recipe import read_mapping
 from bestofn.redaction import without_secrets
-from bestofn.registry import load_reward, needs_engine
 from bestofn.resuming import same_spelled
+from bestofn.rewards.base import load_reward, needs_engine
 from bestofn.rewards.gold import Gold
 from bestofn.scoring import RewardModel
 from bestofn.types import Pool, Prompt

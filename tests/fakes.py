@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from math import isnan
 from typing import Any, Self
 
+from bestofn import concurrency
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
+from bestofn.scoring import RewardModel, add_scores
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 END = 1_000_000
@@ -127,3 +129,9 @@ def wait_until(condition: Any) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def scores_of(reward: RewardModel, candidates: Sequence[Candidate], prompt: Prompt) -> list[Score]:
+    """The scores that a reward gives, as a sampler asks for them."""
+    concurrency.run(add_scores(prompt, candidates, reward))
+    return [candidate.scores[reward.name] for candidate in candidates]

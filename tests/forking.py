@@ -16,7 +16,7 @@ from bestofn.engines.base import SamplingParams
 from bestofn.errors import EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
-from bestofn.registry import load_reward
+from bestofn.rewards.base import load_reward
 
 def in_child(work):
     sys.stdout.flush()

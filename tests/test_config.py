@@ -22,7 +22,8 @@ from bestofn.config import (
 )
 from bestofn.errors import ConfigError
 from bestofn.recipe import Recipe, RewardBenchRecipe, load_recipe
-from bestofn.registry import is_known, load_reward, needs_engine
+from bestofn.registry import is_built_in
+from bestofn.rewards.base import load_reward, needs_engine
 
 RECIPES = sorted(
     path
@@ -81,7 +82,7 @@ def test_every_recipe_loads_and_its_rewards_are_known(path: Path) -> None:
     assert recipe.output == f"runs/{path.stem}"
     scoring = recipe.rewardbench if isinstance(recipe, RewardBenchRecipe) else recipe.score
     assert scoring.rewards
-    assert all(is_known(reward.reward) for reward in scoring.rewards)
+    assert all(is_built_in("reward", reward.reward) for reward in scoring.rewards)
     labels = {reward.label for reward in scoring.rewards}
     assert len(labels) == len(scoring.rewards)
     if isinstance(recipe, Recipe):
@@ -282,7 +283,7 @@ def test_a_recipe_survives_being_written(recipe: Path, tmp_path: Path) -> None:
     ("reward", "options", "sentence"),
     [
         ("filp", {}, "no reward 'filp'; did you mean 'flip'?"),
-        ("xyz", {}, "no reward 'xyz'; there are flip, flip-likelihood, pointwise, pairwise"),
+        ("xyz", {}, "no reward 'xyz'; use 'flip', 'flip-likelihood', 'pointwise', "),
         ("gold", {}, "needs a verifier"),
         ("longest", {"samples": 2}, "'longest' does not take these arguments"),
         ("flip", {"sample": 2}, "'flip' does not take these arguments"),

@@ -11,14 +11,16 @@ PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
     {"types", "errors", "thinking", "identity", "redaction", "tiny"},
-    {"prompts", "concurrency", "arguments", "progress", "section"},
+    {"prompts", "concurrency", "registry", "progress", "section"},
     {"store.pool", "store.journal", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},
-    {"registry"},
     {"rewards", "generators"},
     {"config"},
     {"sampler", "recipe", "resuming", "models"},
-    {"store", "dataset", "analysis", "evals", "integrations", "doctor"},
+    {"store"},
+    {"dataset", "integrations", "doctor"},
+    {"analysis"},
+    {"evals"},
     {"cli"},
 ]
 

@@ -24,7 +24,7 @@ from bestofn.dataset.pools import add, has_scores
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval, bootstrap_pools, kl_upper_bound
 from bestofn.prompts import content_key
-from bestofn.registry import load_reward
+from bestofn.rewards.base import load_reward
 from bestofn.rewards.baselines import length, length_unit
 from bestofn.types import Pool, Score
 from bestofn.verifiers.base import load_answer

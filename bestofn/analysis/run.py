@@ -21,7 +21,8 @@ from bestofn.identity import content_fingerprint
 from bestofn.models import Engines
 from bestofn.recipe import Recipe
 from bestofn.redaction import without_secrets
-from bestofn.registry import is_known, load_reward, needs_engine
+from bestofn.registry import is_built_in
+from bestofn.rewards.base import load_reward, needs_engine
 from bestofn.store import pool
 from bestofn.store.journal import check_output, write_atomically
 from bestofn.store.scores import read_origins
@@ -170,7 +171,7 @@ def score_cuts(
         for name in curve.proxies or whole:
             if name in made and needs_engine(made[name]["reward"]):
                 rewards.append(reward_of(name, made[name]))
-            elif name not in made and is_known(name) and needs_engine(name):
+            elif name not in made and is_built_in("reward", name) and needs_engine(name):
                 raise ConfigError(
                     f"how the scores {name!r} in {path} were made is not known; add those of the "
                     "limits with `bestofn score`"

@@ -97,7 +97,7 @@ def demo(
     from bestofn.dataset.sources import read_prompts
     from bestofn.engines.base import SamplingParams
     from bestofn.generators import EngineGenerator
-    from bestofn.registry import load_reward
+    from bestofn.rewards.base import load_reward
 
     with one_sentence(debug):
         _check_n(n)

@@ -11,11 +11,11 @@ from bestofn.concurrency import Window
 from bestofn.config import ChoiceConfig, DrawConfig, Flag, PromptsConfig, Section
 from bestofn.dataset.run import ErrorPolicy
 from bestofn.dataset.sources import SourceOptions
-from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
+from bestofn.generators import Generator
 from bestofn.models import Engines
-from bestofn.registry import load_reward, needs_engine, reward_identity
 from bestofn.resuming import comparing, engine_files, input_of
+from bestofn.rewards.base import load_reward, needs_engine, reward_identity
 from bestofn.sampler import BestOfN
 from bestofn.scoring import RewardModel
 from bestofn.stopping import ExpectedGain
@@ -61,7 +61,7 @@ class AskConfig(DrawConfig, ChoiceConfig):
         chooses = self.chooses
         scorer = self.scorer(self) if needs_engine(self.reward) else None
         with Engines() as engines:
-            generator, *judges = engines.get(self, *filter(None, [scorer]))
+            generator, judges = engines.drawing(self, *filter(None, [scorer]))
             reward = load_reward(
                 chooses.reward,
                 engine=judges[0] if judges else None,
@@ -70,8 +70,8 @@ class AskConfig(DrawConfig, ChoiceConfig):
             )
             yield self._best(generator, reward)
 
-    def _best(self, generator: Engine, reward: RewardModel) -> BestOfN:
-        return BestOfN(generator, reward, n=self.n, sampling=self.sampling(), seed=self.seed)
+    def _best(self, generator: Generator, reward: RewardModel) -> BestOfN:
+        return BestOfN(generator, reward, n=self.n)
 
 
 class SelectConfig(PromptsConfig, AskConfig):
@@ -141,7 +141,7 @@ class SelectConfig(PromptsConfig, AskConfig):
             return None
         prior = None
         if self.adaptive_prior is not None:
-            prior = _scores(Path(self.adaptive_prior), self.reward)
+            prior = _scores(Path(self.adaptive_prior), self.chooses.label)
         elif self.reward != "flip":
             raise ConfigError(
                 f"--adaptive with {self.reward!r} needs --adaptive-prior: a pool file that "
@@ -183,13 +183,11 @@ class SelectConfig(PromptsConfig, AskConfig):
         super().check()
         self.stopping()
 
-    def _best(self, generator: Engine, reward: RewardModel) -> BestOfN:
+    def _best(self, generator: Generator, reward: RewardModel) -> BestOfN:
         return BestOfN(
             generator,
             reward,
             n=self.n,
-            sampling=self.sampling(),
-            seed=self.seed,
             window=self.window,
             stop=self.stopping(),
             round_size=self.round_size,

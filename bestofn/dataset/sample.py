@@ -12,7 +12,6 @@ from bestofn.dataset.sources import read_prompts
 from bestofn.dataset.summary import Summary
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError, RunFailedError
-from bestofn.generators import EngineGenerator
 from bestofn.models import Engines
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.store.journal import Confirm
@@ -95,9 +94,8 @@ def each_of(prompts: Sequence[Prompt], accept: Accept, _: BadRow) -> Iterator[Pr
 def _drawn(
     config: SampleConfig, engines: Engines, prompts: Iterator[Prompt], confirm: Confirm
 ) -> Iterator[Row]:
-    (engine,) = engines.get(config)
-    confirm(_settings(config, engine))
-    generator = EngineGenerator(engine, config.sampling(), config.seed, config.keep_tokens)
+    generator, _ = engines.drawing(config, keep_tokens=config.keep_tokens)
+    confirm(_settings(config, getattr(generator, "engine", None)))
     return map(to_row, draw(prompts, generator, config.m, config.window))
 
 

@@ -16,8 +16,8 @@ from bestofn.errors import ConfigError, RunFailedError
 from bestofn.identity import UNKNOWN, by_identity, completed, content_fingerprint
 from bestofn.models import Engines
 from bestofn.redaction import without_secrets
-from bestofn.registry import is_pointwise, load_reward, needs_engine, reward_identity
 from bestofn.resuming import engine_files, with_one_spelling
+from bestofn.rewards.base import is_pointwise, load_reward, needs_engine, reward_identity
 from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool

@@ -3,13 +3,12 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from typing import Any, Self
 
-from bestofn.arguments import construct
 from bestofn.engines.literal import CONTROL
 from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
+from bestofn.registry import construct, find, is_own, make
 from bestofn.types import FinishReason, Prompt, Usage
 
 
@@ -206,33 +205,23 @@ def load_engine(spec: str, **options: Any) -> Engine:
         spec: "tiny" for the model that ships with the package; "vllm:MODEL" for any model that
             vLLM serves, in this process's own engine; "hf:MODEL" for any causal language model
             that transformers loads; "openai:URL#MODEL" for a model behind an OpenAI-compatible
-            server. MODEL is a folder or a repository of the model hub, or "tiny" with the first
-            two.
+            server; "package.module:Name" for a class or object of your own. MODEL is a folder or a
+            repository of the model hub, or "tiny" with the first two.
         options: Passed to the engine, see `VLLMEngine`, `TransformersEngine` and `OpenAIEngine`.
 
     Raises:
-        ConfigError: the spec has another form, or the engine does not take these options.
+        ConfigError: the spec names no engine, or the engine does not take these options.
         EngineError: the model cannot be loaded.
     """
-    kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
-    if not model or kind not in _ENGINES:
+    found, model = find("engine", spec)
+    what = f"engine {without_secrets(spec)!r}"
+    if not is_own("engine", spec):
+        engine: Engine = construct(what, found, model or [spec], {"name": spec} | options)
+        return engine
+    own = make(what, found, [], options)
+    if not isinstance(own, Engine):
         raise ConfigError(
-            f"no engine {without_secrets(spec)!r}: use 'tiny', 'vllm:MODEL', 'hf:MODEL' or "
-            "'openai:URL#MODEL'"
+            f"{spec!r} is no bestofn.engines.Engine; a generator draws candidates but does not "
+            "score them, so name an engine for that"
         )
-    module, name = _ENGINES[kind]
-    engine: Engine = construct(
-        f"engine {without_secrets(spec)!r}",
-        getattr(import_module(module), name),
-        [model],
-        {"name": spec} | options,
-    )
-    return engine
-
-
-# Imported at use: vllm alone takes many seconds.
-_ENGINES = {
-    "hf": ("bestofn.engines.hf", "TransformersEngine"),
-    "vllm": ("bestofn.engines.vllm", "VLLMEngine"),
-    "openai": ("bestofn.engines.openai", "OpenAIEngine"),
-}
+    return own

@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol
 
-from bestofn.arguments import construct
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.model_files import first_sentence, load_tokenizer
-from bestofn.errors import ConfigError, EngineError
+from bestofn.errors import EngineError
+from bestofn.registry import construct, find
 from bestofn.types import Usage
 
 
@@ -56,20 +55,9 @@ def load_classifier(model: str, backend: str, **options: Any) -> Classifier:
         ConfigError: there is no such backend, or it does not take these options.
         EngineError: the model cannot be loaded, has more than one label or no chat template.
     """
-    if backend not in _BACKENDS:
-        raise ConfigError(f"backend must be 'transformers' or 'vllm', not {backend!r}")
-    module, name = _BACKENDS[backend]
-    loaded: Classifier = construct(
-        f"the backend {backend!r}", getattr(import_module(module), name), [model], options
-    )
+    kind, _ = find("backend", backend)
+    loaded: Classifier = construct(f"the backend {backend!r}", kind, [model], options)
     return loaded
-
-
-# Imported at use: vllm alone takes many seconds.
-_BACKENDS = {
-    "transformers": ("bestofn.engines.hf.classifier", "TransformersClassifier"),
-    "vllm": ("bestofn.engines.vllm.classifier", "VLLMClassifier"),
-}
 
 
 def classifier_config(model: str, **options: Any) -> Any:

@@ -16,15 +16,10 @@ Turns = str | Sequence[Mapping[str, Any]]
 """A text or chat messages, as rows of TRL's data sets hold prompts and completions."""
 RewardFunction = Callable[..., list[float | None]]
 
-NOT_COLUMNS = ("completion_ids", "environments")
-"""Lists that the trainer passes beside the data set's columns."""
-REASONING = ("reasoning_content", "thinking", "reasoning")
-"""Where chat templates put what stood in thinking tags."""
-
-UNUSABLE = (ConfigError, RecursionError)
-"""What a prompt or a completion of another form raises."""
-NO_PROMPT = Prompt(())
-"""Stands for a prompt that cannot be used."""
+NOT_COLUMNS = ("completion_ids", "environments")  # lists that the trainer passes beside the columns
+REASONING = ("reasoning_content", "thinking", "reasoning")  # where chat templates put it
+UNUSABLE = (ConfigError, RecursionError)  # what a prompt or completion of another form raises
+NO_PROMPT = Prompt(())  # of a group whose prompt cannot be used
 
 
 def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunction:
@@ -36,18 +31,17 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
 
     Prompts and completions are texts or lists of chat messages, as in TRL's plain and
     conversational data sets. System prompt and earlier turns are context; the other columns of the
-    data set come along as `Prompt.columns`, which verifiers read. Equal prompts that follow each
-    other are a group: of equal responses in it one is scored, and a setwise reward is given all of
-    it. Groups are scored concurrently.
+    data set are `Prompt.columns`, which verifiers read. Equal prompts that follow each other are a
+    group: of equal responses in it one is scored, and a setwise reward is given all of it.
 
     What cannot be scored ends no training: a prompt or a completion of another form, such as one
-    that ends with a call of a tool, has no score, and the reason says why.
+    that ends with a tool call, has no score, and the reason says why.
 
-    Where the trainer passes `log_metric` and `log_extra`, it is told, under the reward's name:
+    Where the trainer passes `log_metric` and `log_extra`, they get, under the reward's name:
     `failure_rate`, the share of completions without a score; `tie_rate`, the share of pairs within
     groups that have the same score; `tokens`, how many the scoring model computed for a
     completion; and for the table of completions `reason` (why there is no score) and `inferred`
-    (the instructions read back). The mean reward TRL logs itself.
+    (the inferred instructions). The mean reward TRL logs itself.
 
     Args:
         reward: Scores completions; its name is the function's.
@@ -86,16 +80,14 @@ def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunc
 
 
 async def _score(groups: Sequence[Pool], reward: RewardModel) -> None:
-    await concurrency.gather(*(_score_group(group, reward) for group in groups))
-
-
-async def _score_group(group: Pool, reward: RewardModel) -> None:
-    for candidate in group.candidates:
-        if candidate.error is not None:
-            candidate.scores[reward.name] = Score(reason=candidate.error)
-    usable = [candidate for candidate in group.candidates if candidate.error is None]
-    if usable:
-        await add_scores(group.prompt, usable, reward)
+    """Scores what can be scored of each group; the rest has its error as the reason."""
+    usable = []
+    for group in groups:
+        for candidate in group.candidates:
+            candidate.scores[reward.name] = Score(reason=candidate.error or "")
+        if drawn := [candidate for candidate in group.candidates if candidate.error is None]:
+            usable.append(add_scores(group.prompt, drawn, reward))
+    await concurrency.gather(*usable)
 
 
 def _groups(
@@ -113,10 +105,12 @@ def _groups(
     """
     if len(prompts) != len(completions):
         raise ConfigError(f"{len(prompts)} prompts but {len(completions)} completions")
+    lists = {n: v for n, v in columns.items() if isinstance(v, list) and n not in NOT_COLUMNS}
     groups: list[Pool] = []
     for row, (asked, completion) in enumerate(zip(prompts, completions, strict=True)):
         try:
-            prompt = _prompt(asked, columns, row)
+            own = {name: plain(values[row]) for name, values in lists.items()}
+            prompt = as_prompt(asked, columns=own)
         except UNUSABLE as error:
             groups.append(Pool(NO_PROMPT, [_failed(0, "prompt", error)]))
             continue
@@ -129,11 +123,6 @@ def _groups(
         except UNUSABLE as error:
             group.append(_failed(len(group), "completion", error))
     return groups
-
-
-def _prompt(prompt: Turns, columns: Mapping[str, Any], row: int) -> Prompt:
-    lists = {n: v for n, v in columns.items() if isinstance(v, list) and n not in NOT_COLUMNS}
-    return as_prompt(prompt, columns={name: plain(values[row]) for name, values in lists.items()})
 
 
 def _failed(index: int, what: str, error: Exception) -> Candidate:

@@ -8,43 +8,30 @@ from typing import Any, Literal
 
 from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed
-from bestofn.rewards.weighted import Composable
+from bestofn.rewards.base import Reward
 from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers.base import load_answer
 
 Unit = Literal["tokens", "characters"]
 
 
-class _Baseline(Composable):
-    """Scores all candidates of a prompt together; one that could not be drawn fails.
+class Baseline(Reward):
+    """Scores all candidates of a prompt together.
 
     Setwise, though most could do with one candidate: equal texts may have different indices and
     log-probabilities, and a pointwise reward would be asked about only one of them.
     """
 
-    name: str
     pointwise = False
 
-    def identity(self) -> dict[str, Any]:
-        """What scores depend on; see `bestofn.identity`."""
-        return {"kind": type(self).__name__, "name": self.name}
-
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return self._all(prompt, candidates)
+        return self._scores(prompt, candidates)
 
-    def _all(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        drawn = [candidate for candidate in candidates if candidate.finish_reason != "error"]
-        scores = dict(zip(map(id, drawn), self._score(prompt, drawn), strict=True))
-        return [
-            scores.get(id(candidate)) or Score(reason=f"no response: {candidate.error}")
-            for candidate in candidates
-        ]
-
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
+    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
         raise NotImplementedError
 
 
-class RandomChoice(_Baseline):
+class RandomChoice(Baseline):
     """A number for each candidate, drawn from seed, prompt id and index."""
 
     name = "random"
@@ -55,43 +42,41 @@ class RandomChoice(_Baseline):
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"seed": self.seed}
 
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
+    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
         seeds = (candidate_seed(self.seed, prompt, candidate.index) for candidate in drawn)
         return [Score(Random(seed).random()) for seed in seeds]
 
 
-class First(_Baseline):
+class First(Baseline):
     """The first candidate, as if only one had been drawn."""
 
     name = "first"
 
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
+    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
         return [Score(-float(candidate.index)) for candidate in drawn]
 
 
-class Longest(_Baseline):
+class Longest(Baseline):
     """The number of tokens, of characters where a candidate of the prompt has no token count.
 
     If others have one, the scores are flagged "length_in_characters".
     """
 
     name = "longest"
+    sign = 1.0
 
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
+    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
         unit = length_unit(drawn)
         counted = any(candidate.token_count is not None for candidate in drawn)
         flags = ["length_in_characters"] if counted and unit == "characters" else []
-        return [Score(float(length(candidate, unit)), flags=[*flags]) for candidate in drawn]
+        return [Score(self.sign * length(candidate, unit), flags=flags) for candidate in drawn]
 
 
 class Shortest(Longest):
     """The negative length, in the unit that `Longest` takes."""
 
     name = "shortest"
-
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
-        scores = super()._score(prompt, drawn)
-        return [Score(-score.value, flags=score.flags) for score in scores]
+    sign = -1.0
 
 
 def length_unit(candidates: Iterable[Candidate]) -> Unit:
@@ -105,18 +90,18 @@ def length(candidate: Candidate, unit: Unit) -> int:
     return len(candidate.text) if unit == "characters" else candidate.token_count or 0
 
 
-class MeanLogprob(_Baseline):
+class MeanLogprob(Baseline):
     """The generator's own mean log-probability of the response, in nats per token."""
 
     name = "mean-logprob"
 
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
+    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
         missing = "the generator gives no log-probabilities"
         values = [candidate.mean_logprob for candidate in drawn]
         return [Score(reason=missing) if value is None else Score(value) for value in values]
 
 
-class Majority(_Baseline):
+class Majority(Baseline):
     """How many candidates give the same answer (self-consistency, arXiv 2203.11171).
 
     Args:
@@ -132,14 +117,14 @@ class Majority(_Baseline):
     def __init__(self, answer: str | Callable[[str], str] = str.strip) -> None:
         self.answer = load_answer(answer)
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        # In a thread: to read an answer may take seconds, and the event loop must not wait for it.
-        return await asyncio.to_thread(self._all, prompt, candidates)
-
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"answer": identity_of(self.answer)}
 
-    def _score(self, prompt: Prompt, drawn: list[Candidate]) -> list[Score]:
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        # In a thread: to read an answer may take seconds, and the event loop must not wait for it.
+        return await asyncio.to_thread(self._scores, prompt, candidates)
+
+    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
         answers = [self.answer(candidate.text) for candidate in drawn]
         votes = Counter(answers)
         return [

@@ -11,7 +11,7 @@ from difflib import SequenceMatcher
 from functools import cache
 from math import ceil
 
-from bestofn.rewards.scripts import UNSPACED, UNSPACED_LETTERS
+from bestofn.rewards.similarity import UNSPACED, UNSPACED_LETTERS
 
 # One character of a script that is written without spaces, or a run of other word characters.
 WORD = re.compile(rf"{UNSPACED}|[^\W_{UNSPACED_LETTERS}]+")

@@ -1,11 +1,10 @@
 """FLIP (arXiv 2602.13551): score a response by the instruction that can be read back from it.
 
-Both rewards build the same prefix from the response and what else is known of the conversation,
-never from the instruction itself. `FLIPReward` decodes an instruction after it and compares;
-`FLIPLikelihood` reads off how likely the true one is there.
+Both rewards build the same prefix from the response and the rest of the conversation, never from
+the instruction. `FLIPReward` decodes an instruction after it and compares; `FLIPLikelihood` asks
+how likely the true one is there.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
@@ -14,13 +13,13 @@ from typing import Any, Literal
 from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherProcessError
-from bestofn.identity import fingerprint, identity_of
+from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed, system_message, transcript, user_message
+from bestofn.rewards.base import EMPTY, Pointwise, check_choice, check_samples
 from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.similarity import Similarity, name_of, resolve
-from bestofn.rewards.templates import InverseTemplate, Target, load_template
-from bestofn.rewards.weighted import Composable
+from bestofn.rewards.templates import Target, load_template
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 CopyGuard = Literal["off", "flag", "strip"]
@@ -40,51 +39,54 @@ class _Backward:
     flags: list[str] = field(default_factory=list)
 
 
-class _InverseReward(Composable):
-    """What both rewards share: target, context, template, copy guard, cutting to the context."""
+@dataclass(eq=False, kw_only=True)
+class InverseReward(Pointwise):
+    """What both rewards share: target, context, template, copy guard, cutting to the context.
 
-    pointwise = True
+    Args:
+        engine: The model that infers.
+        target: What is inferred: "user" for the last user message, "system" for the system prompt.
+        template: "auto" (what suits the reward and the engine), a built-in name, or a path; see
+            `load_template`.
+        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
+            quote before the inference, "off" does neither.
+        name: Of the scores on a candidate.
+    """
+
+    engine: Engine = field(kw_only=False)
+    target: Target = "user"
+    template: str | Path = "auto"
+    copy_guard: CopyGuard = "flag"
+    name: str = ""
+
     requests = 1
     """Requests that share one prefix."""
 
-    def __init__(
-        self, engine: Engine, template: str | Path, target: Target, copy_guard: CopyGuard, name: str
-    ) -> None:
-        if target not in ("user", "system"):
-            raise ConfigError(f"target must be 'user' or 'system', not {target!r}")
-        if copy_guard not in ("off", "flag", "strip"):
-            raise ConfigError(f"copy_guard must be 'off', 'flag' or 'strip', not {copy_guard!r}")
-        self.engine = engine
-        self.target: Target = target
-        self.copy_guard = copy_guard
-        self.name = name
-        self.template: InverseTemplate = load_template(
-            engine.default_template if template == "auto" else template
+    def __post_init__(self) -> None:
+        check_choice("target", self.target, Target)
+        check_choice("copy_guard", self.copy_guard, CopyGuard)
+        self.texts = load_template(
+            self._auto_template() if self.template == "auto" else self.template
         )
 
+    def _auto_template(self) -> str:
+        return self.engine.default_template
+
     def identity(self) -> dict[str, Any]:
-        """What scores depend on; see `bestofn.identity`."""
-        return {
-            "kind": type(self).__name__,
-            "name": self.name,
+        return super().identity() | {
             "engine": identity_of(self.engine),
-            "template": fingerprint(self.template.model_dump_json(exclude_defaults=True)),
+            "template": self.texts.fingerprint,
             "target": self.target,
             "copy_guard": self.copy_guard,
         }
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await concurrency.gather(*(self._score_one(prompt, c) for c in candidates))
-
-    async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         instruction = self.instruction(prompt)
-        if candidate.finish_reason == "error":
-            return Score(reason=f"no response: {candidate.error}")
         if instruction is None:
             return Score(reason="the prompt has no system message to infer")
         backward = self.prepare(prompt, candidate.text)
         if not backward.response.strip():
-            return Score(reason="empty response", flags=backward.flags)
+            return Score(reason=EMPTY, flags=backward.flags)
         score = await self._fit(backward, prompt, candidate, instruction)
         score.flags = [*backward.flags, *score.flags]
         return score
@@ -100,8 +102,7 @@ class _InverseReward(Composable):
             backward.flags.append("control_tokens")
         instruction = self.instruction(prompt)
         if self.copy_guard != "off" and instruction is not None:
-            quotes = find_quotes(instruction, response)
-            if quotes:
+            if quotes := find_quotes(instruction, response):
                 backward.flags.append("quotes_instruction")
             if self.copy_guard == "strip":
                 backward.response = without_spans(response, quotes)
@@ -109,7 +110,7 @@ class _InverseReward(Composable):
 
     def prefix(self, backward: _Backward) -> Prompt:
         """The backward prompt. It has no access to the instruction."""
-        return self.template.fill(backward.response, backward.context, self.target)
+        return self.texts.fill(backward.response, backward.context, self.target)
 
     async def _fit(
         self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
@@ -117,28 +118,26 @@ class _InverseReward(Composable):
         """Scores the longest beginning of the response that leaves room behind the prefix."""
         spent = Usage()
         for _ in range(CUTS):
-            prefix = self.prefix(backward)
-            limit, score = self.engine.context, None
+            prefix, limit = self.prefix(backward), self.engine.context
             tokens = await self._count_if_long(prefix)
-            if tokens is None or limit is None or tokens <= limit - _reserve(limit):
+            if limit is None or tokens is None or tokens <= _room(limit):
                 try:
                     score = await self._invert(prefix, prompt, candidate, instruction)
                     tokens = score.usage.prompt_tokens // self.requests
                 except ContextLengthError as error:
-                    limit, tokens = error.limit, error.prompt_tokens
                     score = Score(reason="too long: no room for an answer behind the response")
+                    limit, tokens = error.limit, error.prompt_tokens
                 except OtherProcessError:
                     raise
                 except EngineError as error:
                     return Score(reason=f"engine: {error}", usage=spent)
                 spent += score.usage
-            room = tokens if limit is None else limit - _reserve(limit)
-            if score is not None and tokens <= room:
-                score.usage = spent
-                return score
+                if limit is None or tokens <= _room(limit):
+                    score.usage = spent
+                    return score
             # Characters per token differ along a text: aim a little below what the mean allows.
             characters = sum(len(message.content) for message in prefix.messages)
-            keep = len(backward.response) - characters * (1 - 0.95 * room / tokens)
+            keep = len(backward.response) - characters * (1 - 0.95 * _room(limit) / tokens)
             if keep < 1:
                 break
             backward.response = backward.response[: int(keep)]
@@ -147,11 +146,11 @@ class _InverseReward(Composable):
         return Score(reason="too long: the context leaves no room for the response", usage=spent)
 
     async def _count_if_long(self, prefix: Prompt) -> int | None:
-        """Tokens of a prefix that may leave too little room; None if it does not, or who knows."""
+        """Tokens of a prefix that may leave too little room; None if it fits or nobody knows."""
         limit = self.engine.context
         size = sum(len(message.content.encode("utf-8", "replace")) for message in prefix.messages)
         # A token is at least a byte, and no chat template adds as much again.
-        if limit is None or 2 * size <= limit - _reserve(limit):
+        if limit is None or 2 * size <= _room(limit):
             return None
         return await self.engine.count_tokens(prefix)
 
@@ -166,6 +165,11 @@ def _reserve(limit: int) -> int:
     return max(1, int(RESERVE * limit))
 
 
+def _room(limit: int) -> int:
+    """Tokens that a prefix may have."""
+    return limit - _reserve(limit)
+
+
 def _known_context(prompt: Prompt, target: Target) -> str:
     """All of the conversation but the message that is to be inferred, and the calls it led to.
 
@@ -178,66 +182,50 @@ def _known_context(prompt: Prompt, target: Target) -> str:
     return transcript([*before, *said])
 
 
-class FLIPReward(_InverseReward):
+@dataclass(eq=False, kw_only=True)
+class FLIPReward(InverseReward):
     """Similarity between the instruction and the one inferred from the response alone.
 
     Args:
-        engine: The model that infers.
-        similarity: "f1" (the paper's word F1), "rouge_l", or any `(inferred, true) -> float`.
-        samples: Inferences to average; the mean is over those that could be read.
-        temperature: Of the inferences. Several greedy ones would be the same one.
+        similarity: "f1" (the paper's word F1), "rouge_l", "package.module:name", or any function
+            `(inferred, true) -> float`.
+        samples: Inferences to average; the mean is over those that can be parsed. Several need a
+            temperature above 0, as greedy ones would be the same.
+        temperature: Of the inferences.
         max_tokens: Of one inference.
-        target: "user" compares with the last user message, "system" with the system prompt.
-        template: "auto" (the engine's own), a built-in name, or a path; see `load_template`.
-        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
-            quote before the inference, "off" does neither.
         seed: Of sampled inferences, together with prompt, candidate and sample.
-        name: Of the scores on a candidate.
+        engine, target, template, copy_guard, name: See `InverseReward`.
 
     Source: arXiv 2602.13551.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        similarity: str | Similarity = "f1",
-        samples: int = 1,
-        temperature: float = 0.0,
-        max_tokens: int = 512,
-        target: Target = "user",
-        template: str | Path = "auto",
-        copy_guard: CopyGuard = "flag",
-        seed: int = 0,
-        name: str = "flip",
-    ) -> None:
-        super().__init__(engine, template, target, copy_guard, name)
-        if samples < 1:
-            raise ConfigError(f"samples must be at least 1, not {samples}")
-        if samples > 1 and temperature == 0:
-            raise ConfigError("several samples need a temperature above 0")
-        self.similarity = resolve(similarity)
-        self.requests = samples
-        self.seed = seed
+    similarity: str | Similarity = "f1"
+    samples: int = 1
+    temperature: float = 0.0
+    max_tokens: int = 512
+    seed: int = 0
+    name: str = "flip"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_samples(self.samples, self.temperature)
+        self.requests = self.samples
+        self.similar = resolve(self.similarity)
         self.params = SamplingParams(
-            temperature=temperature,
-            max_tokens=max_tokens,
+            temperature=self.temperature,
+            max_tokens=self.max_tokens,
             logprobs=False,
-            json_schema=self.template.json_schema,
+            json_schema=self.texts.json_schema,
         )
 
     def identity(self) -> dict[str, Any]:
-        sampled = {"seed": self.seed} if self.params.temperature else {}
-        return (
-            super().identity()
-            | sampled
-            | {
-                "similarity": name_of(self.similarity),
-                "samples": self.requests,
-                "temperature": self.params.temperature,
-                "max_tokens": self.params.max_tokens,
-            }
-        )
+        found = super().identity() | {
+            "similarity": name_of(self.similar),
+            "samples": self.samples,
+            "temperature": self.temperature,
+            "max_tokens": self.max_tokens,
+        }
+        return found | ({"seed": self.seed} if self.temperature else {})
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -245,13 +233,13 @@ class FLIPReward(_InverseReward):
         # Seeds follow prompt and response, so that equal responses get equal inferences.
         source = replace(prefix, id=f"{prompt.id}\x1f{candidate.text}")
         seeds = [
-            candidate_seed(self.seed, source, sample) if self.params.temperature else None
-            for sample in range(self.requests)
+            candidate_seed(self.seed, source, sample) if self.temperature else None
+            for sample in range(self.samples)
         ]
         answers = await concurrency.gather(
             *(self.engine.generate(prefix, self.params, seed) for seed in seeds)
         )
-        parsed = [parse_completion(answer, self.template.field) for answer in answers]
+        parsed = [parse_completion(answer, self.texts.field) for answer in answers]
         inferred = [p.text for p in parsed if p.text is not None]
         score = Score(inferred=inferred, usage=sum((a.usage for a in answers), Usage()))
         if not inferred:
@@ -260,13 +248,14 @@ class FLIPReward(_InverseReward):
         if len(inferred) < len(parsed):
             score.flags.append("some_inferences_failed")
         try:
-            score.value = fmean(self.similarity(text, instruction) for text in inferred)
+            score.value = fmean(self.similar(text, instruction) for text in inferred)
         except Exception as error:  # the user's own function may do anything
             score.reason = f"similarity: {type(error).__name__}: {error}"
         return score
 
 
-class FLIPLikelihood(_InverseReward):
+@dataclass(eq=False, kw_only=True)
+class FLIPLikelihood(InverseReward):
     """Mean log-probability of the true instruction's tokens after the backward prefix, in nats.
 
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
@@ -274,32 +263,23 @@ class FLIPLikelihood(_InverseReward):
     the same for all candidates, and flagged.
 
     Args:
-        engine: The model that infers.
         forward_weight: Adds this times the mean log p(response | prompt) that sampling returned,
             a heuristic mix in the spirit of the noisy channel. Tune it on other prompts than
             those that are reported.
-        target: As for `FLIPReward`.
-        template: One whose answer is the instruction alone; "auto" takes `direct`.
-        copy_guard: As for `FLIPReward`.
-        name: Of the scores on a candidate.
+        engine, target, template, copy_guard, name: See `InverseReward`. The template is one whose
+            answer is the instruction alone; "auto" takes `direct`.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        *,
-        forward_weight: float = 0.0,
-        target: Target = "user",
-        template: str | Path = "auto",
-        copy_guard: CopyGuard = "flag",
-        name: str = "flip-likelihood",
-    ) -> None:
-        super().__init__(
-            engine, "direct" if template == "auto" else template, target, copy_guard, name
-        )
-        if self.template.output != "text":
+    forward_weight: float = 0.0
+    name: str = "flip-likelihood"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.texts.output != "text":
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
-        self.forward_weight = forward_weight
+
+    def _auto_template(self) -> str:
+        return "direct"
 
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"forward_weight": self.forward_weight}
@@ -311,11 +291,6 @@ class FLIPLikelihood(_InverseReward):
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
     ) -> Score:
-        if self.forward_weight and candidate.mean_logprob is None:
-            raise ConfigError(
-                "forward_weight needs the generator's log-probabilities, which it does not give; "
-                "set it to 0 or draw the candidates with an engine"
-            )
         limit = self.engine.context
         # One token less, which engines need behind what they score.
         scores = await self.engine.loglikelihood(
@@ -323,7 +298,11 @@ class FLIPLikelihood(_InverseReward):
         )
         value = fmean(scores.token_logprobs)
         if self.forward_weight:
-            assert candidate.mean_logprob is not None
+            if candidate.mean_logprob is None:
+                raise ConfigError(
+                    "forward_weight needs the generator's log-probabilities, which it does not "
+                    "give; set it to 0 or draw the candidates with an engine"
+                )
             value += self.forward_weight * candidate.mean_logprob
         flags = [] if scores.complete else ["instruction_cut"]
         return Score(value=value, flags=flags, usage=scores.usage)

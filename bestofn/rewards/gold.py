@@ -9,12 +9,12 @@ from typing import Any, SupportsFloat
 from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
-from bestofn.rewards.weighted import Composable
+from bestofn.rewards.base import Reward
 from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers import Verifier
 
 
-class Gold(Composable):
+class Gold(Reward):
     """A verifier's verdict on each response.
 
     No response at all is a wrong one: 0. A verifier that fails is a NaN score with a reason; one
@@ -38,9 +38,7 @@ class Gold(Composable):
         )
 
     def identity(self) -> dict[str, Any]:
-        """What scores depend on; see `bestofn.identity`."""
-        verifier = identity_of(self.verifier)
-        return {"kind": type(self).__name__, "name": self.name, "verifier": verifier}
+        return super().identity() | {"verifier": identity_of(self.verifier)}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         """The verdicts.
@@ -48,11 +46,11 @@ class Gold(Composable):
         Raises:
             ConfigError: the verifier cannot use the prompt or its columns.
         """
-        running = asyncio.get_running_loop()
+        loop = asyncio.get_running_loop()
         return [
             Score(0.0)
             if candidate.finish_reason == "error"
-            else await running.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
+            else await loop.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
             for candidate in candidates
         ]
 

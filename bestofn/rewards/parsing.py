@@ -38,17 +38,10 @@ class Parsed:
             inside its reasoning), "no_json" (no JSON in the answer), "missing_field",
             "wrong_type" (the field is no text), "truncated" (cut before the end of the text),
             "too_long" (malformed, and more than a repair may take).
-
-    Raises:
-        ValueError: both are set, or neither.
     """
 
     text: str | None = None
     reason: str | None = None
-
-    def __post_init__(self) -> None:
-        if (self.text is None) == (self.reason is None):
-            raise ValueError("a Parsed holds either a text or a reason")
 
 
 def parse_completion(answer: Completion, field: str | None, *, numbers: bool = False) -> Parsed:
@@ -104,7 +97,7 @@ def parse_field(
     """
     answer = output.strip()
     if _is_json(answer):
-        # Tags and braces that are left stand in its strings: no reasoning, no further object.
+        # Tags and braces that are left are in its strings: no reasoning, no further object.
         return _strict(answer, field, numbers)[0] or Parsed(reason="missing_field")
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
@@ -123,14 +116,10 @@ def parse_field(
 def _is_json(text: str) -> bool:
     """Whether the text is one well-formed object or list, fenced or not, and nothing else."""
     fenced = FENCED.fullmatch(text)
-    text = fenced[1] if fenced else text
-    if not text.startswith(("{", "[")):
-        return False
     try:
-        json.loads(text, strict=False)
+        return isinstance(json.loads(fenced[1] if fenced else text, strict=False), dict | list)
     except (ValueError, RecursionError):
         return False
-    return True
 
 
 def _strict(text: str, field: str, numbers: bool) -> tuple[Parsed | None, int]:
@@ -199,20 +188,17 @@ def _mention(field: str) -> re.Pattern[str]:
 def _lookup(data: Any, field: str) -> list[Any]:
     """The values under the field: in an object, in the objects of a list, or one level down."""
     objects = _dicts(data)
-    values = [value for item in objects for value in _under(item, field)]
-    if values:
-        return values
     inner = [item for outer in objects for value in outer.values() for item in _dicts(value)]
-    return [value for item in inner for value in _under(item, field)]
+    for level in (objects, inner):
+        values = [v for item in level for k, v in item.items() if _normal(k) == _normal(field)]
+        if values:
+            return values
+    return []
 
 
 def _dicts(data: Any) -> list[dict[str, Any]]:
     items = data if isinstance(data, list) else [data]
     return [item for item in items if isinstance(item, dict)]
-
-
-def _under(item: dict[str, Any], field: str) -> list[Any]:
-    return [value for key, value in item.items() if _normal(key) == _normal(field)]
 
 
 def _normal(key: str) -> str:

@@ -1,36 +1,16 @@
 """Scalar reward models: a sequence-classification model with one label scores a conversation."""
 
 import os
-from collections.abc import Sequence
 from typing import Any
 
-from bestofn import concurrency
 from bestofn.engines.classifiers import load_classifier
 from bestofn.engines.identity import Described
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
-from bestofn.rewards.weighted import Composable
+from bestofn.rewards.base import Pointwise
 from bestofn.types import Candidate, Prompt, Score
 
 
-def described(
-    model: str,
-    *,
-    backend: str = "transformers",
-    max_length: int | None = None,
-    name: str = "scalar",
-    **options: Any,
-) -> dict[str, Any]:
-    """The identity of a `ScalarReward` with these arguments, told without loading its model."""
-    kind = "hf" if backend == "transformers" else backend
-    return {
-        "kind": "ScalarReward",
-        "name": name,
-        "engine": Described(f"{kind}:{model}", options).identity(),
-        "max_length": max_length,
-    }
-
-
-class ScalarReward(Composable):
+class ScalarReward(Pointwise):
     """The raw logit that a trained reward model gives the prompt with the response as its answer.
 
     The conversation is written by the model's own chat template. One that is too long fails: a
@@ -50,8 +30,6 @@ class ScalarReward(Composable):
         EngineError: the model cannot be loaded, has more than one label or no chat template.
     """
 
-    pointwise = True
-
     def __init__(
         self,
         model: str | os.PathLike[str],
@@ -64,24 +42,35 @@ class ScalarReward(Composable):
         if max_length is not None and max_length < 1:
             raise ConfigError(f"max_length must be at least 1, not {max_length}")
         self.name = name
-        self._described = described(
+        self._described = self.described(
             os.fspath(model), backend=backend, max_length=max_length, name=name, **options
         )
         self.classifier = load_classifier(os.fspath(model), backend, **options)
         self.max_length = min(max_length or self.classifier.context, self.classifier.context)
 
+    @classmethod
+    def described(
+        cls,
+        model: str,
+        *,
+        backend: str = "transformers",
+        max_length: int | None = None,
+        name: str = "scalar",
+        **options: Any,
+    ) -> dict[str, Any]:
+        """The identity of a reward with these arguments, without loading its model."""
+        kind = "hf" if backend == "transformers" else backend
+        return {
+            "kind": cls.__name__,
+            "name": name,
+            "engine": Described(f"{kind}:{model}", options).identity(),
+            "max_length": max_length,
+        }
+
     def identity(self) -> dict[str, Any]:
-        """What scores depend on; see `bestofn.identity`."""
         return self._described | {"name": self.name}
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await concurrency.gather(*(self._score_one(prompt, c) for c in candidates))
-
-    async def _score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
-        if candidate.finish_reason == "error":
-            return Score(reason=f"no response: {candidate.error}")
-        if not candidate.text.strip():
-            return Score(reason="empty response")
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         try:
             ids = self.classifier.chat.encode_answered(prompt, candidate.text)
             if len(ids) > self.max_length:

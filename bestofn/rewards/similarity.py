@@ -7,11 +7,22 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
-from bestofn.rewards.scripts import UNSPACED
+from bestofn.registry import BUILT_IN, find
 
 Similarity = Callable[[str, str], float]
+
+# Ranges of letters of scripts that are written without spaces: a letter with its marks is a word.
+UNSPACED_LETTERS = (
+    "\u0e01-\u0e30\u0e32\u0e33\u0e40-\u0e46"  # Thai letters
+    "\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff"  # kana
+    "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+)
+MARKS = (
+    "\u0e31\u0e34-\u0e3a\u0e47-\u0e4e"  # Thai vowel signs and tone marks
+    "\u3099\u309a\ufe00-\ufe0f\U000e0100-\U000e01ef"  # kana voicing, variant selectors
+)
+UNSPACED = f"[{UNSPACED_LETTERS}][{MARKS}]*"
 
 NON_ASCII = re.compile(r"[^\x00-\x7f]")
 ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -72,12 +83,9 @@ def rouge_l(inferred: str, target: str) -> float:
     return float(scorer.score(target, inferred)["rougeL"].fmeasure)
 
 
-KNOWN: dict[str, Similarity] = {"f1": f1, "rouge_l": rouge_l}
-
-
 def name_of(similarity: Similarity) -> str | dict[str, Any]:
     """What the similarity is called; of a function of one's own its identity."""
-    known = [name for name, function in KNOWN.items() if function is similarity]
+    known = [name for name in BUILT_IN["similarity"] if find("similarity", name)[0] is similarity]
     return known[0] if known else identity_of(similarity)
 
 
@@ -87,8 +95,5 @@ def resolve(similarity: str | Similarity) -> Similarity:
     Raises:
         ConfigError: no similarity has this name.
     """
-    if callable(similarity):
-        return similarity
-    if similarity not in KNOWN:
-        raise ConfigError(f"no similarity {similarity!r}: use {' or '.join(KNOWN)}, or a function")
-    return KNOWN[similarity]
+    found: Similarity = similarity if callable(similarity) else find("similarity", similarity)[0]
+    return found

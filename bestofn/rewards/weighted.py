@@ -10,7 +10,7 @@ from typing import Any
 from bestofn import concurrency
 from bestofn.identity import identity_of
 from bestofn.scoring import RewardModel, add_scores
-from bestofn.types import Candidate, Prompt, Score, Usage
+from bestofn.types import Candidate, Prompt, Score
 
 
 class Composable:
@@ -29,28 +29,25 @@ class Composable:
     def __sub__(self: RewardModel, other: RewardModel) -> "WeightedSum":
         if not isinstance(other, RewardModel):
             return NotImplemented
-        return WeightedSum((*_terms(self), *_scaled(other, -1.0)))
+        return WeightedSum((*_terms(self), *_terms(other, -1.0)))
 
     def __mul__(self: RewardModel, weight: float) -> "WeightedSum":
         if not isinstance(weight, Real):
             return NotImplemented
-        return WeightedSum(_scaled(self, float(weight)))
+        return WeightedSum(_terms(self, float(weight)))
 
     __rmul__ = __mul__
 
     def __neg__(self: RewardModel) -> "WeightedSum":
-        return WeightedSum(_scaled(self, -1.0))
+        return WeightedSum(_terms(self, -1.0))
 
 
 _Terms = tuple[tuple[float, RewardModel], ...]
 
 
-def _terms(reward: RewardModel) -> _Terms:
-    return reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
-
-
-def _scaled(reward: RewardModel, weight: float) -> _Terms:
-    return tuple((weight * own, term) for own, term in _terms(reward))
+def _terms(reward: RewardModel, weight: float = 1.0) -> _Terms:
+    terms = reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
+    return tuple((weight * own, term) for own, term in terms)
 
 
 @dataclass(frozen=True)
@@ -87,33 +84,27 @@ class WeightedSum(Composable):
         return {"kind": type(self).__name__, "terms": terms}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        columns = await concurrency.gather(*(_column(r, prompt, candidates) for _, r in self.terms))
-        return [self._combine(scores) for scores in zip(*columns, strict=True)]
-
-    def _combine(self, scores: Sequence[Score]) -> Score:
-        reasons = [
-            f"{reward.name}: {score.reason}"
-            for (_, reward), score in zip(self.terms, scores, strict=True)
-            if isnan(score.value)
-        ]
-        counts = Counter[str]()
-        for score in scores:
-            counts.update(score.counts)
-        total = sum(w * score.value for (w, _), score in zip(self.terms, scores, strict=True))
-        return Score(
-            value=total,
-            reason="; ".join(reasons) or None,
-            inferred=[text for score in scores for text in score.inferred],
-            flags=sorted({flag for score in scores for flag in score.flags}),
-            counts=dict(counts),
-            usage=sum((score.usage for score in scores), Usage()),
+        # On copies: the candidates themselves get only the sum.
+        copies = [[replace(c, scores={}) for c in candidates] for _ in self.terms]
+        await concurrency.gather(
+            *(
+                add_scores(prompt, drawn, reward)
+                for drawn, (_, reward) in zip(copies, self.terms, strict=True)
+            )
         )
+        return [self._combine(same) for same in zip(*copies, strict=True)]
 
-
-async def _column(
-    reward: RewardModel, prompt: Prompt, candidates: Sequence[Candidate]
-) -> list[Score]:
-    """One term's scores, on copies: the candidates themselves get only the sum."""
-    copies = [replace(candidate, scores={}) for candidate in candidates]
-    await add_scores(prompt, copies, reward)
-    return [copy.scores[reward.name] for copy in copies]
+    def _combine(self, copies: Sequence[Candidate]) -> Score:
+        """The sum for one candidate, of which each term has scored a copy."""
+        total, reasons, counts = Score(0.0), list[str](), Counter[str]()
+        for (weight, reward), copy in zip(self.terms, copies, strict=True):
+            score = copy.scores[reward.name]
+            total.value += weight * score.value
+            total.inferred += score.inferred
+            total.flags = sorted({*total.flags, *score.flags})
+            total.usage += score.usage
+            counts.update(score.counts)
+            if isnan(score.value):
+                reasons.append(f"{reward.name}: {score.reason}")
+        total.reason, total.counts = "; ".join(reasons) or None, dict(counts)
+        return total

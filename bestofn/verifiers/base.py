@@ -1,11 +1,11 @@
 """The Verifier protocol, the columns that verifiers read, and `load_verifier`."""
 
 from collections.abc import Callable
-from difflib import get_close_matches
-from importlib import import_module
-from typing import NoReturn, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from bestofn.errors import ConfigError
+from bestofn.identity import identity_of
+from bestofn.registry import find, is_own, make
 from bestofn.types import Prompt
 
 
@@ -24,6 +24,20 @@ class Verifier(Protocol):
     def answer(self, response: str) -> str:
         """What votes compare: the stripped response, where a verifier knows nothing better."""
         return response.strip()
+
+
+class Function(Verifier):
+    """Any callable as a verifier; votes compare the stripped text."""
+
+    def __init__(self, function: Callable[[Prompt, str], bool | float]) -> None:
+        self.function = function
+
+    def identity(self) -> dict[str, Any]:
+        """What the function is called; see `bestofn.identity`."""
+        return identity_of(self.function)
+
+    def __call__(self, prompt: Prompt, response: str) -> bool | float:
+        return self.function(prompt, response)
 
 
 def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: str) -> object:
@@ -61,7 +75,7 @@ def load_verifier(spec: str) -> Verifier:
             "iexact:COLUMN" (so that upper and lower case are one), "regex:COLUMN" (the column's
             pattern is found in the response), "math" or "math:COLUMN" (the final answer equals
             the column's, "answer" by default), "ifeval" or "ifeval:loose" (all instructions are
-            followed), "tiny" (the tiny world's own rules), or "package.module:name" for a
+            followed), "tiny" (the tiny world's own rules), or "package.module:Name" for a
             callable `(prompt, response) -> bool or float`, or a class of such, on the import path
             or in the working directory. What stands before the colon is first looked up among
             the kinds, so that "math:answer" is never a module.
@@ -69,17 +83,14 @@ def load_verifier(spec: str) -> Verifier:
     Raises:
         ConfigError: the spec has another form, or what it names cannot be loaded.
     """
-    kind, colon, argument = spec.partition(":")
-    if kind not in _VERIFIERS:
-        if argument and all(part.isidentifier() for part in spec.replace(":", ".").split(".")):
-            return _imported(spec, kind, argument)
-        _refuse(spec)
-    module, name, form = _VERIFIERS[kind]
-    takes, needs = ":" in form, ":" in form and "[" not in form
-    if (colon and not (takes and argument)) or (needs and not colon):
-        _refuse(spec, form)
-    verifier: Verifier = getattr(import_module(module), name)(*[argument] * bool(colon))
-    return verifier
+    found, arguments = find("verifier", spec)
+    if not is_own("verifier", spec):
+        verifier: Verifier = found(*arguments)
+        return verifier
+    own = make(f"the verifier {spec!r}", found, [], {})
+    if not callable(own):
+        raise ConfigError(f"{spec!r} is no verifier: it is not callable but {type(own).__name__}")
+    return own if isinstance(own, Verifier) else Function(own)
 
 
 def load_answer(answer: str | Callable[[str], str]) -> Callable[[str], str]:
@@ -98,34 +109,3 @@ def load_answer(answer: str | Callable[[str], str]) -> Callable[[str], str]:
             f"answer is a verifier's name such as 'math', or a function, not {answer!r}"
         )
     return answer
-
-
-def _imported(spec: str, module: str, path: str) -> Verifier:
-    from bestofn.verifiers.imported import load
-
-    try:
-        return load(module, path)
-    except ConfigError as error:
-        near = get_close_matches(module, _VERIFIERS, 1)
-        hint = f"; for the verifier {near[0]!r} write '{_VERIFIERS[near[0]][2]}'" if near else ""
-        raise ConfigError(f"no verifier {spec!r}: {error}{hint}") from error
-
-
-def _refuse(spec: str, form: str | None = None) -> NoReturn:
-    if form:
-        raise ConfigError(f"no verifier {spec!r}: its form is '{form}'")
-    near = get_close_matches(spec.partition(":")[0], _VERIFIERS, 1)
-    hint = f"did you mean '{_VERIFIERS[near[0]][2]}'? known: " if near else "use "
-    forms = ", ".join(f"'{known}'" for *_, known in _VERIFIERS.values())
-    raise ConfigError(f"no verifier {spec!r}: {hint}{forms} or 'package.module:name'")
-
-
-# Module, class and form; a part in brackets may be left out. Imported at use.
-_VERIFIERS = {
-    "exact": ("bestofn.verifiers.text", "Exact", "exact:COLUMN"),
-    "iexact": ("bestofn.verifiers.text", "ExactIgnoringCase", "iexact:COLUMN"),
-    "regex": ("bestofn.verifiers.text", "Regex", "regex:COLUMN"),
-    "math": ("bestofn.verifiers.math", "Math", "math[:COLUMN]"),
-    "ifeval": ("bestofn.verifiers.ifeval", "IFEval", "ifeval[:loose]"),
-    "tiny": ("bestofn.verifiers.tiny", "Tiny", "tiny"),
-}

@@ -22,8 +22,7 @@ from torch.nn.functional import cross_entropy, linear
 from tqdm import tqdm
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from bestofn.rewards.templates import load_template
-from bestofn.rewards.templates.judging import Kind, load_judge_template
+from bestofn.rewards.templates import Kind, load_judge_template, load_template
 from bestofn.tiny import world
 from bestofn.types import Prompt
 

@@ -14,7 +14,7 @@ from bestofn.engines.base import SamplingParams
 from bestofn.errors import ConfigError, EngineError
 from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
-from bestofn.registry import load_reward
+from bestofn.rewards.base import load_reward
 from bestofn.rewards.gold import Gold
 from bestofn.thinking import split_thinking
 from bestofn.types import Candidate, Pool, Prompt, Score, Usage

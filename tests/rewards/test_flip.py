@@ -6,7 +6,7 @@ from math import isnan, nan
 from typing import Any
 
 import pytest
-from fakes import ScriptedEngine
+from fakes import ScriptedEngine, scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,7 +24,7 @@ INSTRUCTION = "Count from 3 to 9."
 
 def score(reward: Any, response: str, prompt: Any = INSTRUCTION, **fields: Any) -> Score:
     candidate = Candidate(0, response, **fields)
-    (result,) = concurrency.run(reward.score(as_prompt(prompt), [candidate]))
+    (result,) = scores_of(reward, [candidate], as_prompt(prompt))
     assert (result.reason is None) != isnan(result.value)
     return result
 
@@ -98,8 +98,8 @@ def test_json_template_reads_its_field() -> None:
 
 
 def test_template_auto_is_the_engines_own() -> None:
-    assert FLIPReward(ScriptedEngine(template="reasoned")).template.field == "instruction"
-    assert FLIPReward(ScriptedEngine(template="direct")).template.field is None
+    assert FLIPReward(ScriptedEngine(template="reasoned")).texts.field == "instruction"
+    assert FLIPReward(ScriptedEngine(template="direct")).texts.field is None
 
 
 @pytest.mark.parametrize(
@@ -430,7 +430,7 @@ def test_real_responses(tiny: TransformersEngine, alpaca_rows: list[dict[str, An
     for row in alpaca_rows[:6]:
         prompt: Prompt = as_prompt(row["prompt"], row["id"])
         candidates = [Candidate(i, c["text"]) for i, c in enumerate(row["candidates"])]
-        scores = concurrency.run(reward.score(prompt, candidates))
+        scores = scores_of(reward, candidates, prompt)
         for candidate, result in zip(candidates, scores, strict=True):
             assert (result.reason is None) != isnan(result.value)
             finite.append(not isnan(result.value))

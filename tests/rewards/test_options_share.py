@@ -3,7 +3,7 @@
 import pytest
 
 from bestofn.errors import ConfigError
-from bestofn.rewards.options import share
+from bestofn.rewards.base import share
 
 REWARDS = {"flip": "flip", "mine-0.5": "flip", "pointwise": "pointwise", "first": "first"}
 

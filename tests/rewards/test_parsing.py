@@ -188,13 +188,6 @@ def test_no_cut_of_a_string_is_a_score(quote: str) -> None:
     assert parse_field(output + quote, FIELD, truncated=True) == Parsed(GOOD)
 
 
-def test_a_result_is_a_text_or_a_reason() -> None:
-    with pytest.raises(ValueError, match="either"):
-        Parsed()
-    with pytest.raises(ValueError, match="either"):
-        Parsed("text", "reason")
-
-
 ANY_TEXT = st.text(st.characters(exclude_categories=()))
 PIECES = [
     *"{}[]\"':,\\ \n",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fakes import scores_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from reward_models import pairs, random_model, trained_model
@@ -25,7 +26,7 @@ from bestofn.dataset.config import SelectConfig
 from bestofn.engines.hf.classifier import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
-from bestofn.registry import is_pointwise, load_reward, needs_engine
+from bestofn.rewards.base import is_pointwise, load_reward, needs_engine
 from bestofn.scoring import RewardModel, add_scores
 from bestofn.store import pool
 from bestofn.tiny import heldout_tasks
@@ -180,7 +181,7 @@ def test_no_response_and_an_empty_one(reward: ScalarReward) -> None:
         Candidate(1, " \n"),
         Candidate(2, "cut", finish_reason="length"),
     ]
-    scores = concurrency.run(reward.score(PROMPT, drawn))
+    scores = scores_of(reward, drawn, PROMPT)
     assert [score.reason for score in scores] == ["no response: it broke", "empty response", None]
     assert [isnan(score.value) for score in scores] == [True, True, False]
 
@@ -346,7 +347,7 @@ def test_no_such_model() -> None:
     [
         ({"batch_size": 0}, "batch_size must be at least 1, not 0"),
         ({"max_length": 0}, "max_length must be at least 1, not 0"),
-        ({"backend": "onnx"}, "backend must be 'transformers' or 'vllm', not 'onnx'"),
+        ({"backend": "onnx"}, "no backend 'onnx'; use 'transformers', 'vllm'"),
     ],
 )
 def test_options_that_make_no_sense(folder: Path, options: dict[str, Any], said: str) -> None:

@@ -115,5 +115,5 @@ def test_resolve_a_function() -> None:
 
 
 def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'bleu': use f1 or rouge_l"):
+    with pytest.raises(ConfigError, match="no similarity 'bleu'; use 'f1', 'rouge_l' or"):
         resolve("bleu")

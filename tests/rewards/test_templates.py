@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from bestofn.errors import ConfigError
-from bestofn.rewards.templates import load_template
-from bestofn.rewards.templates.judging import load_judge_template
+from bestofn.rewards.templates import load_judge_template, load_template
 
 
 @pytest.mark.parametrize("name", ["direct", "reasoned"])

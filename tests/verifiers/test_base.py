@@ -82,20 +82,20 @@ def test_tiny() -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("exat", "did you mean 'exact:COLUMN'? known: 'exact:COLUMN', 'iexact:COLUMN', "),
-        ("nonesuch", "no verifier 'nonesuch': use 'exact:COLUMN'"),
-        ("nonesuch", "'ifeval[:loose]', 'tiny' or 'package.module:name'"),
+        ("exat", "no verifier 'exat'; did you mean 'exact:COLUMN'?"),
+        ("nonesuch", "no verifier 'nonesuch'; use 'exact:COLUMN'"),
+        ("nonesuch", "'ifeval[:loose]', 'tiny' or 'package.module:Name'"),
         ("", "no verifier ''"),
-        ("exact", "no verifier 'exact': its form is 'exact:COLUMN'"),
-        ("exact:", "no verifier 'exact:': its form is"),
-        ("math:", "no verifier 'math:': its form is 'math[:COLUMN]'"),
-        ("tiny:x", "no verifier 'tiny:x': its form is 'tiny'"),
+        ("exact", "no verifier 'exact'; its form is 'exact:COLUMN'"),
+        ("exact:", "no verifier 'exact:'; its form is"),
+        ("math:", "no verifier 'math:'; its form is 'math[:COLUMN]'"),
+        ("tiny:x", "no verifier 'tiny:x'; its form is 'tiny'"),
         ("ifeval:lose", "the verifier 'ifeval' is strict or loose, not 'lose'"),
-        ("exat:answer", "write 'exact:COLUMN'"),
+        ("exat:answer", "there is no module 'exat'; did you mean 'exact:COLUMN'?"),
         ("no such:thing", "no verifier 'no such:thing'"),
-        ("json:nonesuch", "json:nonesuch cannot be loaded: AttributeError"),
-        ("nonesuch.module:f", "cannot be loaded: ModuleNotFoundError: No module named 'nonesuch'"),
-        ("string:digits", "string:digits is not callable but str"),
+        ("json:nonesuch", "no verifier 'json:nonesuch': the module 'json' has no 'nonesuch'"),
+        ("nonesuch.module:f", "there is no module 'nonesuch.module'"),
+        ("string:digits", "'string:digits' is no verifier: it is not callable but str"),
     ],
 )
 def test_specs_that_name_nothing(spec: str, message: str) -> None:
@@ -133,7 +133,7 @@ def test_own_function_and_class(own_module: Path) -> None:
     short = load_verifier("own_checks:Short")
     assert short(prompt(), "ab") is True
     assert short.answer("abcd") == "4"
-    with pytest.raises(ConfigError, match="own_checks:Needs cannot be loaded: TypeError"):
+    with pytest.raises(ConfigError, match="'own_checks:Needs' does not take"):
         load_verifier("own_checks:Needs")
 
 
@@ -144,5 +144,5 @@ def test_a_kind_is_never_a_module(own_module: Path) -> None:
 
 def test_a_broken_module_is_a_sentence(own_module: Path) -> None:
     (own_module / "broken_checks.py").write_text("1 / 0")
-    with pytest.raises(ConfigError, match="broken_checks:f cannot be loaded: ZeroDivisionError"):
+    with pytest.raises(ConfigError, match="'broken_checks' cannot be imported: ZeroDivisionError"):
         load_verifier("broken_checks:f")

@@ -15,8 +15,7 @@ from typing import Literal
 from bestofn.errors import ConfigError
 from bestofn.rewards.copying import LOOK_ALIKES
 from bestofn.rewards.judges import HIGHEST
-from bestofn.rewards.templates import load_template
-from bestofn.rewards.templates.judging import Kind, load_judge_template
+from bestofn.rewards.templates import Kind, load_judge_template, load_template
 
 Write = Callable[[str, str, Random], str]
 Answer = Literal["none", "part", "whole"]

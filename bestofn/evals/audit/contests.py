@@ -11,7 +11,7 @@ from bestofn.engines.base import Engine
 from bestofn.errors import EngineError
 from bestofn.evals.audit.attacks import Attack
 from bestofn.prompts import random_for, user_message
-from bestofn.registry import is_pointwise, takes
+from bestofn.rewards.base import is_pointwise, takes
 from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.types import Candidate, Pool, Prompt
 

@@ -30,8 +30,8 @@ from bestofn.generators import EngineGenerator, collect
 from bestofn.models import Engines
 from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
-from bestofn.registry import load_reward
 from bestofn.resuming import comparing, engine_files, input_of
+from bestofn.rewards.base import load_reward
 from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool

@@ -23,8 +23,8 @@ from bestofn.evals.rewardbench.items import Item, as_pool, fingerprint, read_ite
 from bestofn.models import Engines
 from bestofn.recipe import RewardBenchRecipe
 from bestofn.redaction import without_secrets
-from bestofn.registry import needs_engine, takes
 from bestofn.resuming import input_of, same_spelled
+from bestofn.rewards.base import needs_engine, takes
 from bestofn.store import pool
 from bestofn.store.journal import check_output, open_journal, write_atomically
 

@@ -17,7 +17,7 @@ from bestofn.evals.audit.attacks import ATTACKS
 from bestofn.evals.audit.contests import Scorer, add_logprobs, attacked, compete, scorers_of
 from bestofn.evals.audit.verdicts import verdicts
 from bestofn.prompts import as_prompt
-from bestofn.registry import load_reward
+from bestofn.rewards.base import load_reward
 from bestofn.types import Candidate, Pool, Score
 
 ALL = [*ATTACKS.values()]
