@@ -95,7 +95,7 @@ def test_tiny() -> None:
         ("no such:thing", "no verifier 'no such:thing'"),
         ("json:nonesuch", "json:nonesuch cannot be loaded: AttributeError"),
         ("nonesuch.module:f", "cannot be loaded: ModuleNotFoundError: No module named 'nonesuch'"),
-        ("string:digits", "string:digits is not callable but str"),
+        ("string:digits", "string:digits cannot be loaded: TypeError: it is not callable but str"),
     ],
 )
 def test_specs_that_name_nothing(spec: str, message: str) -> None:
