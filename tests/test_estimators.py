@@ -299,5 +299,5 @@ def test_bootstrap_pools_bad_input(values: object, options: dict[str, object], m
     ],
 )
 def test_bootstrap_bad_input(options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"values|value|level"):
+    with pytest.raises(ValueError, match=r"value|level|resamples"):
         bootstrap_mean(**options)  # type: ignore[arg-type]
