@@ -25,22 +25,14 @@ def numbers(slots: Slots, *names: str) -> tuple[int, ...]:
     return tuple(int(slots[name]) for name in names)
 
 
-def skewed(rng: Random, low: int, usual: int, high: int) -> int:
-    """A count that is at most `usual` in four draws of five."""
-    return rng.randint(low, usual) if rng.random() < 0.8 else rng.randint(usual + 1, high)
-
-
 # --- sequences of numbers -------------------------------------------------------------------
 
 
 def draw_range(rng: Random) -> Slots:
-    length = skewed(rng, 3, 12, 30)
+    # Long ranges are rare.
+    length = rng.randint(3, 12) if rng.random() < 0.8 else rng.randint(13, 30)
     low = rng.randint(1, LARGEST + 1 - length)
-    return {
-        "low": str(low),
-        "high": str(low + length - 1),
-        "sep": rng.choice([*SEPARATORS]),
-    }
+    return {"low": str(low), "high": str(low + length - 1)}
 
 
 def valid_range(slots: Slots) -> bool:
@@ -83,6 +75,11 @@ def draw_table(rng: Random) -> Slots:
     return {"n": str(rng.randint(2, LARGEST // last)), "last": str(last)}
 
 
+def valid_table(slots: Slots) -> bool:
+    n, last = numbers(slots, "n", "last")
+    return 2 <= n <= LARGEST // last
+
+
 def times_table(slots: Slots) -> str:
     n, last = numbers(slots, "n", "last")
     return "\n".join(f"{k} x {n} = {k * n}" for k in range(1, last + 1))
@@ -111,10 +108,6 @@ def subtract(slots: Slots) -> str:
     return f"{a} - {b} = {a - b}"
 
 
-def draw_numbers(rng: Random, low: int, high: int) -> str:
-    return ", ".join(map(str, rng.sample(range(1, LARGEST + 1), rng.randint(low, high))))
-
-
 def sort_numbers(slots: Slots) -> str:
     values = sorted(map(int, slots["values"].split(", ")), reverse=slots["order"] == "descending")
     return ", ".join(map(str, values))
@@ -139,10 +132,6 @@ def day_after(slots: Slots) -> str:
 
 
 # --- words --------------------------------------------------------------------------------------
-
-
-def draw_words(rng: Random, low: int, high: int) -> str:
-    return ", ".join(rng.sample(lex.NOUNS, rng.randint(low, high)))
 
 
 def alphabetical(slots: Slots) -> str:

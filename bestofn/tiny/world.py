@@ -85,7 +85,7 @@ def near_list(values: list[str], other: str, rng: Random) -> str:
 def fits(family: Family, slots: Slots) -> bool:
     """Whether each slot has its form and together they make sense."""
     return all(
-        re.fullmatch(pattern, slots[name]) for name, pattern in family.slots.items()
+        re.fullmatch(slot.pattern, slots[name]) for name, slot in family.slots.items()
     ) and family.valid(slots)
 
 
@@ -102,7 +102,7 @@ def wording_patterns() -> tuple[tuple[Family, re.Pattern[str]], ...]:
             # Splitting at the slots gives literal text and slot names in turn.
             parts = re.split(r"\{(\w+)\}", wording)
             pattern = "".join(
-                f"(?P<{part}>{family.slots[part]})" if index % 2 else re.escape(part)
+                f"(?P<{part}>{family.slots[part].pattern})" if index % 2 else re.escape(part)
                 for index, part in enumerate(parts)
             )
             patterns.append((family, re.compile(pattern)))
