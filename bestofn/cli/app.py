@@ -1,12 +1,11 @@
-"""What all commands share: the application, its consoles, errors as sentences, progress."""
+"""What all commands share: the application, its consoles, errors as sentences."""
 
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from math import isnan
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,9 +16,6 @@ from bestofn.errors import BestOfNError, RunFailedError
 
 if TYPE_CHECKING:
     from bestofn.config import OptionalEngineConfig
-    from bestofn.types import Pool
-
-T = TypeVar("T")
 
 app = typer.Typer(
     add_completion=False,
@@ -91,49 +87,3 @@ def announce(*configs: "OptionalEngineConfig | None") -> None:
         logging.disable_progress_bar()
     if any(engine.startswith("vllm:") for engine in engines) and notes.is_terminal:
         notes.print("starting vLLM, which takes half a minute or more", style="dim")
-
-
-def with_bar(items: Iterator[T], total: int | None, what: str = "") -> Iterator[T]:
-    """Passes prompts on under a bar, if there is a terminal to show one."""
-    from tqdm import tqdm
-
-    from bestofn.progress import redraws
-
-    bar = tqdm(items, total=total, desc=what, unit="prompt", disable=not redraws())
-    return iter(bar)
-
-
-def pool_progress(pools: "Iterator[Pool]", total: int | None, what: str) -> "Iterator[Pool]":
-    """Shows how far a pool file is: candidates a second, failures, what came from the cache.
-
-    Without a terminal, and where some failed, it says so in a line at the end.
-    """
-    from bestofn.progress import Bar, redraws
-
-    names = what.removeprefix("scoring ").split(", ") if what.startswith("scoring") else []
-    drawn = failed = asked = cached = 0
-    reasons = Counter[str]()
-
-    def state(seconds: float) -> str:
-        rate = drawn / max(seconds, 1e-9)
-        told = f"{rate:.0f} candidates/s, {failed / max(drawn, 1):.1%} failed"
-        return f"{told}, {cached / max(asked, 1):.0%} cached"
-
-    with Bar(total, "prompt", state, what=what) as bar:
-        for pool in pools:
-            drawn += len(pool.candidates)
-            for candidate in pool.candidates:
-                scores = [candidate.scores[name] for name in names if name in candidate.scores]
-                faults = [s.reason or "" for s in scores if isnan(s.value)]
-                if faults or candidate.error:
-                    failed += 1
-                    reasons[candidate.error or faults[0]] += 1
-                for usage in [s.usage for s in scores] or [candidate.usage]:
-                    asked += usage.prompt_tokens
-                    cached += usage.cached_tokens
-            bar.update()
-            yield pool
-    if drawn and (failed or not redraws()):
-        line = f"{what}: {drawn} candidates, {failed / drawn:.1%} failed"
-        often = "".join(f", most often: {reason}" for reason, _ in reasons.most_common(1))
-        notes.print(escape(line + often), soft_wrap=True)

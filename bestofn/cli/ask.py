@@ -17,7 +17,6 @@ from bestofn.cli.app import (
     console,
     most_often,
     one_sentence,
-    with_bar,
 )
 from bestofn.cli.options import options
 from bestofn.config import OPTIONS, EngineConfig, checked
@@ -97,6 +96,7 @@ def demo(
     from bestofn.dataset.sources import read_prompts
     from bestofn.engines.base import SamplingParams
     from bestofn.generators import EngineGenerator
+    from bestofn.progress import pool_progress
     from bestofn.registry import load_reward
 
     with one_sentence(debug):
@@ -108,7 +108,7 @@ def demo(
         rewards = [load_reward(name, engine=engine, verifier="tiny") for name in DEMO_REWARDS]
         generator = EngineGenerator(engine, SamplingParams(max_tokens=400), seed, keep_tokens=False)
         drawn = draw(read_prompts(f"tiny:{prompts}"), generator, n)
-        pools = list(with_bar(add(drawn, rewards), prompts))
+        pools = list(pool_progress(add(drawn, rewards), prompts, ""))
         errors = [candidate.error for row in pools for candidate in row.candidates]
         if all(errors):
             raise RunFailedError(f"no candidate could be drawn: {most_often(errors)}")

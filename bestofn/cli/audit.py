@@ -7,11 +7,12 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from bestofn.cli.app import Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, fits, show_table
 from bestofn.config import OPTIONS, AuditConfig, checked
 from bestofn.errors import RunFailedError
+from bestofn.progress import pool_progress
 
 REWARDS = ",".join(reward.label for reward in AuditConfig.model_fields["rewards"].default)
 MARKS = {"none": "", "part": " *", "whole": " **"}

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Folder, Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, show_table
 from bestofn.config import (
@@ -20,6 +20,7 @@ from bestofn.config import (
     ScoreConfig,
     checked,
 )
+from bestofn.progress import pool_progress
 from bestofn.recipe import RewardBenchRecipe, load_recipe
 
 PoolFile = Annotated[Path, typer.Argument(help="A pool file, as `bestofn sample` writes it.")]

@@ -6,11 +6,12 @@ from typing import Any
 
 from rich.text import Text
 
-from bestofn.cli.app import Folder, Json, announce, app, console, notes, pool_progress
+from bestofn.cli.app import Folder, Json, announce, app, console, notes
 from bestofn.cli.options import options
 from bestofn.cli.tables import Column, show_table
 from bestofn.config import OPTIONS, RewardBenchConfig, checked
 from bestofn.errors import RunFailedError
+from bestofn.progress import pool_progress
 from bestofn.recipe import RewardBenchRecipe
 
 

@@ -4,7 +4,7 @@ from math import nan
 
 import pytest
 
-from bestofn.cli.app import pool_progress
+from bestofn.progress import pool_progress
 from bestofn.prompts import as_prompt
 from bestofn.types import Candidate, Pool, Score
 
