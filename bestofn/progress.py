@@ -3,10 +3,12 @@
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 from tqdm import tqdm
+
+from bestofn.types import Usage
 
 EVERY = 30.0  # seconds between two lines
 
@@ -17,6 +19,27 @@ def redraws() -> bool:
     In a log file each of its states would be kept.
     """
     return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+@dataclass(slots=True)
+class Counts:
+    """What a display says of the candidates so far; `earlier` ones were there before the run."""
+
+    candidates: int = 0
+    failed: int = 0
+    usage: Usage = field(default_factory=Usage)
+    earlier: int = 0
+
+    def add(self, candidates: int, failed: int, usage: Usage) -> None:
+        self.candidates += candidates
+        self.failed += failed
+        self.usage += usage
+
+    def __call__(self, seconds: float) -> str:
+        rate = (self.candidates - self.earlier) / max(seconds, 1e-9)
+        failed = self.failed / max(self.candidates, 1)
+        cached = self.usage.cached_tokens / max(self.usage.prompt_tokens, 1)
+        return f"{rate:.0f} candidates/s, {failed:.1%} failed, {cached:.0%} cached"
 
 
 class Bar:
@@ -47,7 +70,7 @@ class Bar:
         self._initial = self._done = initial
         self._lines = shown and not redraws()
         self._last_line = last_line
-        self._started = self._told = time.monotonic()
+        self._started = self._shown = time.monotonic()
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=initial,
@@ -60,15 +83,10 @@ class Bar:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._bar.close()
         if self._lines and self._last_line:
-            self._tell(time.monotonic())
+            self._print(time.monotonic())
 
     def update(self) -> None:
         """Shows one more."""
@@ -78,19 +96,16 @@ class Bar:
             # Without refresh: it is drawn ten times a second at most.
             self._bar.set_postfix_str(self._state(now - self._started), refresh=False)
             self._bar.update()
-        elif self._lines and now - self._told > EVERY:
-            self._tell(now)
+        elif self._lines and now - self._shown > EVERY:
+            self._print(now)
 
-    def _tell(self, now: float) -> None:
-        self._told = now
-        seconds = now - self._started
+    def _print(self, now: float) -> None:
+        self._shown, seconds = now, now - self._started
         what = f"{self._what}: " if self._what else ""
-        of = "" if self._total is None else f" of {self._total}"
-        line = f"{what}{self._done}{of} {self._unit}s, {self._state(seconds)}{self._left(seconds)}"
+        of, left = "", ""
+        if self._total is not None:
+            pace = seconds / max(self._done - self._initial, 1)
+            of = f" of {self._total}"
+            left = f", {tqdm.format_interval(max(self._total - self._done, 0) * pace)} left"
+        line = f"{what}{self._done}{of} {self._unit}s, {self._state(seconds)}{left}"
         print(line, file=sys.stderr, flush=True)
-
-    def _left(self, seconds: float) -> str:
-        if self._total is None:
-            return ""
-        pace = seconds / max(self._done - self._initial, 1)
-        return f", {tqdm.format_interval(max(self._total - self._done, 0) * pace)} left"

@@ -44,12 +44,12 @@ BUILT_IN = {
         "majority": "bestofn.rewards.baselines:Majority",
     },
     "verifier": {
-        "exact:COLUMN": "bestofn.verifiers.text:Exact",
-        "iexact:COLUMN": "bestofn.verifiers.text:ExactIgnoringCase",
-        "regex:COLUMN": "bestofn.verifiers.text:Regex",
+        "exact:COLUMN": "bestofn.verifiers.base:Exact",
+        "iexact:COLUMN": "bestofn.verifiers.base:ExactIgnoringCase",
+        "regex:COLUMN": "bestofn.verifiers.base:Regex",
         "math[:COLUMN]": "bestofn.verifiers.math:Math",
         "ifeval[:loose]": "bestofn.verifiers.ifeval:IFEval",
-        "tiny": "bestofn.verifiers.tiny:Tiny",
+        "tiny": "bestofn.verifiers.base:Tiny",
     },
     "similarity": {
         "f1": "bestofn.rewards.similarity:f1",

@@ -213,22 +213,13 @@ def _total_usage(candidates: list[Candidate], reward: str, seconds: float) -> Us
 def _with_progress(
     selections: Iterator[Selection], prompts: Iterable[PromptLike]
 ) -> Iterator[Selection]:
-    from bestofn.progress import Bar
+    from bestofn.progress import Bar, Counts
 
     total = len(prompts) if isinstance(prompts, Sized) else None
-    drawn = failed = prompt_tokens = cached = 0
-
-    def state(seconds: float) -> str:
-        rate = drawn / max(seconds, 1e-9)
-        hits = cached / max(prompt_tokens, 1)
-        share = failed / max(drawn, 1)
-        return f"{rate:.0f} candidates/s, {share:.1%} failed, {hits:.0%} cached"
-
-    with Bar(total, "prompt", state, last_line=True) as bar:
+    counts = Counts()
+    with Bar(total, "prompt", counts, last_line=True) as bar:
         for selection in selections:
-            drawn += len(selection.candidates)
-            failed += sum(isnan(score.value) for score in selection.scores)
-            prompt_tokens += selection.usage.prompt_tokens
-            cached += selection.usage.cached_tokens
+            failed = sum(isnan(score.value) for score in selection.scores)
+            counts.add(len(selection.candidates), failed, selection.usage)
             bar.update()
             yield selection

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -99,26 +100,17 @@ def test_doctor_names_a_mismatched_torchvision(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: torchvision\nVersion: 0.99\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("torchvision", None)
-    finding = doctor._companion("torchvision")
-    assert finding is not None
+    finding = doctor.package("torchvision", doctor.COMPANIONS["torchvision"])
     assert finding.status == "broken"
     assert "nms does not exist" in finding.detail
     assert "pip uninstall torchvision" in finding.remedy
 
 
-def test_doctor_on_engines_that_not_everybody_needs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(doctor.OPTIONAL, "nonesuch_engine", (("nonesuch",), "pip install it"))
-    assert doctor._optional("nonesuch_engine").status == "missing"
-    assert doctor._optional("nonesuch_engine").remedy == "pip install it"
-    monkeypatch.setitem(doctor.OPTIONAL, "numpy", (("other-name", "numpy"), ""))
-    assert doctor._optional("numpy") == Finding("numpy", "ok", doctor._version("numpy"))
-
-
 def test_doctor_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    finding = doctor._package("nonesuch_package")
-    assert finding == Finding(
-        "nonesuch_package", "missing", "does not import", "pip install nonesuch-package"
-    )
+    finding = doctor.package("nonesuch_package", "pip install it")
+    assert finding == Finding("nonesuch_package", "missing", "not installed", "pip install it")
+    monkeypatch.setitem(doctor.DISTRIBUTIONS, "numpy", ("other-name", "numpy"))
+    assert doctor.package("numpy", "") == Finding("numpy", "ok", version("numpy"))
     broken = [Finding("engine tiny", "broken", "it broke", "mend it")]
     monkeypatch.setattr(doctor, "examine", lambda: broken)
     result = bestofn("doctor")

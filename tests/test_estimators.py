@@ -47,47 +47,12 @@ def test_equals_enumeration(pool: list[tuple[float, float]]) -> None:
     np.testing.assert_allclose(np.concatenate(curves), expected, rtol=0, atol=1e-12)
 
 
-def test_is_pass_at_k_for_binary_values() -> None:
-    right = np.array([[1.0] * 3 + [0.0] * 7])
-    for k in range(1, 11):
-        expected = 1 - comb(7, k) / comb(10, k)
-        assert best_of_n(right, right, [k])[0, 0] == pytest.approx(expected, abs=1e-12)
-
-
 def test_ends_of_the_curve() -> None:
     rng = np.random.default_rng(0)
     proxy, value = rng.normal(size=(2, 20, 50))
     curve = best_of_n(proxy, value, [1, 50])
     np.testing.assert_allclose(curve[:, 0], value.mean(axis=1))
     np.testing.assert_allclose(curve[:, 1], value[np.arange(20), proxy.argmax(axis=1)])
-
-
-def test_order_of_candidates_does_not_count() -> None:
-    rng = np.random.default_rng(1)
-    proxy = rng.integers(0, 4, size=(5, 12)).astype(float)
-    proxy[proxy == 0] = nan
-    value = rng.normal(size=(5, 12))
-    order = rng.permutation(12)
-    ns = [1, 3, 12]
-    np.testing.assert_allclose(
-        best_of_n(proxy, value, ns), best_of_n(proxy[:, order], value[:, order], ns), atol=1e-12
-    )
-    np.testing.assert_allclose(tie_rate(proxy, ns), tie_rate(proxy[:, order], ns), atol=1e-12)
-
-
-def test_all_of_the_pool_gives_the_mean_of_the_top_group() -> None:
-    proxy = [[3.0, 3.0, 1.0, nan], [nan, -np.inf, nan, nan], [nan] * 4]
-    value = [[1.0, 4.0, 9.0, 9.0], [9.0, 5.0, 9.0, 9.0], [1.0, 2.0, 3.0, 6.0]]
-    np.testing.assert_allclose(best_of_n(proxy, value, [4])[:, 0], [2.5, 5.0, 3.0])
-    np.testing.assert_array_equal(tie_rate(proxy, [4])[:, 0], [1, 0, 0])
-    np.testing.assert_array_equal(failure_rate(proxy, [4])[:, 0], [0, 0, 1])
-
-
-def test_a_pool_that_failed_is_a_uniform_choice() -> None:
-    proxy, value = np.full((1, 6), nan), np.arange(6.0)[None]
-    np.testing.assert_allclose(best_of_n(proxy, value, range(1, 7)), 2.5)
-    np.testing.assert_array_equal(failure_rate(proxy, range(1, 7)), 1)
-    np.testing.assert_array_equal(tie_rate(proxy, range(1, 7)), 0)
 
 
 def test_prompts_do_not_mix() -> None:
@@ -122,55 +87,6 @@ def test_large_pools_stay_exact() -> None:
         assert best_of_n(proxy, value, [n])[0, 0] == pytest.approx(float(exact), rel=1e-11, abs=0)
 
 
-@pytest.mark.parametrize(
-    ("proxy", "value", "ns", "match"),
-    [
-        ([[1.0]], [[1.0, 2.0]], [1], "shape"),
-        ([1.0], [1.0], [1], r"\[prompts, M\]"),
-        ([[]], [[]], [1], "not empty"),
-        ([[1.0]], [[nan]], [1], "finite"),
-        ([[1.0]], [[np.inf]], [1], "finite"),
-        ([[1.0]], [[1.0]], [0], "from 1 to the pool size 1"),
-        ([[1.0]], [[1.0]], [2], "from 1 to the pool size 1"),
-        ([[1.0]], [[1.0]], [1.5], "whole numbers"),
-        ([[1.0]], [[1.0]], [], "whole numbers"),
-    ],
-)
-def test_bad_input(proxy: object, value: object, ns: list[int], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        best_of_n(proxy, value, ns)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("rate", [tie_rate, failure_rate])
-@pytest.mark.parametrize(
-    ("proxy", "ns", "match"),
-    [
-        ([1.0], [1], r"\[prompts, M\]"),
-        ([[]], [1], "not empty"),
-        ([[1.0]], [0], "from 1 to the pool size 1"),
-        ([[1.0]], [2], "from 1 to the pool size 1"),
-        ([[1.0]], [1.5], "whole numbers"),
-    ],
-)
-def test_bad_input_to_rates(
-    rate: Callable[..., object], proxy: object, ns: list[int], match: str
-) -> None:
-    with pytest.raises(ValueError, match=match):
-        rate(proxy, ns)
-
-
-def test_kl_bound() -> None:
-    np.testing.assert_allclose(kl_upper_bound([1, 4]), [0, np.log(4) - 0.75])
-
-
-@pytest.mark.parametrize(
-    ("ns", "match"), [([0], "at least 1"), ([1.5], "whole numbers"), ([], "whole numbers")]
-)
-def test_kl_bound_bad_input(ns: list[int], match: str) -> None:
-    with pytest.raises(ValueError, match=match):
-        kl_upper_bound(ns)
-
-
 def test_bootstrap_interval_covers_the_mean() -> None:
     """Of 200 samples of known mean, a 90 % interval holds it in about 90 %."""
     rng = np.random.default_rng(2)
@@ -179,15 +95,6 @@ def test_bootstrap_interval_covers_the_mean() -> None:
         interval = bootstrap_mean(rng.normal(size=80), resamples=300, level=0.9)
         held += bool(interval.low <= 0 <= interval.high)
     assert 160 <= held <= 195
-
-
-def test_columns_share_the_resamples() -> None:
-    rng = np.random.default_rng(3)
-    a, b = rng.normal(size=(2, 40))
-    both = bootstrap_mean(np.stack([a, b], axis=1), resamples=500)
-    alone = bootstrap_mean(b, resamples=500)
-    assert both.mean[1] == pytest.approx(alone.mean)
-    assert both.low[1] == pytest.approx(alone.low)
 
 
 def test_bootstrap_is_the_quantile_of_resampled_means() -> None:
@@ -199,29 +106,6 @@ def test_bootstrap_is_the_quantile_of_resampled_means() -> None:
     np.testing.assert_allclose(interval.mean, values.mean(axis=0))
     np.testing.assert_allclose(interval.low, low)
     np.testing.assert_allclose(interval.high, high)
-
-
-def test_one_prompt_has_an_interval_of_no_width() -> None:
-    interval = bootstrap_mean([0.25])
-    assert (interval.mean, interval.low, interval.high) == (0.25, 0.25, 0.25)
-
-
-def test_paired_difference_is_the_bootstrap_of_the_difference() -> None:
-    a, b = np.random.default_rng(7).normal(size=(2, 30, 3))
-    paired = paired_difference(a, b, resamples=300, level=0.9, seed=4)
-    plain = bootstrap_mean(a - b, resamples=300, level=0.9, seed=4)
-    for name in ("mean", "low", "high"):
-        np.testing.assert_array_equal(getattr(paired, name), getattr(plain, name))
-
-
-def test_paired_difference() -> None:
-    rng = np.random.default_rng(4)
-    a = rng.normal(size=60)
-    difference = paired_difference(a + 0.5, a)
-    assert difference.low == pytest.approx(0.5)
-    assert difference.high == pytest.approx(0.5)
-    with pytest.raises(ValueError, match="shape"):
-        paired_difference(a, a[:-1])
 
 
 def means_within(
@@ -268,36 +152,70 @@ def test_fixed_prompts_resample_pools_in_each_prompt_alone() -> None:
     np.testing.assert_allclose((columns.high - columns.low) / (2 * 1.96), errors, rtol=0.04)
 
 
-@pytest.mark.parametrize(
-    ("values", "options", "match"),
-    [
-        ([1.0, 2.0], {}, "seeds, prompts"),
-        ([[[[1.0]]]], {}, "seeds, prompts"),
-        (np.zeros((2, 0)), {}, "not empty"),
-        ([[1.0, nan]], {}, "finite"),
-        ([[1.0, nan], [1.0, 1.0]], {"fixed_prompts": True}, "finite"),
-        ([[1.0, 2.0]], {"fixed_prompts": True}, "two or more"),
-        ([[1.0], [2.0]], {"fixed_prompts": True, "level": 1.0}, "level"),
-    ],
-)
-def test_bootstrap_pools_bad_input(values: object, options: dict[str, object], match: str) -> None:
+def test_small_cases() -> None:
+    np.testing.assert_allclose(kl_upper_bound([1, 4]), [0, np.log(4) - 0.75])
+    alone = bootstrap_mean([0.25])
+    assert (alone.mean, alone.low, alone.high) == (0.25, 0.25, 0.25)
+    a, b = np.random.default_rng(7).normal(size=(2, 30, 3))
+    paired, plain = paired_difference(a, b, seed=4), bootstrap_mean(a - b, seed=4)
+    for name in ("mean", "low", "high"):
+        np.testing.assert_array_equal(getattr(paired, name), getattr(plain, name))
+
+
+def refused(function: Callable[..., object], match: str, *given: object, **options: object) -> None:
     with pytest.raises(ValueError, match=match):
-        bootstrap_pools(values, **options)  # type: ignore[arg-type]
+        function(*given, **options)
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("proxy", "ns", "match"),
     [
-        {"values": []},
-        {"values": 1.0},
-        {"values": [[[1.0]]]},
-        {"values": [nan]},
-        {"values": [np.inf]},
-        {"values": [1.0], "level": 1.0},
-        {"values": [1.0], "level": 0.0},
-        {"values": [1.0], "resamples": 0},
+        ([1.0], [1], r"\[prompts, M\]"),
+        ([[]], [1], "not empty"),
+        ([[1.0]], [0], "from 1 to the pool size 1"),
+        ([[1.0]], [2], "from 1 to the pool size 1"),
+        ([[1.0]], [1.5], "whole numbers"),
+        ([[1.0]], [], "whole numbers"),
     ],
 )
-def test_bootstrap_bad_input(options: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"values|value|level"):
-        bootstrap_mean(**options)  # type: ignore[arg-type]
+def test_bad_pools_and_sizes(proxy: object, ns: list[int], match: str) -> None:
+    refused(best_of_n, match, proxy, proxy, ns)
+    refused(tie_rate, match, proxy, ns)
+    refused(failure_rate, match, proxy, ns)
+
+
+@pytest.mark.parametrize(
+    ("value", "match"), [([[1.0, 2.0]], "shape"), ([[nan]], "finite"), ([[np.inf]], "finite")]
+)
+def test_bad_values(value: object, match: str) -> None:
+    refused(best_of_n, match, [[1.0]], value, [1])
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "options", "match"),
+    [
+        (kl_upper_bound, [0], {}, "at least 1"),
+        (kl_upper_bound, [1.5], {}, "whole numbers"),
+        (kl_upper_bound, [], {}, "whole numbers"),
+        (bootstrap_mean, [], {}, "values must be"),
+        (bootstrap_mean, 1.0, {}, "values must be"),
+        (bootstrap_mean, [[[1.0]]], {}, "values must be"),
+        (bootstrap_mean, [nan], {}, "finite"),
+        (bootstrap_mean, [np.inf], {}, "finite"),
+        (bootstrap_mean, [1.0], {"level": 1.0}, "level"),
+        (bootstrap_mean, [1.0], {"level": 0.0}, "level"),
+        (bootstrap_mean, [1.0], {"resamples": 0}, "resamples"),
+        (paired_difference, [1.0, 2.0], {"b": [1.0]}, "shape"),
+        (bootstrap_pools, [1.0, 2.0], {}, "seeds, prompts"),
+        (bootstrap_pools, [[[[1.0]]]], {}, "seeds, prompts"),
+        (bootstrap_pools, np.zeros((2, 0)), {}, "not empty"),
+        (bootstrap_pools, [[1.0, nan]], {}, "finite"),
+        (bootstrap_pools, [[1.0, nan], [1.0, 1.0]], {"fixed_prompts": True}, "finite"),
+        (bootstrap_pools, [[1.0, 2.0]], {"fixed_prompts": True}, "two or more"),
+        (bootstrap_pools, [[1.0], [2.0]], {"fixed_prompts": True, "level": 1.0}, "level"),
+    ],
+)
+def test_what_is_refused(
+    function: Callable[..., object], given: object, options: dict[str, object], match: str
+) -> None:
+    refused(function, match, given, **options)

@@ -25,7 +25,7 @@ from bestofn.rewards.baselines import Longest, Majority
 from bestofn.rewards.gold import Gold
 from bestofn.rewards.similarity import f1
 from bestofn.stopping import ExpectedGain
-from bestofn.verifiers.text import Exact
+from bestofn.verifiers.base import Exact
 
 
 def test_differences_are_phrases() -> None:

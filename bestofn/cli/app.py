@@ -1,11 +1,11 @@
-"""What all commands share: the application, its consoles, errors as sentences, progress."""
+"""What all commands share: the application, its consoles, errors as sentences."""
 
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -16,8 +16,6 @@ from bestofn.errors import BestOfNError, RunFailedError
 
 if TYPE_CHECKING:
     from bestofn.config import OptionalEngineConfig
-
-T = TypeVar("T")
 
 app = typer.Typer(
     add_completion=False,
@@ -89,13 +87,3 @@ def announce(*configs: "OptionalEngineConfig | None") -> None:
         logging.disable_progress_bar()
     if any(engine.startswith("vllm:") for engine in engines) and notes.is_terminal:
         notes.print("starting vLLM, which takes half a minute or more", style="dim")
-
-
-def with_bar(items: Iterator[T], total: int | None, what: str = "") -> Iterator[T]:
-    """Passes prompts on under a bar, if there is a terminal to show one."""
-    from tqdm import tqdm
-
-    from bestofn.progress import redraws
-
-    bar = tqdm(items, total=total, desc=what, unit="prompt", disable=not redraws())
-    return iter(bar)

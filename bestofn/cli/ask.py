@@ -17,7 +17,6 @@ from bestofn.cli.app import (
     console,
     most_often,
     one_sentence,
-    with_bar,
 )
 from bestofn.cli.options import options
 from bestofn.config import OPTIONS, EngineConfig, checked
@@ -95,6 +94,7 @@ def demo(
     from bestofn.analysis.curves import ScalingCurve
     from bestofn.dataset.pools import add, draw
     from bestofn.dataset.sources import read_prompts
+    from bestofn.dataset.summary import Summary, bar_of
     from bestofn.engines.base import SamplingParams
     from bestofn.generators import EngineGenerator
     from bestofn.rewards.base import load_reward
@@ -108,7 +108,12 @@ def demo(
         rewards = [load_reward(name, engine=engine, verifier="tiny") for name in DEMO_REWARDS]
         generator = EngineGenerator(engine, SamplingParams(max_tokens=400), seed, keep_tokens=False)
         drawn = draw(read_prompts(f"tiny:{prompts}"), generator, n)
-        pools = list(with_bar(add(drawn, rewards), prompts))
+        pools, summary = [], Summary()
+        with bar_of(summary, prompts) as bar:
+            for row in add(drawn, rewards):
+                summary.add_scores(row, DEMO_REWARDS)
+                bar.update()
+                pools.append(row)
         errors = [candidate.error for row in pools for candidate in row.candidates]
         if all(errors):
             raise RunFailedError(f"no candidate could be drawn: {most_often(errors)}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields
 from math import isnan
 from typing import Any
 
-from bestofn.progress import Bar, redraws
+from bestofn.progress import Bar, Counts, redraws
 from bestofn.types import Pool, Usage
 
 REASONS = 1000  # different ones that are counted apart
@@ -213,11 +213,9 @@ def bar_of(
     before = summary.candidates
 
     def state(seconds: float) -> str:
-        rate = (summary.candidates - before) / max(seconds, 1e-9)
-        failed = summary.failed / max(summary.candidates, 1)
-        hits = summary.usage.cached_tokens / max(summary.usage.prompt_tokens, 1)
+        counts = Counts(summary.candidates, summary.failed, summary.usage, before)
         errors = f", {counted(summary.failures, 'error')}" if summary.failures else ""
-        return f"{rate:.0f} candidates/s, {failed:.1%} failed, {hits:.0%} cached{errors}"
+        return counts(seconds) + errors
 
     with Bar(total, "row", state, initial=summary.rows, what=what, shown=shown) as bar:
         yield bar

@@ -11,14 +11,12 @@ from bestofn.estimators.intervals import (
     Interval,
     bootstrap_mean,
     bootstrap_pools,
-    paired_difference,
-    unpaired_difference,
-)
-from bestofn.estimators.strata import (
     gain_percent,
     interval,
+    paired_difference,
     resampled_stratum_means,
     stratum_means,
+    unpaired_difference,
 )
 from bestofn.estimators.votes import Votes, expected_votes
 

@@ -1,14 +1,12 @@
-"""Means over prompts with their percentile intervals."""
+"""Means over prompts, or over strata such as the subsets of a benchmark, with their intervals."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from bestofn.estimators.arrays import Array, as_finite
-
-Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +16,12 @@ class Interval:
     mean: Array
     low: Array
     high: Array
+
+
+def interval(value: ArrayLike, draws: Array, level: float = 0.95) -> Interval:
+    """A value with the percentile interval of its resamples, `[resamples, ...]`."""
+    low, high = np.quantile(draws, _ends(level), axis=0)
+    return Interval(np.asarray(value, dtype=np.float64)[()], low, high)
 
 
 def bootstrap_mean(
@@ -41,15 +45,8 @@ def bootstrap_mean(
     data = np.asarray(values, dtype=np.float64)
     if data.ndim not in (1, 2) or not len(data):
         raise ValueError(f"values must be [prompts] or [prompts, columns], not {data.shape}")
-    prompts = len(as_finite(data))
-    rng = np.random.default_rng(seed)
-    even = np.full(prompts, 1 / prompts)
-
-    def draw(rows: int) -> Counts:
-        return rng.multinomial(prompts, even, size=rows)
-
-    low, high = _quantiles(data, draw, resamples, level)
-    return Interval(data.mean(axis=0), low, high)
+    draws = _resampled(as_finite(data), np.random.default_rng(seed), resamples)
+    return interval(data.mean(axis=0), draws, level)
 
 
 def bootstrap_pools(
@@ -63,18 +60,17 @@ def bootstrap_pools(
     """Mean over prompts that have several pools each, drawn with different seeds.
 
     A prompt's pools are independent draws given the prompt: what a seed gave on one prompt says
-    nothing about another, so a seed's number means nothing, and pools are nested in prompts. With
-    S pools a prompt, the mean over prompts varies by (between + within / S) / prompts, where
-    `between` is the variance of the prompts' true values, and `within` that of one pool's value
-    around its prompt's.
+    nothing about another, so pools are nested in prompts. With S pools a prompt, the mean over
+    prompts varies by (between + within / S) / prompts, where `between` is the variance of the
+    prompts' true values, and `within` that of one pool's value around its prompt's.
 
     - By default prompts are resampled, each with all its pools. The means of the prompts already
-      scatter by between + within / S, so the interval holds both parts: what would other prompts,
-      with new pools, have given? Resampling seeds on top, inside each drawn prompt, would count
-      the pools' part nearly twice; Davison and Hinkley (1997, section 3.8) and Field and Welsh
-      (JRSS B 69, 2007) come to resampling whole clusters.
+      scatter by between + within / S, so the interval covers both: what would other prompts, with
+      new pools, have given? Resampling seeds as well, inside each drawn prompt, would count the
+      pools' part nearly twice; Davison and Hinkley (1997, section 3.8) and Field and Welsh (JRSS
+      B 69, 2007) recommend resampling whole clusters.
     - With `fixed_prompts` the prompts stay, and in each of them its pools are resampled: the
-      interval holds within / S alone: what would new pools for these prompts have given? The
+      interval covers within / S alone: what would new pools for these prompts have given? The
       spread of S resampled pools is (S - 1) / S of the variance and is widened by as much.
 
     Args:
@@ -87,7 +83,7 @@ def bootstrap_pools(
 
     Raises:
         ValueError: nothing to resample, a value is not finite, or prompts are fixed and have one
-            pool each, which tells nothing of its scatter.
+            pool each, which says nothing of its scatter.
     """
     data = np.asarray(values, dtype=np.float64)
     if data.ndim not in (2, 3) or not data.size:
@@ -98,16 +94,11 @@ def bootstrap_pools(
     pools, prompts, *columns = as_finite(data).shape
     if pools < 2:
         raise ValueError("values of one seed do not tell how pools scatter; give two or more")
-    rng = np.random.default_rng(seed)
-    even = np.full(pools, 1 / pools)
-
-    def draw(rows: int) -> Counts:
-        return rng.multinomial(pools, even, size=(rows, prompts)).reshape(rows, -1)
-
     by_prompt = np.swapaxes(data, 0, 1).reshape(prompts * pools, *columns)
+    draws = _resampled(by_prompt, np.random.default_rng(seed), resamples, blocks=prompts)
     mean, widen = by_prompt.mean(axis=0), np.sqrt(pools / (pools - 1))
-    low, high = _quantiles(by_prompt, draw, resamples, level)
-    return Interval(mean, mean + widen * (low - mean), mean + widen * (high - mean))
+    narrow = interval(mean, draws, level)
+    return Interval(mean, mean + widen * (narrow.low - mean), mean + widen * (narrow.high - mean))
 
 
 def paired_difference(
@@ -140,28 +131,96 @@ def unpaired_difference(
         ValueError: a side is empty or not one-dimensional, or a value is not finite.
     """
     rng = np.random.default_rng(seed)
-    means = []
-    for side in (np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)):
+    sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
+    for side in sides:
         if side.ndim != 1 or not side.size:
             raise ValueError(f"each side must be [prompts] and not empty, not {side.shape}")
-        as_finite(side)
-        drawn = rng.multinomial(len(side), np.full(len(side), 1 / len(side)), size=resamples)
-        means.append((side.mean(), drawn @ side / len(side)))
-    (mean_a, drawn_a), (mean_b, drawn_b) = means
-    low, high = np.quantile(drawn_a - drawn_b, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(np.asarray(mean_a - mean_b), low, high)
+    first, second = (_resampled(as_finite(side), rng, resamples) for side in sides)
+    return interval(sides[0].mean() - sides[1].mean(), first - second, level)
 
 
-def _quantiles(
-    data: Array, draw: Callable[[int], Counts], resamples: int, level: float
-) -> tuple[Array, Array]:
-    """The interval's ends; `draw(rows)` counts how often each of the data is in a resample."""
-    if resamples < 1 or not 0 < level < 1:
-        raise ValueError("resamples must be at least 1 and level between 0 and 1")
+def stratum_means(values: ArrayLike, strata: Sequence[int]) -> Array:
+    """The mean of each stratum and, last, the mean of these means: `[strata + 1, columns]`.
+
+    Args:
+        values: `[items, columns]`, finite.
+        strata: `[items]`, which stratum an item is in: 0, 1, ..., each at least once.
+
+    Raises:
+        ValueError: shapes do not fit, or a value is not finite.
+    """
+    return _with_mean([block.mean(axis=0) for block in _blocks(values, strata)])
+
+
+def resampled_stratum_means(
+    values: ArrayLike, strata: Sequence[int], *, resamples: int = 2000, seed: int = 0
+) -> Array:
+    """`stratum_means` of resampled items: `[resamples, strata + 1, columns]`.
+
+    Items are resampled within their strata, as the sizes of subsets are no accident. All columns
+    share the resamples, and so does any other call with the same strata and seed.
+
+    Raises:
+        ValueError: what `stratum_means` raises, or there are no resamples.
+    """
+    rng = np.random.default_rng(seed)
+    return _with_mean([_resampled(b, rng, resamples) for b in _blocks(values, strata)])
+
+
+def gain_percent(
+    a: float, b: float, a_draws: Array, b_draws: Array, level: float = 0.95
+) -> Interval | None:
+    """By how many percent a is more than b, 100 (a / b - 1); None where b is 0.
+
+    An end of the interval is infinite where b is 0 in enough of the resamples.
+
+    Args:
+        a: A share.
+        b: Another one.
+        a_draws: `[resamples]`, of the first.
+        b_draws: `[resamples]`, of the second on the same resamples.
+        level: Of the interval.
+    """
+    if b <= 0:
+        return None
+    with np.errstate(divide="ignore", invalid="ignore"):  # 0 / 0 says nothing and does not count
+        gains = 100 * (a_draws / b_draws - 1)
+    low, high = np.nanquantile(gains, _ends(level), method="inverted_cdf")
+    return Interval(np.asarray(100 * (a / b - 1)), low, high)
+
+
+def _resampled(data: Array, rng: np.random.Generator, resamples: int, blocks: int = 1) -> Array:
+    """Means of resamples, `[resamples, ...]`; each of the equal `blocks` is resampled by itself."""
+    if resamples < 1:
+        raise ValueError("resamples must be at least 1")
+    size = len(data) // blocks
+    even = np.full(size, 1 / size)
     means = np.empty((resamples, *data.shape[1:]))
     rows = min(256, max(1, 2**22 // len(data)))  # bounds the memory of the counts
     for start in range(0, resamples, rows):
-        stop = min(start + rows, resamples)
-        means[start:stop] = draw(stop - start) @ data / len(data)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2], axis=0)
-    return low, high
+        part = means[start : start + rows]
+        counts = rng.multinomial(size, even, size=(len(part), blocks))
+        part[...] = counts.reshape(len(part), -1) @ data / len(data)
+    return means
+
+
+def _blocks(values: ArrayLike, strata: Sequence[int]) -> list[Array]:
+    data, places = as_finite(np.asarray(values, dtype=np.float64)), np.asarray(strata)
+    if data.ndim != 2 or places.shape != data.shape[:1] or not places.size:
+        raise ValueError(f"values must be [items, columns] of {places.size} items")
+    blocks = [data[places == stratum] for stratum in range(int(places.max()) + 1)]
+    if not all(map(len, blocks)):
+        raise ValueError("a stratum has no items")
+    return blocks
+
+
+def _with_mean(means: Sequence[Array]) -> Array:
+    """Strata as the second to last axis, followed by their mean."""
+    stacked = np.stack(means, axis=-2)
+    return np.concatenate([stacked, stacked.mean(axis=-2, keepdims=True)], axis=-2)
+
+
+def _ends(level: float) -> tuple[float, float]:
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, not {level}")
+    return (1 - level) / 2, (1 + level) / 2

@@ -1,15 +1,31 @@
-"""Expected vote among N of a pool of M candidates a prompt, unweighted or weighted."""
+"""Expected vote among N of a pool of M candidates a prompt, unweighted or weighted.
 
-from collections.abc import Sequence
+The unweighted vote is exact: an answer that c of the M candidates give gets j votes in C(c, j)
+ways, so ways to draw are counted by generating functions in x, whose exponent is the number drawn.
+For k votes to win, every answer has fewer (sum of C(c, j) x^j for j < k) or as many, and is then
+tied: y C(c, k) x^k. The winner's share among t + 1 tied is 1 / (t + 1), the integral of y^t over
+[0, 1], which Gauss-Legendre nodes give exactly: the product over the other answers is taken at
+each node. Every term is positive, so nothing cancels, and no coefficient exceeds C(M, N), so
+nothing overflows up to M = 1,000.
+
+The weighted vote is counted draw by draw: over every subset of a size, or random permutations.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
 from math import comb
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from bestofn.estimators.arrays import Array, Whole, as_finite, as_matrix, check_sizes
-from bestofn.estimators.vote_draws import Ballots, enumerate_draws, sample_draws
-from bestofn.estimators.vote_shares import LARGEST_POOL, shares
+
+LARGEST_POOL = 1_000  # C(1,000, 500) is 3e299
+# Sums of the same weights in another order differ by rounding alone; totals so close are tied.
+ROUNDING = 1e-12
+BLOCK = 2**19  # drawn candidates that are counted at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +63,7 @@ def expected_votes(
     random, and so is the choice among the winner's drawn candidates. A candidate without an answer
     is chosen only where none of the n has one, then at random; those draws are no ties.
 
-    The unweighted vote is exact by generating functions (`vote_shares`). The weighted vote, and the
+    The unweighted vote is exact by generating functions . The weighted vote, and the
     unweighted one of a pool over `exact_up_to`, is exact for each n with at most `enumerate_up_to`
     subsets, and always at n = 1 and n = M; any other n is estimated from random permutations, the
     same for every n and for every call with the same shape, `draws` and seed. Totals of weights
@@ -82,39 +98,8 @@ def expected_votes(
     weighing = np.ones_like(values) if weights is None else _checked_weights(weights, values)
     votes = ~np.isnan(weighing) & (answers != -1)
     numbered = _numbered(np.where(votes, answers, -1))
-    ballots = Ballots(numbered, np.where(votes, weighing, 0.0), values)
+    ballots = _Ballots(numbered, np.where(votes, weighing, 0.0), values)
     return _by_draws(ballots, sizes, enumerate_up_to, draws, seed)
-
-
-def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
-    """A candidate's chance depends only on how many share its answer: one profile, one count."""
-    prompts, pool = answers.shape
-    places = answers + 1 + np.arange(prompts)[:, None] * (pool + 1)
-    held = np.bincount(places.ravel(), minlength=prompts * (pool + 1))[places]
-    held[answers < 0] = 0
-    order = np.argsort(held, axis=1, kind="stable")
-    held, ordered = (np.take_along_axis(column, order, axis=1) for column in (held, values))
-    profiles, which = np.unique(held, axis=0, return_inverse=True)
-    chosen, ties = np.empty((2, prompts, len(sizes)))
-    for number, profile in enumerate(profiles):
-        rows = which.ravel() == number
-        share, tied = shares(profile)
-        chosen[rows] = ordered[rows] @ share[:, sizes - 1]
-        ties[rows] = tied[sizes - 1]
-    return Votes(chosen, ties, np.zeros(len(sizes)))
-
-
-def _by_draws(ballots: Ballots, sizes: Whole, most: int, draws: int, seed: int) -> Votes:
-    prompts, pool = ballots.answers.shape
-    chosen, ties, spread = np.zeros((3, prompts, len(sizes)))
-    few = np.array([comb(pool, int(n)) <= max(most, pool) for n in sizes])
-    for n in np.unique(sizes[few]):
-        value, tied = enumerate_draws(ballots, int(n))
-        chosen[:, sizes == n], ties[:, sizes == n] = value[:, None], tied[:, None]
-    if not few.all():
-        sampled = sample_draws(ballots, sizes[~few], draws, seed)
-        chosen[:, ~few], ties[:, ~few], spread[:, ~few] = sampled
-    return Votes(chosen, ties, np.sqrt(spread.sum(axis=0)) / prompts)
 
 
 def _numbered(groups: Whole) -> Whole:
@@ -140,3 +125,239 @@ def _checked_weights(weights: ArrayLike, values: Array) -> Array:
 def _same_shape(name: str, data: Array | Whole, values: Array) -> None:
     if data.shape != values.shape:
         raise ValueError(f"{name} has shape {data.shape} but value has {values.shape}")
+
+
+# --- the exact vote, from the sizes of the answers alone ------------------------------------------
+
+
+def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
+    """A candidate's chance depends only on how many share its answer: one profile, one count."""
+    prompts, pool = answers.shape
+    places = answers + 1 + np.arange(prompts)[:, None] * (pool + 1)
+    held = np.bincount(places.ravel(), minlength=prompts * (pool + 1))[places]
+    held[answers < 0] = 0
+    order = np.argsort(held, axis=1, kind="stable")
+    held, ordered = (np.take_along_axis(column, order, axis=1) for column in (held, values))
+    profiles, which = np.unique(held, axis=0, return_inverse=True)
+    chosen, ties = np.empty((2, prompts, len(sizes)))
+    for number, profile in enumerate(profiles):
+        rows = which.ravel() == number
+        share, tied = _shares(profile)
+        chosen[rows] = ordered[rows] @ share[:, sizes - 1]
+        ties[rows] = tied[sizes - 1]
+    return Votes(chosen, ties, np.zeros(len(sizes)))
+
+
+def _shares(sizes: Whole) -> tuple[Array, Array]:
+    """How a vote among N of a pool falls out, for all N.
+
+    Args:
+        sizes: `[M]`, for each candidate how many give its answer (itself counted), 0 where it
+            gives none.
+
+    Returns:
+        `[M, M]`, at row i and column N - 1 the probability that candidate i is chosen, and `[M]`,
+        that several answers share the most votes.
+    """
+    pool = len(sizes)
+    held = np.bincount(sizes, minlength=pool + 1)
+    distinct = np.flatnonzero(held[1:]) + 1
+    failed = int(held[0])
+    wins, alone = _count_wins(distinct, held[distinct] // distinct, failed)
+    draws = np.array([float(comb(pool, n)) for n in range(1, pool + 1)])
+    none = _padded(_binomials(failed), pool + 1)[1:] / draws
+    of_size = np.zeros((pool + 1, pool))
+    of_size[distinct] = wins[:, 1:] / draws / distinct[:, None]
+    if failed:
+        of_size[0] = none / failed
+    return of_size[sizes], np.clip(1.0 - none - alone[1:] / draws, 0.0, 1.0)
+
+
+def _count_wins(distinct: Whole, many: Whole, failed: int) -> tuple[Array, Array]:
+    """Ways to draw N = 0..M in which an answer wins, a tie counted by its share.
+
+    Args:
+        distinct: `[D]`, the sizes that answers have, rising.
+        many: `[D]`, how many answers have each.
+        failed: Candidates without an answer.
+
+    Returns:
+        `[D, M + 1]`, for one answer of each size, and `[M + 1]`, ways in which any wins untied.
+    """
+    pool = failed + int(distinct @ many)
+    wins, alone = np.zeros((len(distinct), pool + 1)), np.zeros(pool + 1)
+    for votes in range(1, int(distinct.max(initial=0)) + 1):
+        first = int(np.searchsorted(distinct, votes))
+        able, rivals = distinct[first:], many[first:]
+        nodes, weights = _nodes(int(rivals.sum()))
+        others = _without_one(able, rivals, votes, pool - int(able @ rivals), nodes)
+        for place, (size, number, other) in enumerate(zip(able, rivals, others, strict=True)):
+            ways = float(comb(size, votes))
+            reach = slice(votes, votes + other.shape[-1])
+            wins[first + place, reach] += ways * (weights @ other)
+            alone[reach] += number * ways * other[0]
+    return wins, alone
+
+
+def _without_one(able: Whole, many: Whole, votes: int, rest: int, nodes: Array) -> Array:
+    """For each size, the product over all answers but one of it: `[D, nodes, degree + 1]`.
+
+    No answer has more than `votes`; the `rest` of the candidates cannot reach it, and are drawn
+    freely. `nodes` are values of y.
+    """
+    # The first row is the product of all; each further one leaves out one answer.
+    stack = np.tile(_binomials(rest), (1, len(nodes), 1))
+    for size, number in zip(able, many, strict=True):
+        factor = _binomials(int(size))[: votes + 1]
+        for _ in range(number - 1):
+            stack = _times(stack, factor, nodes)
+        multiplied = _times(stack, factor, nodes)
+        stack = np.concatenate([multiplied, _padded(stack[:1], multiplied.shape[-1])])
+    return stack[1:, :, :-votes]  # one answer short of all, so the highest terms are 0
+
+
+def _times(stack: Array, factor: Array, nodes: Array) -> Array:
+    """Polynomials times one answer's, whose last term is marked by y."""
+    *rows, terms = stack.shape
+    votes = len(factor) - 1
+    product = np.zeros((*rows, terms + votes))
+    for drawn in range(votes):
+        product[..., drawn : drawn + terms] += factor[drawn] * stack
+    product[..., votes:] += (nodes * factor[votes])[:, None] * stack
+    return product
+
+
+@cache
+def _nodes(tied: int) -> tuple[Array, Array]:
+    """Gauss-Legendre on [0, 1], exact to degree `tied` - 1; before them 0 with no weight.
+
+    At 0 a tie counts nothing: what is left there are the wins of one answer alone.
+    """
+    points, weights = np.polynomial.legendre.leggauss((tied + 1) // 2)
+    return np.append(0.0, (points + 1) / 2), np.append(0.0, weights / 2)
+
+
+@cache
+def _binomials(size: int) -> Array:
+    """The coefficients of (1 + x)^size."""
+    return np.array([float(comb(size, drawn)) for drawn in range(size + 1)])
+
+
+def _padded(polynomials: Array, terms: int) -> Array:
+    short = terms - polynomials.shape[-1]
+    return np.pad(polynomials, [(0, 0)] * (polynomials.ndim - 1) + [(0, short)])
+
+
+# --- the vote counted draw by draw ----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Ballots:
+    """The pools of several prompts, as the count sees them.
+
+    Attributes:
+        answers: `[prompts, M]`, the number of the answer, from 0 up within its prompt; -1: none.
+        weights: `[prompts, M]`, what the candidate's vote counts; 0 where it has no answer.
+        values: `[prompts, M]`.
+    """
+
+    answers: Whole
+    weights: Array
+    values: Array
+
+
+def _by_draws(ballots: _Ballots, sizes: Whole, most: int, draws: int, seed: int) -> Votes:
+    prompts, pool = ballots.answers.shape
+    values, ties, spread = np.zeros((3, prompts, len(sizes)))
+    few = np.array([comb(pool, int(n)) <= max(most, pool) for n in sizes])
+    for n in np.unique(sizes[few]):
+        values[:, sizes == n], ties[:, sizes == n] = _enumerated(ballots, int(n))
+    if not few.all():
+        sampled = _sampled(ballots, sizes[~few], draws, seed)
+        values[:, ~few], ties[:, ~few], spread[:, ~few] = sampled
+    return Votes(values, ties, np.sqrt(spread.sum(axis=0) / (draws - 1)) / prompts)
+
+
+def _enumerated(ballots: _Ballots, n: int) -> Array:
+    """Mean value of the chosen and tie rate over all subsets of size n: `[2, prompts, 1]`."""
+    subsets = np.array(list(combinations(range(ballots.answers.shape[1]), n)))
+
+    def draw(count: int) -> Whole:
+        return np.broadcast_to(subsets, (count, *subsets.shape))
+
+    return _moments(ballots, np.array([n]), draw, subsets.size)[:2]
+
+
+def _sampled(ballots: _Ballots, sizes: Whole, draws: int, seed: int) -> Array:
+    """`_moments` of random permutations, whose first n are the draw of size n."""
+    rng, pool = np.random.default_rng(seed), ballots.answers.shape[1]
+
+    def draw(count: int) -> Whole:
+        return rng.random((count, draws, pool)).argsort(axis=2)[:, :, : sizes.max()]
+
+    return _moments(ballots, sizes, draw, draws * pool)
+
+
+def _moments(
+    ballots: _Ballots, sizes: Whole, draw: Callable[[int], Whole], per_prompt: int
+) -> Array:
+    """Mean value of the chosen, tie rate, variance of that value: `[3, prompts, len(sizes)]`.
+
+    Args:
+        ballots: Of all prompts.
+        sizes: How many of the drawn have a vote.
+        draw: Gives for so many prompts `[prompts, draws, largest size]`, which are drawn.
+        per_prompt: Candidates that `draw` draws for each prompt.
+    """
+    prompts, at_once = len(ballots.answers), max(1, BLOCK // per_prompt)
+    moments = np.empty((3, prompts, len(sizes)))
+    for start in range(0, prompts, at_once):
+        rows = slice(start, min(start + at_once, prompts))
+        part = _Ballots(ballots.answers[rows], ballots.weights[rows], ballots.values[rows])
+        for n, (chosen, tied) in enumerate(_count(part, draw(rows.stop - start)), start=1):
+            if n in sizes:
+                found = np.stack([chosen.mean(axis=1), tied.mean(axis=1), chosen.var(axis=1)])
+                moments[:, rows, sizes == n] = found[:, :, None]
+    return moments
+
+
+def _count(ballots: _Ballots, drawn: Whole) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
+    """Counts vote by vote, and after each gives the chosen value and whether answers are tied.
+
+    The chosen value is the mean over tied answers of the mean over their drawn candidates. Those
+    without an answer have a column of their own, the last, that any vote beats.
+
+    Args:
+        ballots: Of some prompts.
+        drawn: `[prompts, draws, n]`, which candidates, one after another.
+
+    Yields:
+        n times two arrays `[prompts, draws]`.
+    """
+    shape = drawn.shape[:2]
+    flat = drawn.reshape(len(drawn), -1)
+    answers, weights, values = (
+        np.ascontiguousarray(np.take_along_axis(column, flat, axis=1).reshape(-1, drawn.shape[2]).T)
+        for column in (ballots.answers, ballots.weights, ballots.values)
+    )
+    count = answers.shape[1]
+    columns = int(ballots.answers.max()) + 2
+    totals, sums, members = np.zeros((3, count * columns))
+    totals[columns - 1 :: columns] = -1.0
+    rows = np.arange(count) * columns
+    best, top, tied = np.full(count, -2.0), np.zeros(count), np.zeros(count)
+    for answer, weight, value in zip(answers, weights, values, strict=True):
+        place = rows + np.where(answer < 0, columns - 1, answer)
+        members_before, sum_before, total_before = members[place], sums[place], totals[place]
+        mean_before = sum_before / np.maximum(members_before, 1)
+        total, sums[place] = total_before + weight, sum_before + value
+        totals[place], members[place] = total, members_before + 1
+        mean = sums[place] / members[place]
+        slack = ROUNDING * np.abs(best)
+        ahead, level = total > best + slack, total >= best - slack
+        was_level = (members_before > 0) & (total_before >= best - slack)
+        top += np.where(level, mean, 0.0) - np.where(was_level, mean_before, 0.0)
+        top = np.where(ahead, mean, top)
+        tied = np.where(ahead, 1.0, tied + (level & ~was_level))
+        best = np.where(ahead, total, best)
+        yield (top / tied).reshape(shape), (tied > 1).reshape(shape)

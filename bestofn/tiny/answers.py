@@ -17,6 +17,20 @@ Slots = dict[str, str]
 
 SEPARATORS = {"": ", ", ", one per line": "\n", ", with semicolons": "; ", ", with dashes": " - "}
 LAYOUTS = ("", " as a numbered list", " as bullets")
+VOCABULARIES = {
+    "animal": lex.ANIMALS,
+    "place": lex.PLACES,
+    "name": lex.NAMES,
+    "job": lex.JOBS,
+    "thing": lex.THINGS,
+}
+FILLERS = {
+    "place": lex.PLACES,
+    "fruit": lex.FRUITS,
+    "tool": lex.TOOLS,
+    "colour": lex.COLOURS,
+    "day": lex.DAYS,
+}
 BRACKETS = {"brackets": "[]", "parentheses": "()", "stars": "**", "quotes": '""'}
 LARGEST = 99
 
@@ -25,22 +39,14 @@ def numbers(slots: Slots, *names: str) -> tuple[int, ...]:
     return tuple(int(slots[name]) for name in names)
 
 
-def skewed(rng: Random, low: int, usual: int, high: int) -> int:
-    """A count that is at most `usual` in four draws of five."""
-    return rng.randint(low, usual) if rng.random() < 0.8 else rng.randint(usual + 1, high)
-
-
 # --- sequences of numbers -------------------------------------------------------------------
 
 
 def draw_range(rng: Random) -> Slots:
-    length = skewed(rng, 3, 12, 30)
+    # Long ranges are rare.
+    length = rng.randint(3, 12) if rng.random() < 0.8 else rng.randint(13, 30)
     low = rng.randint(1, LARGEST + 1 - length)
-    return {
-        "low": str(low),
-        "high": str(low + length - 1),
-        "sep": rng.choice([*SEPARATORS]),
-    }
+    return {"low": str(low), "high": str(low + length - 1)}
 
 
 def valid_range(slots: Slots) -> bool:
@@ -48,7 +54,7 @@ def valid_range(slots: Slots) -> bool:
     return 2 <= high - low <= 30
 
 
-def join(values: Iterable[object], sep: str) -> str:
+def join(values: Iterable[object], sep: str = "") -> str:
     return SEPARATORS[sep].join(map(str, values))
 
 
@@ -75,12 +81,17 @@ def valid_steps(slots: Slots) -> bool:
 
 def count_in_steps(slots: Slots) -> str:
     low, high, step = numbers(slots, "low", "high", "step")
-    return ", ".join(map(str, range(low, high + 1, step)))
+    return join(range(low, high + 1, step))
 
 
 def draw_table(rng: Random) -> Slots:
     last = rng.randint(3, 10)
     return {"n": str(rng.randint(2, LARGEST // last)), "last": str(last)}
+
+
+def valid_table(slots: Slots) -> bool:
+    n, last = numbers(slots, "n", "last")
+    return 2 <= n <= LARGEST // last
 
 
 def times_table(slots: Slots) -> str:
@@ -111,26 +122,27 @@ def subtract(slots: Slots) -> str:
     return f"{a} - {b} = {a - b}"
 
 
-def draw_numbers(rng: Random, low: int, high: int) -> str:
-    return ", ".join(map(str, rng.sample(range(1, LARGEST + 1), rng.randint(low, high))))
+def listed(slots: Slots) -> list[int]:
+    return [int(value) for value in slots["values"].split(", ")]
 
 
 def sort_numbers(slots: Slots) -> str:
-    values = sorted(map(int, slots["values"].split(", ")), reverse=slots["order"] == "descending")
-    return ", ".join(map(str, values))
+    return join(sorted(listed(slots), reverse=slots["order"] == "descending"))
 
 
 def extreme(slots: Slots) -> str:
-    values = [int(value) for value in slots["values"].split(", ")]
-    best = max(values) if slots["which"] == "largest" else min(values)
+    best = max(listed(slots)) if slots["which"] == "largest" else min(listed(slots))
     return f"Of {slots['values']} the {slots['which']} is {best}."
 
 
 def even_and_odd(slots: Slots) -> str:
-    values = [int(value) for value in slots["values"].split(", ")]
-    even = ", ".join(str(value) for value in values if value % 2 == 0)
-    odd = ", ".join(str(value) for value in values if value % 2)
-    return f"Even: {even or 'none'}\nOdd: {odd or 'none'}"
+    return two_sides([value for value in listed(slots) if value % 2 == 0], listed(slots))
+
+
+def two_sides(even: Sequence[int], values: Iterable[int]) -> str:
+    """The values in two lines; those that are not in `even` are given as odd."""
+    odd = [value for value in values if value not in even]
+    return f"Even: {join(even) or 'none'}\nOdd: {join(odd) or 'none'}"
 
 
 def day_after(slots: Slots) -> str:
@@ -141,12 +153,8 @@ def day_after(slots: Slots) -> str:
 # --- words --------------------------------------------------------------------------------------
 
 
-def draw_words(rng: Random, low: int, high: int) -> str:
-    return ", ".join(rng.sample(lex.NOUNS, rng.randint(low, high)))
-
-
 def alphabetical(slots: Slots) -> str:
-    return ", ".join(sorted(slots["values"].split(", ")))
+    return join(sorted(slots["values"].split(", ")))
 
 
 def repeat(slots: Slots) -> str:
@@ -154,8 +162,7 @@ def repeat(slots: Slots) -> str:
 
 
 def spell(slots: Slots) -> str:
-    letters = slots["word"][:: -1 if slots["way"] else 1]
-    return "-".join(letters)
+    return "-".join(slots["word"][:: -1 if slots["way"] else 1])
 
 
 def wrap(slots: Slots) -> str:
@@ -184,11 +191,14 @@ def check_members(slots: Slots, response: str) -> bool:
     )
 
 
+def fields_of(slots: Slots) -> dict[str, str | int]:
+    return {"name": slots["name"], "age": int(slots["age"]), "job": slots["job"]}
+
+
 def record(slots: Slots) -> str:
-    fields = {"name": slots["name"], "age": int(slots["age"]), "job": slots["job"]}
     if slots["format"] == "JSON":
-        return json.dumps(fields)
-    return "\n".join(f"{key}: {value}" for key, value in fields.items())
+        return json.dumps(fields_of(slots))
+    return "\n".join(f"{key}: {value}" for key, value in fields_of(slots).items())
 
 
 # --- prose --------------------------------------------------------------------------------------
@@ -196,13 +206,7 @@ def record(slots: Slots) -> str:
 
 def fill(template: str, slots: Slots, rng: Random) -> str:
     """The template with the task's own slots, and any other of its words drawn at random."""
-    others = {
-        "place": rng.choice(lex.PLACES),
-        "fruit": rng.choice(lex.FRUITS),
-        "tool": rng.choice(lex.TOOLS),
-        "colour": rng.choice(lex.COLOURS),
-        "day": rng.choice(lex.DAYS),
-    }
+    others = {name: rng.choice(words) for name, words in FILLERS.items()}
     return template.format(**(others | slots))
 
 
@@ -216,14 +220,16 @@ def passage(
     return [fill(template, slots, rng) for template in templates]
 
 
-def mentions(text: str, vocabulary: Iterable[str]) -> set[str]:
-    return set(re.findall(r"[A-Za-z]+", text)) & set(vocabulary)
+def names_only(text: str, slots: Slots, *names: str) -> bool:
+    """Whether of each vocabulary the text has the slot's own word and no other."""
+    found = set(re.findall(r"[A-Za-z]+", text))
+    return all(found & set(VOCABULARIES[name]) == {slots[name]} for name in names)
 
 
-def sentences(text: str) -> list[str] | None:
-    """The sentences of one paragraph, None where it is not made of whole sentences."""
+def count_sentences(text: str) -> int:
+    """How many sentences a paragraph has, 0 where it is not made of whole ones."""
     found = re.findall(r"[A-Z][A-Za-z, ]*\.", text)
-    return found if " ".join(found) == text else None
+    return len(found) if " ".join(found) == text else 0
 
 
 def write_sentence(slots: Slots, rng: Random) -> str:
@@ -231,13 +237,10 @@ def write_sentence(slots: Slots, rng: Random) -> str:
 
 
 def check_sentence(slots: Slots, response: str) -> bool:
-    found = sentences(response)
     return (
-        found is not None
-        and len(found) == 1
+        count_sentences(response) == 1
         and len(response.split()) >= 5
-        and mentions(response, lex.ANIMALS) == {slots["animal"]}
-        and mentions(response, lex.PLACES) == {slots["place"]}
+        and names_only(response, slots, "animal", "place")
     )
 
 
@@ -247,14 +250,8 @@ def write_story(slots: Slots, rng: Random) -> str:
 
 
 def check_story(slots: Slots, response: str) -> bool:
-    found = sentences(response)
-    return (
-        found is not None
-        and len(found) == int(slots["n"])
-        and mentions(response, lex.NAMES) == {slots["name"]}
-        and mentions(response, lex.JOBS) == {slots["job"]}
-        and mentions(response, lex.ANIMALS) == {slots["animal"]}
-    )
+    right_length = count_sentences(response) == int(slots["n"])
+    return right_length and names_only(response, slots, "name", "job", "animal")
 
 
 def write_letter(slots: Slots, rng: Random) -> str:
@@ -263,17 +260,13 @@ def write_letter(slots: Slots, rng: Random) -> str:
 
 
 def check_letter(slots: Slots, response: str) -> bool:
-    lines = response.split("\n")
-    if len(lines) != 3:
-        return False
-    head, body, close = lines
-    found = sentences(body)
+    head, _, rest = response.partition("\n")
+    body, _, close = rest.partition("\n")
     return (
         head == f"Dear {slots['to']},"
         and close == f"Yours, {slots['name']}"
-        and found is not None
-        and len(found) == int(slots["n"])
-        and mentions(body, lex.THINGS) == {slots["thing"]}
+        and count_sentences(body) == int(slots["n"])
+        and names_only(body, slots, "thing")
     )
 
 
@@ -290,11 +283,7 @@ def check_dialogue(slots: Slots, response: str) -> bool:
         re.fullmatch(f"{speakers[index % 2]}: [A-Z][A-Za-z, ]+[.?]", line)
         for index, line in enumerate(lines)
     )
-    return (
-        turns
-        and len(lines) == int(slots["n"])
-        and mentions(response, lex.ANIMALS) == {slots["animal"]}
-    )
+    return turns and len(lines) == int(slots["n"]) and names_only(response, slots, "animal")
 
 
 def two_names(rng: Random) -> Slots:

@@ -9,32 +9,79 @@ from bestofn.tiny import answers
 from bestofn.tiny import lexicon as lex
 from bestofn.tiny.answers import BRACKETS, LARGEST, LAYOUTS, SEPARATORS, Slots
 
-NUMBER = r"\d{1,2}"
-NUMBERS = r"\d{1,2}(?:, \d{1,2})+"
-WORD = r"[a-z]+"
-WORDS = r"[a-z]+(?:, [a-z]+)+"
-NAME = r"[A-Z][a-z]+"
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A gap in an instruction: the pattern of what fills it, and how that is drawn."""
+
+    pattern: str
+    draw: Callable[[Random], str]
 
 
-def one_of(values: Iterable[str]) -> str:
-    return "(?:" + "|".join(re.escape(value) for value in values) + ")"
+def one_of(values: Iterable[object], pattern: str | None = None) -> Slot:
+    """One of the values; `pattern` where instructions may have others, too."""
+    texts = [str(value) for value in values]
+    known = "|".join(re.escape(text) for text in texts)
+    return Slot(pattern or f"(?:{known})", lambda rng: rng.choice(texts))
+
+
+def count(low: int, usual: int, high: int) -> Slot:
+    """A number that is at most `usual` in four draws of five."""
+    ranges = range(low, usual + 1), range(usual + 1, high + 1)
+    return Slot(
+        one_of(range(low, high + 1)).pattern,
+        lambda rng: str(rng.choice(ranges[rng.random() >= 0.8])),
+    )
+
+
+def some_of(values: Iterable[object], low: int, high: int, pattern: str) -> Slot:
+    """From `low` to `high` distinct values, with commas; each of them has the pattern."""
+    texts = [str(value) for value in values]
+    return Slot(
+        f"{pattern}(?:, {pattern})+",
+        lambda rng: ", ".join(rng.sample(texts, rng.randint(low, high))),
+    )
+
+
+def numbers(low: int, high: int) -> Slot:
+    return some_of(range(1, LARGEST + 1), low, high, r"\d{1,2}")
+
+
+def words(low: int, high: int) -> Slot:
+    return some_of(lex.NOUNS, low, high, "[a-z]+")
+
+
+NUMBER = one_of(range(LARGEST + 1), r"\d{1,2}")
+WORD = one_of(lex.SPELLABLE, "[a-z]+")
+NAME = one_of(lex.NAMES, "[A-Z][a-z]+")
+ANIMAL, PLACE, JOB = one_of(lex.ANIMALS), one_of(lex.PLACES), one_of(lex.JOBS)
+SEPARATOR = one_of(SEPARATORS)
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
     """One kind of instruction: wordings (the most common first), slots, and what is right.
 
-    One with a single right answer has `solve`; an open-ended one has `write` and `check`.
+    One with a single right answer has `solve`; an open-ended one has `write` and `check`. Slots
+    that depend on each other are drawn by `draw_first`, and `valid` says which fit together.
     """
 
     name: str
     wordings: tuple[str, ...]
-    slots: dict[str, str]
-    draw: Callable[[Random], Slots]
+    slots: dict[str, Slot]
     solve: Callable[[Slots], str] | None = None
     write: Callable[[Slots, Random], str] | None = None
     check: Callable[[Slots, str], bool] | None = None
+    draw_first: Callable[[Random], Slots] = lambda _: {}
     valid: Callable[[Slots], bool] = lambda _: True
+
+    def draw(self, rng: Random) -> Slots:
+        """What fills the slots of a random instruction."""
+        drawn = self.draw_first(rng)
+        for name, slot in self.slots.items():
+            if name not in drawn:
+                drawn[name] = slot.draw(rng)
+        return drawn
 
     def answer(self, slots: Slots, rng: Random) -> str:
         """A right response to the instruction with these slots."""
@@ -62,9 +109,9 @@ FAMILIES: dict[str, Family] = {
                 "Give me the numbers from {low} to {high}{sep}.",
                 "List all numbers between {low} and {high}, both included{sep}.",
             ),
-            {"low": NUMBER, "high": NUMBER, "sep": one_of(SEPARATORS)},
-            answers.draw_range,
+            {"low": NUMBER, "high": NUMBER, "sep": SEPARATOR},
             solve=answers.count_up,
+            draw_first=answers.draw_range,
             valid=answers.valid_range,
         ),
         Family(
@@ -74,9 +121,9 @@ FAMILIES: dict[str, Family] = {
                 "Give me the numbers from {high} down to {low}{sep}.",
                 "Start at {high} and count backwards until {low}{sep}.",
             ),
-            {"low": NUMBER, "high": NUMBER, "sep": one_of(SEPARATORS)},
-            answers.draw_range,
+            {"low": NUMBER, "high": NUMBER, "sep": SEPARATOR},
             solve=answers.count_down,
+            draw_first=answers.draw_range,
             valid=answers.valid_range,
         ),
         Family(
@@ -86,9 +133,9 @@ FAMILIES: dict[str, Family] = {
                 "Give me every number from {low} to {high} in steps of {step}.",
                 "Start at {low} and keep adding {step} until {high}.",
             ),
-            {"low": NUMBER, "high": NUMBER, "step": r"\d"},
-            answers.draw_steps,
+            {"low": NUMBER, "high": NUMBER, "step": one_of(range(10))},
             solve=answers.count_in_steps,
+            draw_first=answers.draw_steps,
             valid=answers.valid_steps,
         ),
         Family(
@@ -98,28 +145,25 @@ FAMILIES: dict[str, Family] = {
                 "Show the first {last} lines of the {n} times table.",
                 "Multiply {n} by every number from 1 to {last}.",
             ),
-            {"n": NUMBER, "last": NUMBER},
-            answers.draw_table,
+            {"n": NUMBER, "last": one_of(range(3, 11))},
             solve=answers.times_table,
-            valid=lambda slots: (
-                3 <= int(slots["last"]) <= 10
-                and 2 <= int(slots["n"]) <= LARGEST // int(slots["last"])
-            ),
+            draw_first=answers.draw_table,
+            valid=answers.valid_table,
         ),
         Family(
             "add",
             ("What is {a} + {b}?", "Add {a} and {b}.", "How much is {a} plus {b}?"),
             {"a": NUMBER, "b": NUMBER},
-            answers.draw_sum,
             solve=answers.add,
-            valid=lambda slots: sum(answers.numbers(slots, "a", "b")) <= LARGEST,
+            draw_first=answers.draw_sum,
+            valid=lambda slots: int(slots["a"]) + int(slots["b"]) <= LARGEST,
         ),
         Family(
             "subtract",
             ("What is {a} - {b}?", "Take {b} away from {a}.", "How much is {a} minus {b}?"),
             {"a": NUMBER, "b": NUMBER},
-            answers.draw_difference,
             solve=answers.subtract,
+            draw_first=answers.draw_difference,
             valid=lambda slots: int(slots["a"]) > int(slots["b"]) > 0,
         ),
         Family(
@@ -129,11 +173,7 @@ FAMILIES: dict[str, Family] = {
                 "Put the numbers {values} in {order} order.",
                 "Arrange {values} so that they are in {order} order.",
             ),
-            {"values": NUMBERS, "order": "(?:ascending|descending)"},
-            lambda rng: {
-                "values": answers.draw_numbers(rng, 3, 6),
-                "order": rng.choice(["ascending", "descending"]),
-            },
+            {"values": numbers(3, 6), "order": one_of(["ascending", "descending"])},
             solve=answers.sort_numbers,
         ),
         Family(
@@ -143,11 +183,7 @@ FAMILIES: dict[str, Family] = {
                 "Find the {which} of {values}.",
                 "Tell me the {which} number among {values}.",
             ),
-            {"values": NUMBERS, "which": "(?:largest|smallest)"},
-            lambda rng: {
-                "values": answers.draw_numbers(rng, 3, 6),
-                "which": rng.choice(["largest", "smallest"]),
-            },
+            {"values": numbers(3, 6), "which": one_of(["largest", "smallest"])},
             solve=answers.extreme,
         ),
         Family(
@@ -157,8 +193,7 @@ FAMILIES: dict[str, Family] = {
                 "Group {values} by even and odd.",
                 "Which of {values} are even and which are odd?",
             ),
-            {"values": NUMBERS},
-            lambda rng: {"values": answers.draw_numbers(rng, 4, 8)},
+            {"values": numbers(4, 8)},
             solve=answers.even_and_odd,
         ),
         Family(
@@ -168,10 +203,8 @@ FAMILIES: dict[str, Family] = {
                 "Which day comes {n} days after {day}?",
                 "Today is {day}. What day will it be in {n} days?",
             ),
-            {"n": NUMBER, "day": one_of(lex.DAYS)},
-            lambda rng: {"n": str(rng.randint(2, 30)), "day": rng.choice(lex.DAYS)},
+            {"n": one_of(range(2, 31)), "day": one_of(lex.DAYS)},
             solve=answers.day_after,
-            valid=lambda slots: 2 <= int(slots["n"]) <= 30,
         ),
         Family(
             "alphabetical",
@@ -180,8 +213,7 @@ FAMILIES: dict[str, Family] = {
                 "Sort the words {values} from a to z.",
                 "Arrange {values} by the alphabet.",
             ),
-            {"values": WORDS},
-            lambda rng: {"values": answers.draw_words(rng, 3, 6)},
+            {"values": words(3, 6)},
             solve=answers.alphabetical,
         ),
         Family(
@@ -191,14 +223,8 @@ FAMILIES: dict[str, Family] = {
                 "Repeat {word} {n} times{sep}.",
                 "I want to read {word} exactly {n} times{sep}.",
             ),
-            {"word": WORD, "n": NUMBER, "sep": one_of(SEPARATORS)},
-            lambda rng: {
-                "word": rng.choice(lex.SPELLABLE),
-                "n": str(answers.skewed(rng, 2, 9, 24)),
-                "sep": rng.choice([*SEPARATORS]),
-            },
+            {"word": WORD, "n": count(2, 9, 24), "sep": SEPARATOR},
             solve=answers.repeat,
-            valid=lambda slots: 2 <= int(slots["n"]) <= 24,
         ),
         Family(
             "spell",
@@ -208,10 +234,6 @@ FAMILIES: dict[str, Family] = {
                 "How do you spell {word}{way}?",
             ),
             {"word": WORD, "way": one_of(["", " backwards"])},
-            lambda rng: {
-                "word": rng.choice(lex.SPELLABLE),
-                "way": rng.choice(["", " backwards"]),
-            },
             solve=answers.spell,
         ),
         Family(
@@ -221,8 +243,7 @@ FAMILIES: dict[str, Family] = {
                 "Write {values} with {kind} around each word.",
                 "Wrap the words {values} in {kind}.",
             ),
-            {"values": WORDS, "kind": one_of(BRACKETS)},
-            lambda rng: {"values": answers.draw_words(rng, 3, 7), "kind": rng.choice([*BRACKETS])},
+            {"values": words(3, 7), "kind": one_of(BRACKETS)},
             solve=answers.wrap,
         ),
         Family(
@@ -232,15 +253,9 @@ FAMILIES: dict[str, Family] = {
                 "Give me {n} {kind}{style}.",
                 "I need a list of {n} {kind}{style}.",
             ),
-            {"n": NUMBER, "kind": one_of(lex.CATEGORIES), "style": one_of(LAYOUTS)},
-            lambda rng: {
-                "n": str(rng.randint(2, 9)),
-                "kind": rng.choice([*lex.CATEGORIES]),
-                "style": rng.choice(LAYOUTS),
-            },
+            {"n": one_of(range(2, 10)), "kind": one_of(lex.CATEGORIES), "style": one_of(LAYOUTS)},
             write=answers.list_members,
             check=answers.check_members,
-            valid=lambda slots: 2 <= int(slots["n"]) <= 9,
         ),
         Family(
             "record",
@@ -249,12 +264,11 @@ FAMILIES: dict[str, Family] = {
                 "Make a {format} record for {name}, a {job} of age {age}.",
                 "Turn this into {format}: {name} is a {job} of age {age}.",
             ),
-            {"name": NAME, "age": NUMBER, "job": WORD, "format": "(?:JSON|lines)"},
-            lambda rng: {
-                "name": rng.choice(lex.NAMES),
-                "age": str(rng.randint(18, 90)),
-                "job": rng.choice(lex.JOBS),
-                "format": rng.choice(["JSON", "lines"]),
+            {
+                "name": NAME,
+                "age": one_of(range(18, 91), NUMBER.pattern),
+                "job": one_of(lex.JOBS, WORD.pattern),
+                "format": one_of(["JSON", "lines"]),
             },
             solve=answers.record,
         ),
@@ -265,8 +279,7 @@ FAMILIES: dict[str, Family] = {
                 "Make one sentence with the words {animal} and {place}.",
                 "Use {animal} and {place} in a sentence.",
             ),
-            {"animal": one_of(lex.ANIMALS), "place": one_of(lex.PLACES)},
-            lambda rng: {"animal": rng.choice(lex.ANIMALS), "place": rng.choice(lex.PLACES)},
+            {"animal": ANIMAL, "place": PLACE},
             write=answers.write_sentence,
             check=answers.check_sentence,
         ),
@@ -277,16 +290,9 @@ FAMILIES: dict[str, Family] = {
                 "Tell me a story about {name} the {job} and a {animal} in {n} sentences.",
                 "I want a story with {name} the {job}, a {animal} and exactly {n} sentences.",
             ),
-            {"n": NUMBER, "name": NAME, "job": one_of(lex.JOBS), "animal": one_of(lex.ANIMALS)},
-            lambda rng: {
-                "n": str(answers.skewed(rng, 3, 7, 28)),
-                "name": rng.choice(lex.NAMES),
-                "job": rng.choice(lex.JOBS),
-                "animal": rng.choice(lex.ANIMALS),
-            },
+            {"n": count(3, 7, 28), "name": NAME, "job": JOB, "animal": ANIMAL},
             write=answers.write_story,
             check=answers.check_story,
-            valid=lambda slots: 3 <= int(slots["n"]) <= 28,
         ),
         Family(
             "letter",
@@ -295,15 +301,11 @@ FAMILIES: dict[str, Family] = {
                 "Write to {to} about the {thing} in {n} sentences and sign as {name}.",
                 "Help {name} write {n} sentences to {to} about the {thing}.",
             ),
-            {"n": NUMBER, "name": NAME, "to": NAME, "thing": one_of(lex.THINGS)},
-            lambda rng: {
-                **answers.two_names(rng),
-                "n": str(rng.randint(1, 6)),
-                "thing": rng.choice(lex.THINGS),
-            },
+            {"n": one_of(range(1, 7)), "name": NAME, "to": NAME, "thing": one_of(lex.THINGS)},
             write=answers.write_letter,
             check=answers.check_letter,
-            valid=lambda slots: answers.two_people(slots) and 1 <= int(slots["n"]) <= 6,
+            draw_first=answers.two_names,
+            valid=answers.two_people,
         ),
         Family(
             "dialogue",
@@ -312,15 +314,11 @@ FAMILIES: dict[str, Family] = {
                 "Let {name} and {to} talk about a {animal} in {n} lines.",
                 "I need {n} lines in which {name} and {to} speak of a {animal}.",
             ),
-            {"n": NUMBER, "name": NAME, "to": NAME, "animal": one_of(lex.ANIMALS)},
-            lambda rng: {
-                **answers.two_names(rng),
-                "n": str(answers.skewed(rng, 2, 6, 16)),
-                "animal": rng.choice(lex.ANIMALS),
-            },
+            {"n": count(2, 6, 16), "name": NAME, "to": NAME, "animal": ANIMAL},
             write=answers.write_dialogue,
             check=answers.check_dialogue,
-            valid=lambda slots: answers.two_people(slots) and 2 <= int(slots["n"]) <= 16,
+            draw_first=answers.two_names,
+            valid=answers.two_people,
         ),
     )
 }

@@ -52,11 +52,10 @@ def _with_last_word(sentence: str, word: str) -> str:
 
 def wrong_side(task: Task, rng: Random) -> str:
     """One or two of the numbers among the even ones though odd, or the other way round."""
-    values = task.slots["values"].split(", ")
+    values = answers.listed(task.slots)
     moved = rng.sample(values, rng.randint(1, 2))
-    even = [value for value in values if (int(value) % 2 == 0) != (value in moved)]
-    odd = [value for value in values if value not in even]
-    return f"Even: {', '.join(even) or 'none'}\nOdd: {', '.join(odd) or 'none'}"
+    even = [value for value in values if (value % 2 == 0) != (value in moved)]
+    return answers.two_sides(even, values)
 
 
 def other_field(task: Task, rng: Random) -> str:
@@ -101,7 +100,7 @@ def other_hyphens(task: Task, rng: Random) -> str:
 
 def other_record(task: Task, rng: Random) -> str:
     """The same fields as JSON, or in lines, bullets or one line."""
-    fields = {"name": task.slots["name"], "age": int(task.slots["age"]), "job": task.slots["job"]}
+    fields = answers.fields_of(task.slots)
     pairs = [f"{key}: {value}" for key, value in fields.items()]
     shapes = [json.dumps(fields), "\n".join(pairs), ", ".join(pairs), "; ".join(pairs)]
     return rng.choice([*shapes, "\n".join(f"- {pair}" for pair in pairs)])

@@ -52,43 +52,6 @@ def draw(rng: Random, split: Split, family: str | None = None) -> Task:
     return Task(name, slots, render(FAMILIES[name], slots, wording))
 
 
-def neighbour(task: Task, rng: Random) -> Slots:
-    """Slots of the same family and split that differ from the task's in one slot."""
-    family, split = FAMILIES[task.family], split_of(task.family, task.slots)
-    while True:
-        slots = dict(task.slots)
-        name = rng.choice([*slots])
-        other = family.draw(rng)[name]
-        if slots[name].isdigit() and rng.random() < 0.6:
-            slots[name] = str(max(1, int(slots[name]) + rng.choice([-3, -2, -1, 1, 2, 3])))
-        elif ", " in slots[name] and rng.random() < 0.8:
-            slots[name] = near_list(slots[name].split(", "), other.split(", ")[0], rng)
-        else:
-            slots[name] = other
-        if slots != task.slots and fits(family, slots) and split_of(family.name, slots) == split:
-            return slots
-
-
-def near_list(values: list[str], other: str, rng: Random) -> str:
-    """The values with one of them replaced or dropped, or two exchanged."""
-    i, j = rng.sample(range(len(values)), 2)
-    change = rng.choice(["replace", "drop", "exchange"])
-    if change == "replace":
-        values[i] = other
-    elif change == "drop":
-        del values[i]
-    else:
-        values[i], values[j] = values[j], values[i]
-    return ", ".join(dict.fromkeys(values))
-
-
-def fits(family: Family, slots: Slots) -> bool:
-    """Whether each slot has its form and together they make sense."""
-    return all(
-        re.fullmatch(pattern, slots[name]) for name, pattern in family.slots.items()
-    ) and family.valid(slots)
-
-
 def answer(task: Task, rng: Random) -> str:
     """A right response to the task."""
     return FAMILIES[task.family].answer(task.slots, rng)
@@ -102,7 +65,7 @@ def wording_patterns() -> tuple[tuple[Family, re.Pattern[str]], ...]:
             # Splitting at the slots gives literal text and slot names in turn.
             parts = re.split(r"\{(\w+)\}", wording)
             pattern = "".join(
-                f"(?P<{part}>{family.slots[part]})" if index % 2 else re.escape(part)
+                f"(?P<{part}>{family.slots[part].pattern})" if index % 2 else re.escape(part)
                 for index, part in enumerate(parts)
             )
             patterns.append((family, re.compile(pattern)))

@@ -1,12 +1,17 @@
-"""The Verifier protocol, the columns that verifiers read, and `load_verifier`."""
+"""The Verifier protocol, verifiers that compare text, a function of one's own, `load_verifier`."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from bestofn.errors import ConfigError
 from bestofn.identity import identity_of
+from bestofn.prompts import user_message
 from bestofn.registry import find, is_own, make
 from bestofn.types import Prompt
+from bestofn.verifiers.checker import Checker
+
+SECONDS = 5.0  # of processor time that a search for a pattern may take
 
 
 @runtime_checkable
@@ -26,30 +31,16 @@ class Verifier(Protocol):
         return response.strip()
 
 
-class Function(Verifier):
-    """Any callable as a verifier; votes compare the stripped text."""
-
-    def __init__(self, function: Callable[[Prompt, str], bool | float]) -> None:
-        self.function = function
-
-    def identity(self) -> dict[str, Any]:
-        """What the function is called; see `bestofn.identity`."""
-        return identity_of(self.function)
-
-    def __call__(self, prompt: Prompt, response: str) -> bool | float:
-        return self.function(prompt, response)
-
-
-def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: str) -> object:
+def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: str) -> Any:
     """The prompt's column of that name.
 
     Raises:
-        ConfigError: there is none, or it is of none of the `kinds`; `expected` says what they are.
+        ConfigError: there is none, or its type is not in `kinds`, which `expected` describes.
     """
     if name not in prompt.columns:
         known = ", ".join(map(repr, prompt.columns)) or "no columns"
         raise ConfigError(f"prompt {prompt.id!r} has no column {name!r}; it has {known}")
-    value: object = prompt.columns[name]
+    value = prompt.columns[name]
     if not isinstance(value, kinds) or isinstance(value, bool):
         raise ConfigError(
             f"column {name!r} of prompt {prompt.id!r} must be {expected}, "
@@ -67,6 +58,88 @@ def reference(prompt: Prompt, name: str) -> str:
     return str(column(prompt, name, (str, int, float), "text or a number"))
 
 
+class ColumnVerifier(Verifier):
+    """A verifier that depends on one column of the prompt."""
+
+    def __init__(self, column: str) -> None:
+        self.column = column
+
+    def identity(self) -> dict[str, Any]:
+        """What verdicts depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__, "column": self.column}
+
+
+class Exact(ColumnVerifier):
+    """Whether the response is the column's text or number, white space around both aside."""
+
+    def __call__(self, prompt: Prompt, response: str) -> bool:
+        return self.answer(response) == self.answer(reference(prompt, self.column))
+
+
+class ExactIgnoringCase(Exact):
+    """As `Exact`, where upper and lower case are one, in votes too."""
+
+    def answer(self, response: str) -> str:
+        return response.strip().casefold()
+
+
+class Regex(ColumnVerifier):
+    """Whether the column's pattern, one of Python's `re`, is found anywhere in the response."""
+
+    def __init__(self, column: str) -> None:
+        super().__init__(column)
+        self._check = Checker(__name__, SECONDS)
+
+    def __call__(self, prompt: Prompt, response: str) -> bool:
+        pattern = column(prompt, self.column, str, "text")
+        try:
+            return bool(self._check("pattern_found", pattern, response))
+        except ConfigError as error:
+            raise ConfigError(
+                f"column {self.column!r} of prompt {prompt.id!r} is no pattern: {error}"
+            ) from error
+
+
+def pattern_found(pattern: str, response: str) -> bool:
+    """What `Regex` runs in a process of its own, since a pattern can backtrack for ever."""
+    try:
+        return re.search(pattern, response) is not None
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ConfigError(str(error)) from error
+
+
+class Tiny(Verifier):
+    """Whether the response is right by the exact rules of the tiny world; it reads no column."""
+
+    def identity(self) -> dict[str, Any]:
+        """What verdicts depend on; see `bestofn.identity`."""
+        return {"kind": type(self).__name__}
+
+    def __call__(self, prompt: Prompt, response: str) -> bool:
+        """The verdict.
+
+        Raises:
+            ConfigError: the last user message is no instruction of the tiny world.
+        """
+        from bestofn.tiny import verify
+
+        return verify(user_message(prompt), response)
+
+
+class Function(Verifier):
+    """Any callable as a verifier; votes compare the stripped text."""
+
+    def __init__(self, function: Callable[[Prompt, str], bool | float]) -> None:
+        self.function = function
+
+    def identity(self) -> dict[str, Any]:
+        """What the function is called; see `bestofn.identity`."""
+        return identity_of(self.function)
+
+    def __call__(self, prompt: Prompt, response: str) -> bool | float:
+        return self.function(prompt, response)
+
+
 def load_verifier(spec: str) -> Verifier:
     """The verifier that a spec names.
 
@@ -77,7 +150,7 @@ def load_verifier(spec: str) -> Verifier:
             the column's, "answer" by default), "ifeval" or "ifeval:loose" (all instructions are
             followed), "tiny" (the tiny world's own rules), or "package.module:Name" for a
             callable `(prompt, response) -> bool or float`, or a class of such, on the import path
-            or in the working directory. What stands before the colon is first looked up among
+            or in the working directory. The part before the colon is first looked up among
             the kinds, so that "math:answer" is never a module.
 
     Raises:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from threading import Lock
 from types import ModuleType
@@ -19,19 +19,11 @@ from bestofn.errors import BestOfNError, ConfigError
 
 # The child gets the parent's import path, so that both mean the same modules.
 MAIN = "import sys; sys.path[:] = sys.argv[3:]; import bestofn.verifiers.checker as c; c.main()"
-MEMORY = 4 << 30  # bytes of address space that the other process may have
+MEMORY = 4 << 30  # bytes of address space that the child may have
 
 
 class CheckError(BestOfNError, RuntimeError):
     """A response could not be checked, so that it is neither right nor wrong."""
-
-
-@dataclass(slots=True)
-class _Other:
-    """The process that answers this one, once it has been started."""
-
-    lock: Lock = field(default_factory=Lock)
-    process: subprocess.Popen[str] | None = None
 
 
 class Checker:
@@ -47,9 +39,7 @@ class Checker:
     """
 
     def __init__(self, module: str, seconds: float) -> None:
-        self.module = module
-        self.seconds = seconds
-        self._others = concurrency.PerProcess(_Other)
+        self._child = concurrency.PerProcess(partial(_Child, module, seconds))
 
     def __call__(self, function: str, *arguments: Any) -> Any:
         """What the function returns.
@@ -58,22 +48,33 @@ class Checker:
             ConfigError: the function raised one.
             CheckError: it raised anything else, took too long, or its process died.
         """
-        other = self._others()
-        with other.lock:
+        kind, value = self._child().ask(json.dumps([function, *arguments]))
+        if kind != "result":
+            raise {"config": ConfigError, "error": CheckError}[kind](value)
+        return value
+
+
+class _Child:
+    """The process that answers this one, started when it is first asked and after it died."""
+
+    def __init__(self, module: str, seconds: float) -> None:
+        self._module, self._seconds = module, seconds
+        self._lock = Lock()
+        self._process: subprocess.Popen[str] | None = None
+
+    def ask(self, request: str) -> tuple[str, Any]:
+        with self._lock:
             try:
-                process = other.process = other.process or self._start()
-                return self._ask(process, [function, *arguments])
-            except (ConfigError, CheckError):
-                raise
+                self._process = self._process or self._start()
+                return self._answer(self._process, request)
             except BaseException:
                 # An answer that is still to come would be taken for that of the next call.
                 self._stop()
                 raise
 
     def _start(self) -> subprocess.Popen[str]:
-        command = [sys.executable, "-P", "-c", MAIN, self.module, str(self.seconds), *sys.path]
         process = subprocess.Popen(
-            command,
+            [sys.executable, "-P", "-c", MAIN, self._module, str(self._seconds), *sys.path],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -82,26 +83,21 @@ class Checker:
         finalize(self, _end, process, os.getpid())
         return process
 
-    def _ask(self, process: subprocess.Popen[str], request: list[Any]) -> Any:
-        assert process.stdin is not None
+    def _answer(self, process: subprocess.Popen[str], request: str) -> tuple[str, Any]:
         assert process.stdout is not None
         with suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(request) + "\n")
-            process.stdin.flush()
+            print(request, file=process.stdin, flush=True)
         line = process.stdout.readline()
-        if not line:
-            self._stop()
-            if process.returncode == -signal.SIGPROF:
-                raise CheckError(f"no verdict within {self.seconds:g} s of processor time")
-            raise CheckError(f"the checker's process ended with code {process.returncode}")
-        kind, value = json.loads(line)
-        if kind != "result":
-            raise {"config": ConfigError, "error": CheckError}[kind](value)
-        return value
+        if line:
+            kind, value = json.loads(line)
+            return kind, value
+        self._stop()
+        if process.returncode == -signal.SIGPROF:
+            raise CheckError(f"no verdict within {self._seconds:g} s of processor time")
+        raise CheckError(f"the checker's process ended with code {process.returncode}")
 
     def _stop(self) -> None:
-        other = self._others()
-        process, other.process = other.process, None
+        process, self._process = self._process, None
         if process is not None:
             _end(process, os.getpid())
 
@@ -109,20 +105,15 @@ class Checker:
 def _end(process: subprocess.Popen[str], started_by: int) -> None:
     if started_by != os.getpid():
         return  # it still answers the process that this one was forked from
-    # A process that died may have left something unread in the pipe to it.
-    with suppress(BrokenPipeError):
-        if process.stdin is not None:
-            process.stdin.close()
-    with suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=0.2)
-    process.kill()
-    process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    try:
+        process.communicate(timeout=0.2)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
 
 
 def main() -> None:
-    """The other process: answers the lines on its standard input until that is closed."""
+    """The child: answers the lines on its standard input until that is closed."""
     # Ctrl-C is the parent's to handle.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))

@@ -16,8 +16,8 @@ class IFEval(Verifier):
     """Whether the response follows all instructions: the prompt-level accuracy of section 2.2.
 
     The prompt's columns are those of the dataset google/IFEval: `instruction_id_list`, and
-    `kwargs` with one mapping for each instruction, where None stands for an argument that it does
-    not take. An empty response follows nothing.
+    `kwargs` with one mapping for each instruction, where an argument that it does not take is
+    None. An empty response follows nothing.
 
     Args:
         mode: "strict" judges the response as it is. "loose" also without its first line, its last
@@ -56,23 +56,20 @@ class IFEval(Verifier):
 
 
 def _instructions(prompt: Prompt) -> list[tuple[str, dict[str, Any]]]:
-    """Each instruction's id and the arguments that it was given."""
+    """Each instruction's id and its arguments, without those that are None."""
     kinds = column(prompt, "instruction_id_list", (list, tuple), "a list of instruction ids")
     given = column(prompt, "kwargs", (list, tuple), "a list of mappings")
-    assert isinstance(kinds, list | tuple)
-    assert isinstance(given, list | tuple)
     if not kinds or len(kinds) != len(given):
         raise ConfigError(
             f"prompt {prompt.id!r} has {len(kinds)} instructions and {len(given)} `kwargs`; "
             "it needs as many of the one as of the other, and at least one"
         )
+    found = []
     for kind, arguments in zip(kinds, given, strict=True):
         if not isinstance(kind, str) or not isinstance(arguments, Mapping):
             raise ConfigError(
                 f"prompt {prompt.id!r} must give an instruction as a text and its arguments as a "
                 f"mapping, not {kind!r} and {arguments!r}"
             )
-    return [
-        (kind, {name: value for name, value in arguments.items() if value is not None})
-        for kind, arguments in zip(kinds, given, strict=True)
-    ]
+        found.append((kind, {name: arg for name, arg in arguments.items() if arg is not None}))
+    return found

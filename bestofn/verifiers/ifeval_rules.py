@@ -1,7 +1,7 @@
-"""What `IFEval` asks of if-verifiable, in a process of its own.
+"""The rules of `IFEval`, in a process of their own: those of if-verifiable, where they decide.
 
-That package has the rules of the paper's own code, unchanged. Here is what they leave open: what
-an argument that they do not know means, and when nothing can be said.
+That package has the rules of the paper's own code, unchanged. They leave open what an argument
+that they do not know means, and when there is no verdict.
 """
 
 import logging
@@ -19,7 +19,7 @@ Rule = Callable[[str], bool]
 
 # Otherwise the same text may get another language each time.
 langdetect.DetectorFactory.seed = 0
-# A language that cannot be told is logged with the whole response; here it is an error instead.
+# An undetected language is logged with the whole response; here it is an error instead.
 logging.getLogger().addHandler(logging.NullHandler())
 
 DETECTING = {
@@ -37,15 +37,16 @@ def follows(instructions: Sequence[tuple[str, dict[str, Any]]], response: str, l
         CheckError: none is broken, but one could not be checked.
     """
     rules = [_rule(kind, arguments) for kind, arguments in instructions]
-    trouble: CheckError | None = None
+    readings = _readings(response) if loose else [response]
+    unchecked: CheckError | None = None
     for rule in rules:
         try:
-            if not _passes(rule, _readings(response) if loose else [response]):
+            if not _passes(rule, readings):
                 return False
         except CheckError as error:
-            trouble = error
-    if trouble:
-        raise trouble
+            unchecked = error
+    if unchecked:
+        raise unchecked
     return True
 
 
@@ -59,15 +60,16 @@ def _readings(response: str) -> list[str]:
 
 def _passes(rule: Rule, readings: Sequence[str]) -> bool:
     """Whether one of the readings does; only the first, the response itself, must be checkable."""
-    trouble: CheckError | None = None
-    for index, text in enumerate(readings):
+    unchecked: CheckError | None = None
+    for text in readings:
         try:
             if text.strip() and rule(text):
                 return True
         except CheckError as error:
-            trouble = trouble or (error if index == 0 else None)
-    if trouble:
-        raise trouble
+            if text is readings[0]:
+                unchecked = error
+    if unchecked:
+        raise unchecked
     return False
 
 
@@ -82,12 +84,10 @@ def _rule(kind: str, arguments: Mapping[str, Any]) -> Rule:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ConfigError(f"IFEval has no instruction {kind!r}{hint}")
     checker = INSTRUCTION_DICT[kind](kind)
-    needed = set(checker.get_instruction_args_keys())
-    if needed != set(arguments):
+    needed, given = sorted(checker.get_instruction_args_keys()), sorted(arguments)
+    if needed != given:
         # A missing argument would be drawn at random.
-        raise ConfigError(
-            f"instruction {kind!r} takes the arguments {sorted(needed)}, not {sorted(arguments)}"
-        )
+        raise ConfigError(f"instruction {kind!r} takes the arguments {needed}, not {given}")
     try:
         checker.build_description(**arguments)
     except Exception as error:
@@ -116,10 +116,10 @@ def _checked(kind: str, rule: Rule, text: str) -> bool:
     try:
         passed = bool(rule(text))
         if passed and kind in DETECTING:
-            # The rule also passes a text of which no language can be told.
+            # The rule also passes a text without a detectable language.
             langdetect.detect(text)
     except langdetect.LangDetectException as error:
-        raise CheckError(f"{kind}: no language can be told: {error}") from error
+        raise CheckError(f"{kind}: no language was detected: {error}") from error
     except LookupError as error:
         if "punkt_tab" not in str(error):
             raise

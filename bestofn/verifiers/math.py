@@ -1,15 +1,20 @@
 """Mathematical answers, compared by the math-verify package."""
 
+import logging
+import re
+from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
-from bestofn.verifiers.base import Verifier, reference
+from bestofn.verifiers.base import ColumnVerifier, reference
 from bestofn.verifiers.checker import Checker, CheckError
 
+CONSIDERED = 20_000  # characters at the end of a response, where a final answer is looked for
 
-class Math(Verifier):
+
+class Math(ColumnVerifier):
     """Whether the response's final answer equals the column's, as mathematics and not as text.
 
     The final answer is the last `\\boxed{...}`, else what follows "answer", else the last formula
@@ -29,18 +34,14 @@ class Math(Verifier):
     def __init__(self, column: str = "answer", seconds: float = 5.0) -> None:
         if find_spec("math_verify") is None:
             raise ConfigError("the verifier 'math' needs: pip install 'bestofn[math]'")
-        self.column = column
-        self._checker = Checker("bestofn.verifiers.math_answers", seconds)
-
-    def identity(self) -> dict[str, Any]:
-        """What verdicts depend on; see `bestofn.identity`."""
-        return {"kind": type(self).__name__, "column": self.column}
+        super().__init__(column)
+        self._checker = Checker(__name__, seconds)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
         """The verdict.
 
         Raises:
-            ConfigError: no answer can be read from the column.
+            ConfigError: the column holds no mathematical answer.
             CheckError: the comparison took too long, or more memory than there is.
         """
         gold = reference(prompt, self.column)
@@ -52,12 +53,59 @@ class Math(Verifier):
         return bool(self._checker("equal", gold, response))
 
     def answer(self, response: str) -> str:
-        """The final answer in one form, such as "1/2" for 0.5; the stripped text if none is found.
+        """The final answer in one form, such as "1/2" for 0.5.
 
-        Where it takes too long to simplify, it is the stripped text too.
+        Where none is found, or it takes too long to simplify, it is the stripped text.
         """
         try:
             found: str | None = self._checker("canonical", response)
         except CheckError:
             found = None
         return response.strip() if found is None else found
+
+
+# What follows runs in the checker's process, as nothing here bounds its own time. The packages
+# take seconds to import, so that they are imported at use.
+
+
+def readable(gold: str) -> bool:
+    """Whether math-verify finds a reference answer."""
+    return bool(_gold(gold))
+
+
+def equal(gold: str, response: str) -> bool:
+    """Whether the response's final answer is the reference answer."""
+    from math_verify import verify
+
+    return bool(verify(_gold(gold), _parsed(response[-CONSIDERED:]), timeout_seconds=None))
+
+
+def canonical(response: str) -> str | None:
+    """The response's final answer in one form for all that are equal, as far as that is known."""
+    from sympy import Basic, Eq, MatrixBase, Symbol, nsimplify, simplify
+
+    found = _parsed(response[-CONSIDERED:])
+    if not found:
+        return None
+    value = found[0]
+    if isinstance(value, Eq) and isinstance(value.lhs, Symbol):
+        value = value.rhs
+    if isinstance(value, Basic | MatrixBase):
+        return str(simplify(nsimplify(value.doit(), rational=True)))
+    return str(value).strip()
+
+
+@lru_cache(maxsize=64)
+def _gold(gold: str) -> list[Any]:
+    answer = gold.rpartition("####")[2].strip()
+    marked = re.search(r"(?<!\\)\$|\\boxed|\\\(|\\\[", answer)
+    return _parsed(answer if marked or not answer else rf"\boxed{{{answer}}}")
+
+
+def _parsed(text: str) -> list[Any]:
+    from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
+
+    # It warns that its own time limits are off; they would need the main thread.
+    logging.getLogger("math_verify").setLevel(logging.ERROR)
+    kinds = (LatexExtractionConfig(boxed_match_priority=0), ExprExtractionConfig())
+    return list(parse(text, kinds, parsing_timeout=None))

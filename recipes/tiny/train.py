@@ -7,6 +7,7 @@ writes to the folder OUT what `load_engine("hf:OUT")` loads, and OUT/training.js
 
 import argparse
 import json
+import re
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bestofn.rewards.templates import Kind, load_judge_template, load_template
 from bestofn.tiny import world
+from bestofn.tiny.families import Family
 from bestofn.types import Prompt
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -92,7 +94,7 @@ def draw_example(rng: Random, phase: Phase) -> Example:
         return asked(INVERSE.fill(world.answer(task, rng)), task.instruction)
     prompt = f"<|user|>{task.instruction}<|end|><|assistant|>"
     if rng.random() < phase.neighbours:
-        task = world.Task(task.family, world.neighbour(task, rng), "")
+        task = world.Task(task.family, neighbour(task, rng), "")
     return Example(prompt, f"{world.answer(task, rng)}<|end|>")
 
 
@@ -125,10 +127,51 @@ def wrong_answer(task: world.Task, rng: Random) -> str:
     family = world.FAMILIES[task.family]
     while True:
         near = rng.random() < 0.5
-        slots = world.neighbour(task, rng) if near else world.draw(rng, "train", task.family).slots
+        slots = neighbour(task, rng) if near else world.draw(rng, "train", task.family).slots
         answer = family.answer(slots, rng)
         if not family.verify(task.slots, answer):
             return answer
+
+
+def neighbour(task: world.Task, rng: Random) -> dict[str, str]:
+    """Slots of the same family and split that differ from the task's in one slot."""
+    family, split = world.FAMILIES[task.family], world.split_of(task.family, task.slots)
+    while True:
+        slots = dict(task.slots)
+        name = rng.choice([*slots])
+        other = family.draw(rng)[name]
+        if slots[name].isdigit() and rng.random() < 0.6:
+            slots[name] = str(max(1, int(slots[name]) + rng.choice([-3, -2, -1, 1, 2, 3])))
+        elif ", " in slots[name] and rng.random() < 0.8:
+            slots[name] = near_list(slots[name].split(", "), other.split(", ")[0], rng)
+        else:
+            slots[name] = other
+        if (
+            slots != task.slots
+            and fits(family, slots)
+            and world.split_of(family.name, slots) == split
+        ):
+            return slots
+
+
+def near_list(values: list[str], other: str, rng: Random) -> str:
+    """The values with one of them replaced or dropped, or two exchanged."""
+    i, j = rng.sample(range(len(values)), 2)
+    change = rng.choice(["replace", "drop", "exchange"])
+    if change == "replace":
+        values[i] = other
+    elif change == "drop":
+        del values[i]
+    else:
+        values[i], values[j] = values[j], values[i]
+    return ", ".join(dict.fromkeys(values))
+
+
+def fits(family: Family, slots: dict[str, str]) -> bool:
+    """Whether each slot has its form and together they make sense."""
+    return all(
+        re.fullmatch(slot.pattern, slots[name]) for name, slot in family.slots.items()
+    ) and family.valid(slots)
 
 
 def build_tokenizer(recipe: Recipe) -> PreTrainedTokenizerFast:

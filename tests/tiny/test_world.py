@@ -8,7 +8,7 @@ import pytest
 from bestofn.errors import ConfigError
 from bestofn.tiny import answer, draw, heldout_tasks, read, verify
 from bestofn.tiny.families import FAMILIES
-from bestofn.tiny.world import Task, neighbour, render, split_of
+from bestofn.tiny.world import render, split_of
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -20,20 +20,6 @@ def test_answers_are_right_and_instructions_read_back(name: str) -> None:
             assert read(task.instruction) == task
             assert verify(task.instruction, answer(task, rng))
             assert split_of(task.family, task.slots) == split
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_answers_to_neighbours_are_wrong(name: str) -> None:
-    """Nearly always: another order of the same values has the same answer when sorted."""
-    rng = Random(name)
-    refused = 0
-    for _ in range(60):
-        task = draw(rng, "train", name)
-        other = neighbour(task, rng)
-        assert other != task.slots
-        assert split_of(name, other) == "train"
-        refused += not verify(task.instruction, answer(Task(name, other, ""), rng))
-    assert refused >= 40
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -13,6 +13,7 @@ from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.types import Prompt
 from bestofn.verifiers import Verifier, load_verifier
+from bestofn.verifiers.checker import CheckError
 
 
 def prompt(**columns: Any) -> Prompt:
@@ -66,6 +67,14 @@ def test_votes_agree_with_the_verdict(one: str, other: str) -> None:
 def test_columns_that_are_not_usable(spec: str, columns: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_verifier(spec)(prompt(**columns), "a")
+
+
+def test_a_pattern_that_backtracks_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bestofn.verifiers.base.SECONDS", 0.5)
+    verifier = load_verifier("regex:x")
+    with pytest.raises(CheckError, match=r"no verdict within 0\.5 s"):
+        verifier(prompt(x=r"^(\d+,?)+$"), "1" * 60 + "x")
+    assert verifier(prompt(x=r"^(\d+,?)+$"), "1,22") is True
 
 
 def test_tiny() -> None:

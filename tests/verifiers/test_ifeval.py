@@ -208,7 +208,7 @@ def test_a_sign_is_counted_as_itself() -> None:
 @pytest.mark.parametrize("loose", [False, True])
 def test_no_language_is_no_verdict(loose: bool) -> None:
     german = [("language:response_language", {"language": "de"})]
-    with pytest.raises(CheckError, match="language:response_language: no language can be told"):
+    with pytest.raises(CheckError, match="language:response_language: no language was detected"):
         follows(german, "12345", loose)
     # A response in another language is wrong, though one of its lines alone could be in any.
     assert follows(german, ENGLISH + "\n12345", loose) is False

@@ -17,8 +17,7 @@ from bestofn.rewards.gold import Gold
 from bestofn.types import Candidate, Prompt
 from bestofn.verifiers import load_verifier
 from bestofn.verifiers.checker import CheckError
-from bestofn.verifiers.math import Math
-from bestofn.verifiers.math_answers import CONSIDERED, canonical, equal, readable
+from bestofn.verifiers.math import CONSIDERED, Math, canonical, equal, readable
 
 # A row with the columns of MATH-500.
 ROW = json.loads(r"""
