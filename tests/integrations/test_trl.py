@@ -129,9 +129,10 @@ def test_reasoning_that_the_template_opened_and_nothing_closed_is_no_response(
 
 def test_what_the_template_has_split_is_not_split_again() -> None:
     reward = Watched()
-    message = said("an answer", reasoning_content="hm")
-    flip_reward_func(reward, opened=True)([asked("x")], [message])
-    assert reward.seen[0][1].text == "an answer"
+    message = said("<think> is the tag.", reasoning_content="hm")
+    for opened in (True, False):
+        flip_reward_func(reward, opened=opened)([asked("x")], [message])
+    assert [candidate.text for _, candidate in reward.seen] == ["<think> is the tag."] * 2
 
 
 def test_another_number_of_completions_is_an_error() -> None:
@@ -306,10 +307,3 @@ def test_it_works_inside_a_running_loop() -> None:
         return flip_reward_func(Recorded({"a": 1.0}))(["x"], ["a"])
 
     assert asyncio.run(caller()) == [1.0]
-
-
-def test_an_answer_whose_reasoning_is_apart_is_not_split_again() -> None:
-    reward = Recorded()
-    answer = {"role": "assistant", "reasoning_content": "plan", "content": "<think> is the tag."}
-    flip_reward_func(reward)([[{"role": "user", "content": "x"}]], [[answer]])
-    assert reward.asked == [["<think> is the tag."]]

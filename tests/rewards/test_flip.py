@@ -73,33 +73,21 @@ def test_system_target_does_not_leak_the_system_prompt(
     assert "Hello." in prefixes[0][1].content
 
 
-def test_stripping_only_takes_away() -> None:
-    """With `strip` the prefix may depend on the instruction, but by words removed, none added."""
-    engine = ScriptedEngine("guess")
-    score(FLIPReward(engine, copy_guard="strip"), f"{INSTRUCTION} 3, 4, 5")
-    (prompt,) = engine.generated
-    assert INSTRUCTION not in prompt.messages[1].content
-    assert "3, 4, 5" in prompt.messages[1].content
-
-
 # --- FLIPReward -----------------------------------------------------------------------------------
 
 
-def test_value_is_the_similarity_of_the_inferred_instruction() -> None:
-    result = score(FLIPReward(ScriptedEngine("Count from 3 to 8.")), "3, 4, 5, 6, 7, 8")
-    assert result.value == pytest.approx(0.8)
+@pytest.mark.parametrize(("similarity", "value"), [("f1", 0.8), (lambda a, b: 0.25, 0.25)])
+def test_value_is_the_similarity_of_the_inferred_instruction(similarity: Any, value: float) -> None:
+    reward = FLIPReward(ScriptedEngine("Count from 3 to 8."), similarity=similarity)
+    result = score(reward, "3, 4, 5, 6, 7, 8")
+    assert result.value == pytest.approx(value)
     assert result.inferred == ["Count from 3 to 8."]
 
 
-def test_json_template_reads_its_field() -> None:
+def test_template_auto_is_the_engines_own_and_a_json_template_reads_its_field() -> None:
     answer = json.dumps({"reasoning": "Numbers.", "instruction": INSTRUCTION})
-    result = score(FLIPReward(ScriptedEngine(answer), template="reasoned"), "3, 4")
-    assert result.value == 1
-
-
-def test_template_auto_is_the_engines_own() -> None:
-    assert FLIPReward(ScriptedEngine(template="reasoned")).texts.field == "instruction"
-    assert FLIPReward(ScriptedEngine(template="direct")).texts.field is None
+    assert score(FLIPReward(ScriptedEngine(answer, template="reasoned")), "3, 4").value == 1
+    assert score(FLIPReward(ScriptedEngine(INSTRUCTION, template="direct")), "3, 4").value == 1
 
 
 @pytest.mark.parametrize(
@@ -140,11 +128,6 @@ def test_several_samples_are_averaged_and_reproducible() -> None:
     assert again.seeds == engine.seeds
     assert len(set(engine.seeds)) == 3
     assert FLIPReward(again).params.temperature == 0
-
-
-def test_any_similarity() -> None:
-    result = score(FLIPReward(ScriptedEngine("x"), similarity=lambda a, b: 0.25), "3, 4")
-    assert result.value == 0.25
 
 
 @pytest.mark.parametrize("value", [nan, float("inf"), ZeroDivisionError("oops")])
@@ -197,7 +180,9 @@ def test_copy_guard(guard: Any, flags: list[str], kept: bool) -> None:
     engine = ScriptedEngine("guess")
     result = score(FLIPReward(engine, copy_guard=guard), f"{INSTRUCTION} Is: 3, 4")
     assert result.flags == flags
-    assert (INSTRUCTION in engine.generated[0].messages[1].content) is kept
+    content = engine.generated[0].messages[1].content
+    assert (INSTRUCTION in content) is kept
+    assert "3, 4" in content
 
 
 def test_a_response_of_nothing_but_the_quote_is_empty_once_stripped() -> None:
@@ -322,12 +307,6 @@ def test_a_long_conversation_leaves_room_for_a_cut_response(tiny: TransformersEn
         assert "cut_to_context" in result.flags
     turns[0]["content"] = "fox, " * 600
     assert "no room" in str(score(FLIPLikelihood(tiny), "lake", turns).reason)
-
-
-def test_a_response_longer_than_the_context_is_cut_and_flagged(tiny: TransformersEngine) -> None:
-    result = score(FLIPLikelihood(tiny), "lake, " * 2000)
-    assert "cut_to_context" in result.flags
-    assert result.value > -50
 
 
 def test_an_engine_that_breaks_at_the_second_try_leaves_what_the_first_one_cost() -> None:

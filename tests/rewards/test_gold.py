@@ -45,13 +45,6 @@ def test_verdicts_are_scores() -> None:
     assert {candidate.scores["right"].reason for candidate in drawn} == {None}
 
 
-def test_weights() -> None:
-    drawn = [Candidate(0, "5"), Candidate(1, "6")]
-    reward = 0.5 * Gold(load_verifier("exact:answer"))
-    concurrency.run(add_scores(PROMPT, drawn, reward))
-    assert [candidate.scores["0.5 * gold"].value for candidate in drawn] == [0.5, 0]
-
-
 @pytest.mark.parametrize(
     ("verdict", "value"),
     [(True, 1), (False, 0), (0.25, 0.25), (2, 2), (np.float32(0.5), 0.5), (np.True_, 1)],

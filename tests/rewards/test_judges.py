@@ -337,7 +337,6 @@ def test_the_papers_files_load_by_folder(tmp_path: Path) -> None:
         ("system: S\nuser: '{prompt} {response} {answer}'\nfield: score\n", "format string"),
         ("system: S\nuser: '{prompt} {response}'\n", "field"),
         ("system: S\nuser: '{prompt} {response}'\nfield: score\nscale: 5\n", "scale"),
-        ("system: [", "well formed"),
     ],
 )
 def test_a_template_that_is_not_well_formed_is_refused(

@@ -316,12 +316,6 @@ def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch)
 # --- models that are none -------------------------------------------------------------------------
 
 
-def test_several_labels(tmp_path: Path) -> None:
-    folder = random_model(tmp_path, num_labels=3)
-    with pytest.raises(EngineError, match="has 3 labels and a scalar reward needs one"):
-        ScalarReward(folder)
-
-
 def test_a_language_model_is_no_reward_model() -> None:
     said = r"has 2 labels \(it is a \w+, without a classification head\)"
     with pytest.raises(EngineError, match=said):
@@ -330,16 +324,20 @@ def test_a_language_model_is_no_reward_model() -> None:
         ScalarReward("tiny", num_labels=1)
 
 
+def test_models_that_cannot_be_loaded(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="has 3 labels and a scalar reward needs one"):
+        ScalarReward(random_model(tmp_path, num_labels=3))
+    with pytest.raises(EngineError, match="there is no such folder"):
+        ScalarReward("./no-such-model")
+    with pytest.raises(EngineError, match="bach_size"):
+        ScalarReward(folder, bach_size=2)
+
+
 def test_no_chat_template(folder: Path, tmp_path: Path) -> None:
     copy = changed(folder, tmp_path)
     (copy / "chat_template.jinja").unlink()
     with pytest.raises(EngineError, match="has no chat template; save the one"):
         ScalarReward(copy)
-
-
-def test_no_such_model() -> None:
-    with pytest.raises(EngineError, match="there is no such folder"):
-        ScalarReward("./no-such-model")
 
 
 @pytest.mark.parametrize(
@@ -353,11 +351,6 @@ def test_no_such_model() -> None:
 def test_options_that_make_no_sense(folder: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ScalarReward(folder, **options)
-
-
-def test_an_option_that_is_none(folder: Path) -> None:
-    with pytest.raises(EngineError, match="bach_size"):
-        ScalarReward(folder, bach_size=2)
 
 
 def test_a_vocabulary_without_a_free_token(folder: Path, tmp_path: Path) -> None:

@@ -68,7 +68,6 @@ def test_a_yaml_file_loads_by_path(tmp_path: Path) -> None:
         ("system: S\nuser: '{response}'\noutput: text\ncolour: red\n", "colour"),
         ("system: S\nuser: '{response} {instruction}'\noutput: text\n", "format string"),
         ("system: '{'\nuser: '{response}'\noutput: text\n", "format string"),
-        ("system: [unclosed\n", "well formed"),
     ],
 )
 def test_malformed_templates_are_refused(tmp_path: Path, text: str, match: str) -> None:
