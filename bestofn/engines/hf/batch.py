@@ -31,32 +31,56 @@ class Batch:
         return int(self.cache.get_seq_length())
 
     def forward(
-        self, model: PreTrainedModel, ids: torch.Tensor, lengths: torch.Tensor, keep: int
+        self,
+        model: PreTrainedModel,
+        ids: torch.Tensor,
+        new: torch.Tensor,
+        picked: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """Appends tokens to all rows.
+        """Appends tokens to the rows.
 
         Args:
             model: The model.
-            ids: The last tokens of each row, int64 `[rows, new]`; any where a row is shorter.
-            lengths: Tokens of each row with these, int64 `[rows]`.
-            keep: Last positions whose logits are wanted.
+            ids: The tokens, int64 `[rows, width]`; rows with fewer are padded on the right.
+            new: How many each row has, int64 `[rows]`.
+            picked: Rows and columns of `ids` whose logits are wanted, each int64 `[picked]`.
 
         Returns:
-            float32 `[rows, keep, vocabulary]`.
+            float32 `[picked, vocabulary]`.
         """
-        columns = self.columns + ids.shape[1]
-        positions = torch.arange(columns) - (columns - lengths)[:, None]
-        mask = positions >= 0
-        logits: torch.Tensor = model(
-            input_ids=ids.to(model.device),
-            attention_mask=None if bool(mask.all()) else mask.to(model.device),
-            position_ids=positions[:, self.columns :].clamp_min(0).to(model.device),
-            past_key_values=self.cache,
-            use_cache=True,
-            logits_to_keep=keep,
-        ).logits
-        self.lengths = lengths
+        before, width = self.columns, ids.shape[1]
+        positions = torch.arange(before + width) - (before - self.lengths)[:, None]
+        self.lengths = self.lengths + new
+        mask = (positions >= 0) & (positions < self.lengths[:, None])
+        # Padding repeats a row's last position, which every model can embed.
+        positions = torch.minimum(positions[:, before:], self.lengths[:, None] - 1)
+        # Other columns of each row are wanted, so they are picked in front of the output layer;
+        # what the model does after it, such as capping, is left to the model.
+        hook = model.get_output_embeddings().register_forward_pre_hook(
+            lambda _, inputs: (inputs[0][picked][None],)
+        )
+        try:
+            logits: torch.Tensor = model(
+                input_ids=ids.to(model.device),
+                attention_mask=None if bool(mask.all()) else mask.to(model.device),
+                position_ids=positions.to(model.device),
+                past_key_values=self.cache,
+                use_cache=True,
+            ).logits[0]
+        finally:
+            hook.remove()
+        self._align(width - new)
         return logits.float()
+
+    def _align(self, padding: torch.Tensor) -> None:
+        """Moves each row's padding, so many columns on the right, to its left."""
+        if not bool(padding.any()):
+            return
+        index = (torch.arange(self.columns) - padding[:, None]) % self.columns
+        for layer in self.cache.layers:
+            places = index[:, None, :, None].to(layer.keys.device)
+            layer.keys = layer.keys.gather(2, places.expand_as(layer.keys))
+            layer.values = layer.values.gather(2, places.expand_as(layer.values))
 
     def select(self, rows: Sequence[int]) -> None:
         """Keeps these rows, in this order; one may be named several times."""
@@ -149,25 +173,19 @@ class PrefixCache:
             self._recent.move_to_end(block)
 
 
-def cached_rows(rows: Sequence[tuple[list[Block], int]]) -> DynamicCache:
-    """A cache of rows that are padded on the left.
-
-    Args:
-        rows: For each row its blocks, and how many of their tokens to take.
-    """
+def cached_rows(rows: Sequence[list[Block]]) -> Batch:
+    """A batch of cached prefixes, each given as its blocks."""
     cache = DynamicCache()
-    columns = max(tokens for _, tokens in rows)
-    if not columns:
-        return cache
-    some = next(blocks for blocks, _ in rows if blocks)
+    lengths = torch.tensor([len(blocks) * BLOCK for blocks in rows])
+    longest = max(rows, key=len)
 
-    def stacked(layer: int, part: int) -> torch.Tensor:
-        tensors = []
-        for blocks, tokens in rows:
-            whole = torch.cat([block.layers[layer][part] for block in blocks or some], dim=1)
-            tensors.append(pad(whole[:, :tokens], (0, 0, columns - tokens, 0)))
-        return torch.stack(tensors)
+    def padded(blocks: list[Block], layer: int, part: int) -> torch.Tensor:
+        parts = [block.layers[layer][part] for block in blocks or longest[:1]]
+        missing = (len(longest) - len(parts)) * BLOCK
+        tensor = pad(torch.cat(parts, dim=1), (0, 0, missing, 0))
+        return tensor if blocks else torch.zeros_like(tensor)
 
-    for layer in range(len(some[0].layers)):
-        cache.update(stacked(layer, 0), stacked(layer, 1), layer)
-    return cache
+    for layer in range(len(longest[0].layers) if longest else 0):
+        keys, values = (torch.stack([padded(row, layer, part) for row in rows]) for part in (0, 1))
+        cache.update(keys, values, layer)
+    return Batch(cache, lengths)

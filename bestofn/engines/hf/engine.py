@@ -173,8 +173,8 @@ def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
     """Rows are padded and share their prefixes' keys and values, which attention alone allows."""
     layers = set(getattr(loaded.config.get_text_config(), "layer_types", None) or ())
     other = layers - {"full_attention", "sliding_attention"}
-    options = inspect.signature(loaded.forward).parameters
-    if other or not {"position_ids", "logits_to_keep"} <= options.keys():
+    explicit = "position_ids" in inspect.signature(loaded.forward).parameters
+    if other or not explicit or loaded.get_output_embeddings() is None:
         kind = ", ".join(sorted(other)) or "no explicit positions"
         raise EngineError(
             f"model {model!r} has {kind}, which the transformers engine does not run; "

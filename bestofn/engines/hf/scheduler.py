@@ -202,6 +202,7 @@ class Scheduler(Worker[TextRequest]):
 
     def _run_wave(self, wave: Sequence[Group]) -> None:
         starting: list[tuple[int, GenerateRequest]] = []
+        last: list[torch.Tensor] = []
         # Nothing in here touches what is being decoded.
         with self.failing([request for group in wave for request in group.requests]):
             batch, logits = self._prefill(wave)
@@ -209,44 +210,45 @@ class Scheduler(Worker[TextRequest]):
                 for request in group.requests:
                     if isinstance(request, GenerateRequest):
                         starting.append((row, request))
+                        last.append(logits[row][-1])
                     elif isinstance(request, ScoreRequest):
                         request.read(logits[row])
                         self.settle([request])
         if starting:
-            self._start(batch, starting, logits[:, -1])
+            self._start(batch, starting, torch.stack(last))
 
-    def _prefill(self, wave: Sequence[Group]) -> tuple[Batch, torch.Tensor]:
+    def _prefill(self, wave: Sequence[Group]) -> tuple[Batch, tuple[torch.Tensor, ...]]:
         """Computes new sequences behind their cached prefixes.
 
-        All rows compute as many last tokens as the one that lacks most, so that they end at the
-        same column: what would be padding repeats a part of the prefix.
-
         Returns:
-            The rows, and their last logits, float32 `[rows, largest tail, vocabulary]`.
+            The sequences, and the last logits of each, float32 `[tail, vocabulary]`.
         """
-        width = max(group.new for group in wave)
-        cached = [max(0, len(group.ids) - width) for group in wave]
-        prefixes = [(group.blocks, tokens) for group, tokens in zip(wave, cached, strict=True)]
-        batch = Batch(cached_rows(prefixes), torch.tensor(cached))
-        ids = torch.zeros(len(wave), width, dtype=torch.int64)
+        batch = cached_rows([group.blocks for group in wave])
+        ids = torch.zeros(len(wave), max(group.new for group in wave), dtype=torch.int64)
+        rows: list[int] = []
+        columns: list[int] = []
         for row, group in enumerate(wave):
-            ids[row, -len(group.ids) :] = torch.tensor(group.ids[-width:])
-        lengths = torch.tensor([len(group.ids) for group in wave])
-        logits = batch.forward(self.model, ids, lengths, max(group.tail for group in wave))
+            ids[row, : group.new] = torch.tensor(group.ids[-group.new :])
+            rows += [row] * group.tail
+            columns += range(group.new - group.tail, group.new)
+        new = torch.tensor([group.new for group in wave])
+        picked = torch.tensor(rows), torch.tensor(columns)
+        logits = batch.forward(self.model, ids, new, picked)
         for row, group in enumerate(wave):
             # What follows the prompt is read by no other request.
             self.prefixes.insert(group.ids[: group.requests[0].prompt_tokens], batch.row(row))
             for number, request in enumerate(group.requests):
-                known = len(group.ids) if number else cached[row]  # one computes for all
+                # The first one computes for all.
+                known = len(group.ids) if number else len(group.ids) - group.new
                 request.cached_tokens = min(known, request.prompt_tokens)
-        return batch, logits
+        return batch, torch.split(logits, [group.tail for group in wave])
 
     def _start(
         self, batch: Batch, starting: list[tuple[int, GenerateRequest]], logits: torch.Tensor
     ) -> None:
         """Draws the first tokens of prefilled requests, which join the batch."""
         rows, requests = [row for row, _ in starting], [request for _, request in starting]
-        self._draw(requests, logits[rows])
+        self._draw(requests, logits)
         batch.select(rows)
         if self.running:
             self.batch.join(batch)
@@ -257,8 +259,11 @@ class Scheduler(Worker[TextRequest]):
     def _decode(self) -> None:
         """One token for each row."""
         ids = torch.tensor([[request.tokens[-1]] for request in self.running])
-        logits = self.batch.forward(self.model, ids, self.batch.lengths + 1, keep=1)
-        self._draw(self.running, logits[:, 0])
+        rows = torch.arange(len(ids))
+        logits = self.batch.forward(
+            self.model, ids, torch.ones_like(rows), (rows, torch.zeros_like(rows))
+        )
+        self._draw(self.running, logits)
 
     def _draw(self, requests: Sequence[GenerateRequest], logits: torch.Tensor) -> None:
         """Appends a token to each request, and settles those for which it is the last."""
