@@ -70,7 +70,7 @@ def random_text(rng: random.Random, words: int) -> str:
 
 
 def plain(engine: TransformersEngine, prompt: str, ids: list[int]) -> tuple[Any, Any]:
-    """Log-probabilities of the tokens, and the largest ones, by one forward pass without a cache."""
+    """Log-probabilities of the tokens, and the largest ones: one forward pass, no cache."""
     prefix, _ = engine._chat.encode(as_prompt(prompt))
     with torch.inference_mode():
         logits = model_of(engine)(torch.tensor([[*prefix, *ids]])).logits[0].float()

@@ -226,7 +226,8 @@ def test_out_of_memory(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_logit_that_is_no_number(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward.classifier._worker, "forward", lambda rows: [float("inf")] * len(rows))
+    worker = reward.classifier._worker  # type: ignore[attr-defined]
+    monkeypatch.setattr(worker, "forward", lambda rows: [float("inf")] * len(rows))
     drawn = [Candidate(0, "Hi.")]
     concurrency.run(add_scores(PROMPT, drawn, reward))
     assert drawn[0].scores["scalar"].reason == "the reward gave inf, which is no finite number"
