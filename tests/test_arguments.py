@@ -25,11 +25,11 @@ class Broken:
 @pytest.mark.parametrize(
     ("place", "load"),
     [
-        ("engines.transformers.TransformersEngine", lambda: load_engine("hf:model", dtype="auto")),
+        ("engines.hf.TransformersEngine", lambda: load_engine("hf:model", dtype="auto")),
         ("engines.openai.OpenAIEngine", lambda: load_engine("openai:http://localhost/v1#model")),
         ("rewards.baselines.Longest", lambda: load_reward("longest")),
         (
-            "engines.transformers.classifier.TransformersClassifier",
+            "engines.hf.classifier.TransformersClassifier",
             lambda: load_classifier("model", "transformers"),
         ),
     ],
