@@ -49,9 +49,9 @@ def test_examples_run(
         if spec == "tiny":
             return tiny
         kind = spec.partition(":")[0]
-        named = {"vllm": AsyncEngineArgs, "openai": OpenAIEngine}[kind]
+        named = {"vllm": AsyncEngineArgs, "openai": OpenAIEngine, "hf": TransformersEngine}[kind]
         assert set(options) <= set(inspect.signature(named).parameters)
-        return {"vllm": vllm_tiny, "openai": tiny}[kind]
+        return vllm_tiny if kind == "vllm" else tiny
 
     monkeypatch.setattr(bestofn, "load_engine", stand_in, raising=False)
     names: dict[str, Any] = {}

@@ -1,26 +1,24 @@
 """Token choice: distributions, filters, penalties and seeds."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from bestofn.engines.base import SamplingParams
-from bestofn.engines.hf.sampling import RowParams, as_row, choose, uniforms
+from bestofn.engines.hf.sampling import sample, uniforms
 from bestofn.errors import ConfigError
 
 DRAWS = 40_000
 LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
 
-def draw(params: SamplingParams, seen: torch.Tensor | None = None) -> np.ndarray:
+def draw(params: SamplingParams, seen: Sequence[int] = ()) -> np.ndarray:
     """Frequencies of the tokens over many draws, each with a seed of its own."""
-    matrix = np.array([as_row(params)] * DRAWS, np.float32)
-    rows = RowParams.of(matrix, torch.device("cpu"))
     uniform = uniforms(np.arange(DRAWS, dtype=np.uint64), np.zeros(DRAWS, np.uint64))
-    if seen is not None:
-        seen = seen.expand(DRAWS, -1)
-    tokens, _ = choose(LOGITS.expand(DRAWS, -1), rows, uniform, seen)
+    tokens = sample(LOGITS.expand(DRAWS, -1), [params] * DRAWS, uniform, [seen] * DRAWS)
     return np.bincount(tokens.numpy(), minlength=len(LOGITS)) / DRAWS
 
 
@@ -55,33 +53,20 @@ def test_frequencies_are_those_of_transformers(params: SamplingParams) -> None:
 
 
 def test_repetition_penalty() -> None:
-    seen = torch.tensor([True, False, False, False, True, False])
     penalised = LOGITS.clone()
     penalised[0] /= 1.5
     penalised[4] *= 1.5
     expected = torch.softmax(penalised, dim=-1).numpy()
-    np.testing.assert_allclose(
-        draw(SamplingParams(repetition_penalty=1.5), seen), expected, atol=4 * 0.5 / DRAWS**0.5
-    )
+    drawn = draw(SamplingParams(repetition_penalty=1.5), seen=[0, 4, 4])
+    np.testing.assert_allclose(drawn, expected, atol=4 * 0.5 / DRAWS**0.5)
 
 
 def test_rows_keep_their_own_parameters() -> None:
-    params = [SamplingParams(temperature=0), SamplingParams(top_k=1), SamplingParams()]
-    rows = RowParams.of(np.array([as_row(p) for p in params], np.float32), torch.device("cpu"))
-    last = np.array([0.999999] * 3)
-    tokens, logprobs = choose(LOGITS.expand(3, -1), rows, last, None)
-    assert tokens.tolist() == [0, 0, 5]
-    expected = torch.log_softmax(LOGITS, dim=-1)[tokens]
-    torch.testing.assert_close(logprobs, expected)
-
-
-def test_log_probabilities_are_the_raw_models() -> None:
-    """Neither temperature nor filters nor penalties enter them."""
-    params = SamplingParams(temperature=0.1, top_k=1, repetition_penalty=3.0)
-    rows = RowParams.of(np.array([as_row(params)], np.float32), torch.device("cpu"))
-    seen = torch.ones(1, len(LOGITS), dtype=torch.bool)
-    tokens, logprobs = choose(LOGITS[None], rows, np.array([0.5]), seen)
-    torch.testing.assert_close(logprobs, torch.log_softmax(LOGITS, dim=-1)[tokens])
+    params = [SamplingParams(), SamplingParams(temperature=0), SamplingParams(top_k=1)]
+    params += [SamplingParams(temperature=0, repetition_penalty=9.0), SamplingParams()]
+    last = np.array([0.999999] * 5)
+    tokens = sample(LOGITS.expand(5, -1), params, last, [(), (), (), (0,), ()])
+    assert tokens.tolist() == [5, 0, 0, 1, 5]
 
 
 def test_uniforms_are_splitmix64() -> None:

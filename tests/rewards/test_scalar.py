@@ -87,7 +87,7 @@ class Gate:
     def __init__(self, classifier: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.batches: list[list[int]] = []
         self.opened, self.entered = threading.Event(), threading.Event()
-        forward = classifier._forward
+        forward = classifier._worker.forward
 
         def gated(rows: Sequence[Sequence[int]]) -> Any:
             self.batches.append([len(row) for row in rows])
@@ -95,7 +95,7 @@ class Gate:
             assert self.opened.wait(timeout=60)
             return forward(rows)
 
-        monkeypatch.setattr(classifier, "_forward", gated)
+        monkeypatch.setattr(classifier._worker, "forward", gated)
 
     async def until_entered(self) -> None:
         while not self.entered.is_set():
@@ -208,7 +208,7 @@ def test_a_model_that_fails(reward: ScalarReward, monkeypatch: pytest.MonkeyPatc
         raise ZeroDivisionError("by nothing\nat all")
 
     with monkeypatch.context() as patch:
-        patch.setattr(reward.classifier, "_forward", fails)
+        patch.setattr(reward.classifier._worker, "forward", fails)
         scores = scored(reward, TEXTS)
     assert {score.reason for score in scores} == {
         "engine: the model failed: ZeroDivisionError: by nothing"
@@ -221,13 +221,14 @@ def test_out_of_memory(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) ->
     def fails(rows: object) -> list[float]:
         raise torch.OutOfMemoryError("tried to allocate")
 
-    monkeypatch.setattr(reward.classifier, "_forward", fails)
+    monkeypatch.setattr(reward.classifier._worker, "forward", fails)
     (score,) = scored(reward, ["Hi."])
     assert "lower batch_size" in str(score.reason)
 
 
 def test_a_logit_that_is_no_number(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reward.classifier, "_forward", lambda rows: [float("inf")] * len(rows))
+    worker = reward.classifier._worker  # type: ignore[attr-defined]
+    monkeypatch.setattr(worker, "forward", lambda rows: [float("inf")] * len(rows))
     drawn = [Candidate(0, "Hi.")]
     concurrency.run(add_scores(PROMPT, drawn, reward))
     assert drawn[0].scores["scalar"].reason == "the reward gave inf, which is no finite number"
@@ -293,11 +294,11 @@ def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch)
     gate = Gate(reward.classifier, monkeypatch)
 
     async def closed_meanwhile() -> list[Score]:
-        tasks = [
-            asyncio.ensure_future(reward.score(PROMPT, [Candidate(i, text)]))
-            for i, text in enumerate(["a", "b"])
-        ]
-        await gate.until_entered()
+        tasks = []
+        for text in ["a", "b"]:
+            score = reward.score(PROMPT, [Candidate(0, text)])
+            tasks.append(asyncio.ensure_future(score))
+            await gate.until_entered()
         await asyncio.sleep(0.01)
         closing = asyncio.ensure_future(asyncio.to_thread(reward.close))
         await asyncio.sleep(0.01)
@@ -356,7 +357,7 @@ def test_options_that_make_no_sense(folder: Path, options: dict[str, Any], said:
 def test_a_vocabulary_without_a_free_token(folder: Path, tmp_path: Path) -> None:
     classifier = TransformersClassifier(str(changed(folder, tmp_path, pad_token_id=None)))
     with pytest.raises(EngineError, match="set batch_size to 1"):
-        classifier._forward([list(range(500)), list(range(450, 909))])
+        classifier._worker.forward([list(range(500)), list(range(450, 909))])
 
 
 # --- by name --------------------------------------------------------------------------------------

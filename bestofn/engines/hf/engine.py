@@ -1,5 +1,6 @@
-"""The public face of the embedded engine: coroutines in front of the worker thread."""
+"""The public face of the engine: coroutines in front of the thread that owns the model."""
 
+import asyncio
 import copy
 import inspect
 import secrets
@@ -14,25 +15,19 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room, room_behind
-from bestofn.engines.hf import attention
-from bestofn.engines.hf.kv import PrefixCache
-from bestofn.engines.hf.loading import (
-    context_of,
-    of_tokenizer,
-    pick_device,
-    pick_dtype,
-    told,
+from bestofn.engines.hf.model import context_of, load, of_tokenizer
+from bestofn.engines.hf.scheduler import (
+    GenerateRequest,
+    Scheduler,
+    ScoreRequest,
+    TextRequest,
 )
-from bestofn.engines.hf.requests import GenerateRequest, Request, ScoreRequest
-from bestofn.engines.hf.runner import Runner, Stats
-from bestofn.engines.hf.scheduler import Scheduler
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import default_template, load_tokenizer, locate
 from bestofn.errors import ConfigError, EngineError
 from bestofn.types import Prompt
 
 GIB = 1 << 30
-CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
 
 
 class TransformersEngine(Engine):
@@ -75,30 +70,19 @@ class TransformersEngine(Engine):
                 raise ConfigError(f"{option} must be at least 1, not {value}")
         self._described = Described(f"hf:{model}", {"dtype": dtype, **model_options})
         model = locate(model)
-        loaded = _load(model, pick_device(device), dtype, model_options)
+        loaded, _ = load(AutoModelForCausalLM, model, device, dtype, model_options)
+        _check_architecture(model, loaded)
         self._chat = ChatFormat(load_tokenizer(model, **of_tokenizer(model_options)))
         self.folder = model
         self.default_template = default_template(model)
         self._ends = _end_ids(loaded, self._chat)
         self.context: int = context_of(loaded)
-        kv_tokens = _kv_tokens(loaded, kv_cache_gib)
-        self._scheduler = Scheduler(
-            Runner(loaded),
-            max_rows,
-            wave_tokens,
-            int(kv_tokens * (1 - CACHE_SHARE)),
-            PrefixCache(int(kv_tokens * CACHE_SHARE)),
-        )
+        self._viewed: Self | None = None
+        self._scheduler = Scheduler(loaded, max_rows, wave_tokens, _kv_tokens(loaded, kv_cache_gib))
         self._scheduler.start()
         # The thread must not be inside the model when the interpreter exits, nor outlive the last
         # view of the engine.
-        self._lifetime = _Lifetime()
-        weakref.finalize(self._lifetime, self._scheduler.close)
-
-    @property
-    def stats(self) -> Stats:
-        """Counts since the engine was loaded."""
-        return self._scheduler.runner.stats
+        weakref.finalize(self, self._scheduler.close)
 
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
@@ -110,8 +94,7 @@ class TransformersEngine(Engine):
         ids, thinking = self._chat.encode(prompt)
         room = room_behind(ids, self.context)
         request = GenerateRequest(
-            ids,
-            wanted=len(ids) - 1,
+            ids=ids,
             prompt_tokens=len(ids),
             params=params,
             seed=secrets.randbits(64) if seed is None else seed % (1 << 64),
@@ -140,20 +123,19 @@ class TransformersEngine(Engine):
     ) -> TokenScores:
         prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
         require_room(prefix, ids, self.context)
-        # The last token is never read, only predicted.
         request = ScoreRequest(
-            (*prefix, *ids[:-1]),
-            wanted=len(prefix) - 1,
+            ids=(*prefix, *ids[:-1]),
             prompt_tokens=len(prefix),
+            tail=len(ids),
             continuation=ids,
         )
         await self._run(request)
         usage = request.usage(scored_tokens=len(ids))
         return TokenScores(list(ids), request.logprobs, usage, complete=complete)
 
-    async def _run(self, request: Request) -> None:
+    async def _run(self, request: TextRequest) -> None:
         self._scheduler.submit(request)
-        await request.future
+        await asyncio.wrap_future(request.future)
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
@@ -173,6 +155,7 @@ class TransformersEngine(Engine):
                 "'vllm:PATH_OR_REPO' for that"
             )
         view = copy.copy(self)
+        view._viewed = self  # so that it lives as long
         view._chat = self._chat.with_kwargs(chat_template_kwargs or {})
         return view
 
@@ -186,30 +169,13 @@ class TransformersEngine(Engine):
         self._scheduler.close()
 
 
-class _Lifetime:
-    """Shared by all views of one engine; gone when the last of them is."""
-
-
-def _load(
-    model: str, device: torch.device, dtype: str, options: Mapping[str, Any]
-) -> PreTrainedModel:
-    with told(model, device):
-        loaded = AutoModelForCausalLM.from_pretrained(
-            model, dtype=pick_dtype(dtype, device), **options
-        )
-        _check_architecture(model, loaded)
-        loaded.set_attn_implementation(attention.NAME)
-        return loaded.to(device).eval()
-
-
 def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
-    """This engine moves rows to other columns, which only position-explicit attention allows."""
+    """Rows are padded and share their prefixes' keys and values, which attention alone allows."""
     layers = set(getattr(loaded.config.get_text_config(), "layer_types", None) or ())
     other = layers - {"full_attention", "sliding_attention"}
     explicit = "position_ids" in inspect.signature(loaded.forward).parameters
-    sdpa = loaded.config.get_text_config()._attn_implementation == "sdpa"
-    if other or not explicit or not sdpa:
-        kind = ", ".join(sorted(other)) or "attention that is not sdpa with explicit positions"
+    if other or not explicit or loaded.get_output_embeddings() is None:
+        kind = ", ".join(sorted(other)) or "no explicit positions"
         raise EngineError(
             f"model {model!r} has {kind}, which the transformers engine does not run; "
             "serve it with an engine of its own"

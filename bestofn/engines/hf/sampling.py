@@ -1,6 +1,7 @@
 """From logits to tokens, for rows that each have their own parameters and their own seed."""
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -32,81 +33,52 @@ def uniforms(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
     return numbers
 
 
-PARAMS = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-
-
-def as_row(params: SamplingParams) -> tuple[float, ...]:
-    """The parameters as one row of the matrix that `RowParams.of` reads."""
-    return tuple(float(getattr(params, name)) for name in PARAMS)
-
-
-@dataclass(slots=True)
-class RowParams:
-    """The sampling parameters of a batch, one tensor `[rows]` each, and which of them matter."""
-
-    temperature: torch.Tensor
-    top_p: torch.Tensor
-    top_k: torch.Tensor
-    min_p: torch.Tensor
-    repetition_penalty: torch.Tensor
-    greedy: bool
-    filtered: bool
-    penalised: bool
-
-    @classmethod
-    def of(cls, matrix: np.ndarray, device: torch.device) -> "RowParams":
-        """From a float32 matrix `[rows, len(PARAMS)]`."""
-        columns = dict(zip(PARAMS, matrix.T, strict=True))
-        tensors = dict(zip(PARAMS, torch.from_numpy(matrix).to(device).unbind(dim=1), strict=True))
-        return cls(
-            **tensors,
-            greedy=not columns["temperature"].any(),
-            filtered=bool(
-                (columns["top_p"] < 1).any() or columns["top_k"].any() or columns["min_p"].any()
-            ),
-            penalised=bool((columns["repetition_penalty"] != 1).any()),
-        )
-
-
-def choose(
+def sample(
     logits: torch.Tensor,
-    rows: RowParams,
+    params: Sequence[SamplingParams],
     uniform: np.ndarray,
-    seen: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The next token of each row and its log-probability under the raw model.
+    seen: Sequence[Iterable[int]],
+) -> torch.Tensor:
+    """The next token of each row.
 
     Args:
-        logits: `[rows, vocabulary]`, float32.
-        rows: The parameters.
+        logits: float32 `[rows, vocabulary]`.
+        params: One for each row; equal ones are drawn together.
         uniform: `[rows]`, in [0, 1).
-        seen: bool `[rows, vocabulary]`, the tokens that occurred; needed where a row has a
-            repetition penalty.
+        seen: The tokens that occurred in each row, for repetition penalties.
 
     Returns:
-        Token ids int64 `[rows]`, log-probabilities float32 `[rows]`.
+        Token ids, int64 `[rows]`.
     """
-    raw = logits
-    if rows.penalised:
-        assert seen is not None
-        penalty = rows.repetition_penalty[:, None]
-        logits = torch.where(
-            seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits
-        )
-    tokens = logits.argmax(dim=-1)
-    if not rows.greedy:
-        drawn = _draw(logits, rows, torch.from_numpy(uniform))
-        tokens = torch.where(rows.temperature > 0, drawn, tokens)
-    chosen = raw.gather(1, tokens[:, None])[:, 0]
-    return tokens, chosen - raw.logsumexp(dim=-1)
+    groups: dict[SamplingParams, list[int]] = defaultdict(list)
+    for row, own in enumerate(params):
+        groups[own].append(row)
+    tokens = torch.empty(len(params), dtype=torch.int64, device=logits.device)
+    for own, rows in groups.items():
+        part = logits[rows]
+        if own.repetition_penalty != 1:
+            part = _penalised(part, own.repetition_penalty, [seen[row] for row in rows])
+        if own.temperature == 0:
+            tokens[rows] = part.argmax(dim=-1)
+        else:
+            tokens[rows] = _draw(part, own, torch.from_numpy(uniform[rows]))
+    return tokens
 
 
-def _draw(logits: torch.Tensor, rows: RowParams, uniform: torch.Tensor) -> torch.Tensor:
+def _penalised(logits: torch.Tensor, penalty: float, seen: Sequence[Iterable[int]]) -> torch.Tensor:
+    mask = torch.zeros(logits.shape, dtype=torch.bool)
+    for row, tokens in enumerate(seen):
+        mask[row, list(tokens)] = True
+    penalised = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(mask.to(logits.device), penalised, logits)
+
+
+def _draw(logits: torch.Tensor, params: SamplingParams, uniform: torch.Tensor) -> torch.Tensor:
     """Inverse-CDF sampling: one uniform number picks one token."""
-    probs = torch.softmax(logits / rows.temperature.clamp_min(1e-6)[:, None], dim=-1)
+    probs = torch.softmax(logits / max(params.temperature, 1e-6), dim=-1)
     order = None
-    if rows.filtered:
-        probs, order = _filter(probs, rows)
+    if params.top_p < 1 or params.top_k or params.min_p:
+        probs, order = _filter(probs, params)
     # MPS has no float64; float32 sums err by about 1e-6 there.
     precise = torch.float32 if logits.device.type == "mps" else torch.float64
     cumulative = probs.to(precise).cumsum(dim=-1)
@@ -115,14 +87,14 @@ def _draw(logits: torch.Tensor, rows: RowParams, uniform: torch.Tensor) -> torch
     return (picked if order is None else order.gather(1, picked))[:, 0]
 
 
-def _filter(probs: torch.Tensor, rows: RowParams) -> tuple[torch.Tensor, torch.Tensor]:
+def _filter(probs: torch.Tensor, params: SamplingParams) -> tuple[torch.Tensor, torch.Tensor]:
     """min_p, then top_k, then top_p, on probabilities sorted from the most likely down."""
     probs, order = probs.sort(dim=-1, descending=True)
-    probs = probs.masked_fill(probs < rows.min_p[:, None] * probs[:, :1], 0.0)
-    rank = torch.arange(probs.shape[-1], device=probs.device)
-    top_k = torch.where(rows.top_k > 0, rows.top_k, float(probs.shape[-1]))
-    probs = probs.masked_fill(rank >= top_k[:, None], 0.0)
+    probs = probs.masked_fill(probs < params.min_p * probs[:, :1], 0.0)
+    if params.top_k:
+        probs[:, params.top_k :] = 0.0
     probs = probs / probs.sum(dim=-1, keepdim=True)
-    before = probs.cumsum(dim=-1) - probs
-    outside = (before >= rows.top_p[:, None]) & (rows.top_p < 1)[:, None]
-    return probs.masked_fill(outside, 0.0), order
+    if params.top_p < 1:
+        before = probs.cumsum(dim=-1) - probs
+        probs = probs.masked_fill(before >= params.top_p, 0.0)
+    return probs, order

@@ -1,131 +1,154 @@
-"""The worker: gathers requests into waves, decodes, and hands back results.
+"""Which requests are computed together, and what becomes of their logits."""
 
-One thread owns the model. Each turn it may prefill a wave of waiting requests and then decodes
-one token of every running row.
-"""
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 
-import asyncio
-import contextlib
-import os
-import threading
-import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-
+import numpy as np
 import torch
+from transformers import DynamicCache, PreTrainedModel
 
-from bestofn import concurrency
-from bestofn.engines.hf.decoding import DecodingBatch, reservation
-from bestofn.engines.hf.kv import BLOCK, Layers, PrefixCache
-from bestofn.engines.hf.requests import GenerateRequest, Request, ScoreRequest
-from bestofn.engines.hf.runner import Fresh, Runner
-from bestofn.errors import EngineError
+from bestofn.engines.base import SamplingParams
+from bestofn.engines.hf.batch import BLOCK, Batch, Block, PrefixCache, cached_rows
+from bestofn.engines.hf.model import Request, Worker
+from bestofn.engines.hf.sampling import sample, uniforms
+from bestofn.types import FinishReason, Usage
 
 PATIENCE = 6  # decoding steps that a request waits for company
-COMPANY = 32  # waiting requests that make a wave worth its while at once
+CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
 
 
-class Group(list[Request]):
-    """Requests for the same computation: it runs once."""
+@dataclass(slots=True, eq=False, kw_only=True)
+class TextRequest(Request):
+    """A sequence whose first `prompt_tokens` are a prompt.
 
-    fresh: Fresh
+    Attributes:
+        tail: Last positions whose logits are needed.
+        cached_tokens: Prompt tokens that were not computed for it; known once it ran.
+        logprobs: Of the tokens generated or scored.
+    """
+
+    prompt_tokens: int
+    tail: int = 1
+    cached_tokens: int = 0
+    logprobs: list[float] = field(default_factory=list)
+
+    def usage(self, **counts: int) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            seconds=self.seconds,
+            **counts,
+        )
 
 
-class Scheduler(threading.Thread):
-    """Runs requests until closed.
+@dataclass(slots=True, eq=False, kw_only=True)
+class ScoreRequest(TextRequest):
+    """A prompt and its continuation, whose last token is predicted but not read."""
+
+    continuation: tuple[int, ...]
+
+    def read(self, logits: torch.Tensor) -> None:
+        """Takes the continuation's log-probabilities from `[positions, vocabulary]`."""
+        targets = torch.tensor(self.continuation, device=logits.device)[:, None]
+        self.logprobs = logits[-self.tail :].log_softmax(-1).gather(1, targets)[:, 0].tolist()
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class GenerateRequest(TextRequest):
+    """A prompt to continue by `limit` tokens at most."""
+
+    params: SamplingParams
+    seed: int
+    limit: int
+    ends: frozenset[int]
+    decode: Callable[[list[int]], str]
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: FinishReason = "length"
+
+    @property
+    def final_length(self) -> int:
+        """Tokens of prompt and response at most."""
+        return len(self.ids) + self.limit
+
+    def finished(self) -> bool:
+        """Whether the token just appended is the last; sets `finish_reason`."""
+        if self.tokens[-1] in self.ends or (self.params.stop and self._has_stop_string()):
+            self.finish_reason = "stop"
+            return True
+        return len(self.tokens) >= self.limit
+
+    def _has_stop_string(self) -> bool:
+        # A token is at least one byte, so that many tokens hold any stop string that just ended.
+        tail = max(len(stop.encode()) for stop in self.params.stop) + 4
+        text = self.decode(self.tokens[-tail:])
+        return any(stop in text for stop in self.params.stop)
+
+
+@dataclass(slots=True)
+class Group:
+    """Requests for the same computation, which runs once.
+
+    Attributes:
+        blocks: What is cached of `ids`.
+    """
+
+    ids: tuple[int, ...]
+    tail: int
+    blocks: list[Block]
+    requests: list[TextRequest] = field(default_factory=list)
+
+    @property
+    def new(self) -> int:
+        return len(self.ids) - len(self.blocks) * BLOCK
+
+
+class Scheduler(Worker[TextRequest]):
+    """Prefills requests in waves and decodes one padded batch, which they join and leave.
 
     Args:
-        runner: The model.
+        model: The model.
         max_rows: Sequences decoded at once at most.
         wave_tokens: New tokens of one prefill forward pass, unless one sequence alone has more.
-        kv_tokens: Tokens whose keys and values fit into the memory set aside for decoding.
-        cache: The prefix cache.
+        kv_tokens: Tokens whose keys and values fit into the memory set aside for them.
     """
 
     def __init__(
-        self, runner: Runner, max_rows: int, wave_tokens: int, kv_tokens: int, cache: PrefixCache
+        self, model: PreTrainedModel, max_rows: int, wave_tokens: int, kv_tokens: int
     ) -> None:
-        super().__init__(name="bestofn-engine", daemon=True)
-        self.runner = runner
-        self.batch = DecodingBatch(runner, max_rows)
+        remedy = "load the engine with a smaller max_rows, wave_tokens or kv_cache_gib"
+        super().__init__(model, "the engine", remedy)
+        self.max_rows = max_rows
         self.wave_tokens = wave_tokens
-        self.kv_tokens = kv_tokens
-        self.cache = cache
-        self.waiting: list[Request] = []
-        self.waited = 0  # decoding steps since a request has been waiting
-        self._open: set[Request] = set()  # everything whose waiter has not been woken
-        self._inbox: list[Request] = []
-        self._wake = threading.Condition()
-        self._closed = False
-        self._pid = os.getpid()
+        self.prefixes = PrefixCache(int(kv_tokens * CACHE_SHARE))
+        self.kv_tokens = kv_tokens - self.prefixes.capacity
+        self.reset()
 
-    def submit(self, request: Request) -> None:
-        concurrency.require_process(self._pid, "a loaded model")
-        with self._wake:
-            if self._closed:
-                raise EngineError("the engine is closed; load it again")
-            self._inbox.append(request)
-            self._wake.notify()
+    def reset(self) -> None:
+        self.running: list[GenerateRequest] = []  # one for each row of the batch
+        self.batch = Batch(DynamicCache(), torch.zeros(0, dtype=torch.int64))
+        self._waited = 0  # decoding steps since a request has been waiting
 
-    def close(self) -> None:
-        if self._pid != os.getpid():
-            return
-        with self._wake:
-            self._closed = True
-            self._wake.notify()
-        if self.is_alive() and threading.current_thread() is not self:
-            self.join()
+    def turn(self) -> None:
+        self._drop_done()
+        if not self.running or self._waited >= PATIENCE:
+            while groups := self._plan():
+                for wave in self._waves(groups):
+                    self._run_wave(wave)
+            self._waited = 0
+            self._drop_done()
+        if self.running:
+            self._decode()
+            self._waited += bool(self.waiting)
 
-    def run(self) -> None:
-        with torch.inference_mode():
-            while self._receive():
-                started = time.perf_counter()
-                try:
-                    self._turn()
-                except Exception as error:
-                    # Nothing is known of the batch's state any more: all in flight fail.
-                    self._settle(list(self._open), _explain(error))
-                    self.waiting.clear()
-                    self.batch = DecodingBatch(self.runner, self.batch.max_rows)
-                self.runner.stats.busy_seconds += time.perf_counter() - started
-        self._settle([*self._open, *self._inbox], EngineError("the engine is closed"))
-        self.waiting.clear()
-        self.batch.segments.clear()
-        self.cache.clear()
-        self.runner.release()
-
-    def _receive(self) -> bool:
-        """Waits for something to do; False once the engine is closed."""
-        with self._wake:
-            while not (self._closed or self._inbox or self.waiting or self.batch.segments):
-                self._wake.wait()
-            self.waiting += self._inbox
-            self._open.update(self._inbox)
-            self._inbox.clear()
-            return not self._closed
-
-    def _turn(self) -> None:
-        self._drop_cancelled()
-        while self.waiting and self._wave_is_due():
-            groups = self._plan()
-            if not groups:
-                break
-            for wave in self._waves(groups):
-                self._run_wave(wave)
-            self.waited = 0
-        if self.batch.segments:
-            self._settle(self.batch.step())
-            self.waited += bool(self.waiting)
-
-    def _drop_cancelled(self) -> None:
-        gone = [request for request in self._open if request.future.done()]
-        if gone:
-            self._open.difference_update(gone)
-            self.waiting = [request for request in self.waiting if request in self._open]
-            self.batch.remove(gone)
-
-    def _wave_is_due(self) -> bool:
-        return not self.batch.segments or len(self.waiting) >= COMPANY or self.waited >= PATIENCE
+    def _drop_done(self) -> None:
+        """Takes requests that are finished or cancelled out of the batch."""
+        rows = [row for row, request in enumerate(self.running) if not request.future.done()]
+        if not rows:
+            self.reset()
+        elif len(rows) < len(self.running):
+            self.running = [self.running[row] for row in rows]
+            self.batch.select(rows)
 
     def _plan(self) -> list[Group]:
         """Takes from the waiting requests what can run now, equal ones together.
@@ -134,42 +157,43 @@ class Scheduler(threading.Thread):
         so that the block is computed once. A request to generate waits for a free row.
         """
         groups: dict[tuple[tuple[int, ...], int], Group] = {}
-        computing: set[int] = set()
-        left: list[Request] = []
-        rows, reserved = len(self.batch.requests), self.batch.reserved
+        computing: set[tuple[int, ...]] = set()
+        left: list[TextRequest] = []
+        lengths = [request.final_length for request in self.running]
         for request in self.waiting:
-            if isinstance(request, GenerateRequest):
-                wanted = reservation(request)
-                full = rows >= self.batch.max_rows or reserved + wanted > self.kv_tokens
-                if rows and full:
-                    left.append(request)
-                    continue
-            key = request.ids, request.wanted
+            final = [request.final_length] if isinstance(request, GenerateRequest) else []
+            if final and not self._has_room(lengths + final):
+                left.append(request)
+                continue
+            key = request.ids, request.tail
             if key not in groups:
-                prefix = self.cache.match(request.ids, request.keys, request.wanted)
-                own = request.keys[prefix.tokens // BLOCK :]
-                if own and own[0] in computing:
+                blocks = self.prefixes.match(request.ids[: -request.tail])
+                first = request.ids[: (len(blocks) + 1) * BLOCK]
+                if first in computing:
                     left.append(request)
                     continue
-                computing.update(own)
-                groups[key] = Group()
-                groups[key].fresh = Fresh(request.ids, prefix, request.wanted)
-            groups[key].append(request)
-            if isinstance(request, GenerateRequest):
-                rows, reserved = rows + 1, reserved + wanted
+                if len(first) <= request.prompt_tokens:
+                    computing.add(first)
+                groups[key] = Group(*key, blocks)
+            groups[key].requests.append(request)
+            lengths += final
         self.waiting = left
         return list(groups.values())
 
+    def _has_room(self, lengths: list[int]) -> bool:
+        """Whether rows of these lengths can be decoded together; one alone always can."""
+        rows = len(lengths)
+        return rows == 1 or (rows <= self.max_rows and rows * max(lengths) <= self.kv_tokens)
+
     def _waves(self, groups: list[Group]) -> Iterator[list[Group]]:
-        """Groups of similar length, so that little of a forward pass is padding."""
+        """Groups that lack about as many tokens, within the limits of a forward pass."""
         wave: list[Group] = []
-        for group in sorted(groups, key=lambda group: group.fresh.new):
-            new = group.fresh.new
-            total = max(g.fresh.prefix.tokens for g in [*wave, group]) + new
+        for group in sorted(groups, key=lambda group: group.new):
+            rows, longest = len(wave) + 1, max(len(g.ids) for g in [*wave, group])
             if wave and (
-                (len(wave) + 1) * new > self.wave_tokens
-                or (len(wave) + 1) * total > 4 * self.wave_tokens
-                or new > 16 + 1.5 * wave[0].fresh.new
+                rows * group.new > self.wave_tokens
+                or rows * longest > 4 * self.wave_tokens
+                or group.new > 16 + 1.5 * wave[0].new
             ):
                 yield wave
                 wave = []
@@ -177,81 +201,84 @@ class Scheduler(threading.Thread):
         yield wave
 
     def _run_wave(self, wave: Sequence[Group]) -> None:
-        try:
-            logits, layers = self.runner.prefill([group.fresh for group in wave])
-        except Exception as error:
-            # What is being decoded is untouched: only the wave fails.
-            self._settle([request for group in wave for request in group], _explain(error))
-        else:
-            self._settle(self._take(wave, logits, layers))
-
-    def _take(
-        self, wave: Sequence[Group], logits: list[torch.Tensor], layers: list[Layers]
-    ) -> list[Request]:
-        """Scores and starts what a wave computed; returns the requests that are done with it."""
-        done: list[Request] = []
-        starting: list[tuple[GenerateRequest, int]] = []
-        for index, group in enumerate(wave):
-            fresh = group.fresh
-            # What stands behind the prompt is read by nobody else.
-            prompt = fresh.ids[: fresh.wanted + 1]
-            self.cache.insert(prompt, group[0].keys, fresh.prefix, layers[index])
-            for position, request in enumerate(group):
-                request.cached_tokens = min(
-                    fresh.prefix.tokens if position == 0 else len(fresh.ids),
-                    request.prompt_tokens,
-                )
-                if isinstance(request, GenerateRequest):
-                    starting.append((request, index))
-            done += _score([r for r in group if isinstance(r, ScoreRequest)], logits[index])
+        starting: list[tuple[int, GenerateRequest]] = []
+        last: list[torch.Tensor] = []
+        # Nothing in here touches what is being decoded.
+        with self.failing([request for group in wave for request in group.requests]):
+            batch, logits = self._prefill(wave)
+            for row, group in enumerate(wave):
+                for request in group.requests:
+                    if isinstance(request, GenerateRequest):
+                        starting.append((row, request))
+                        last.append(logits[row][-1])
+                    elif isinstance(request, ScoreRequest):
+                        request.read(logits[row])
+                        self.settle([request])
         if starting:
-            done += self.batch.start(
-                [request for request, _ in starting],
-                torch.stack([logits[index][-1] for _, index in starting]),
-                [layers[index] for _, index in starting],
-            )
-        return done
+            self._start(batch, starting, torch.stack(last))
 
-    def _settle(self, requests: Sequence[Request], error: EngineError | None = None) -> None:
-        """Wakes who waits, with one call into each event loop."""
-        self._open.difference_update(requests)
-        by_loop: dict[asyncio.AbstractEventLoop, list[Request]] = defaultdict(list)
-        for request in requests:
-            by_loop[request.loop].append(request)
-        for waiting_in, settled in by_loop.items():
-            # A loop that has been closed has nobody waiting.
-            with contextlib.suppress(RuntimeError):
-                waiting_in.call_soon_threadsafe(_wake, settled, error)
+    def _prefill(self, wave: Sequence[Group]) -> tuple[Batch, tuple[torch.Tensor, ...]]:
+        """Computes new sequences behind their cached prefixes.
 
+        Returns:
+            The sequences, and the last logits of each, float32 `[tail, vocabulary]`.
+        """
+        batch = cached_rows([group.blocks for group in wave])
+        ids = torch.zeros(len(wave), max(group.new for group in wave), dtype=torch.int64)
+        rows: list[int] = []
+        columns: list[int] = []
+        for row, group in enumerate(wave):
+            ids[row, : group.new] = torch.tensor(group.ids[-group.new :])
+            rows += [row] * group.tail
+            columns += range(group.new - group.tail, group.new)
+        new = torch.tensor([group.new for group in wave])
+        picked = torch.tensor(rows), torch.tensor(columns)
+        logits = batch.forward(self.model, ids, new, picked)
+        for row, group in enumerate(wave):
+            # What follows the prompt is read by no other request.
+            self.prefixes.insert(group.ids[: group.requests[0].prompt_tokens], batch.row(row))
+            for number, request in enumerate(group.requests):
+                # The first one computes for all.
+                known = len(group.ids) if number else len(group.ids) - group.new
+                request.cached_tokens = min(known, request.prompt_tokens)
+        return batch, torch.split(logits, [group.tail for group in wave])
 
-def _score(requests: list[ScoreRequest], logits: torch.Tensor) -> list[ScoreRequest]:
-    """Reads the continuation's log-probabilities off the logits `[positions, vocabulary]`."""
-    if requests:
-        logprobs = torch.log_softmax(logits, dim=-1)
-        for request in requests:
-            targets = torch.tensor(request.continuation, device=logits.device)[:, None]
-            request.logprobs = logprobs.gather(1, targets)[:, 0].tolist()
-    return requests
-
-
-def _wake(requests: list[Request], error: EngineError | None) -> None:
-    for request in requests:
-        if request.future.done():
-            continue
-        if error is None:
-            request.future.set_result(None)
+    def _start(
+        self, batch: Batch, starting: list[tuple[int, GenerateRequest]], logits: torch.Tensor
+    ) -> None:
+        """Draws the first tokens of prefilled requests, which join the batch."""
+        rows, requests = [row for row, _ in starting], [request for _, request in starting]
+        self._draw(requests, logits)
+        batch.select(rows)
+        if self.running:
+            self.batch.join(batch)
         else:
-            request.future.set_exception(error)
+            self.batch = batch
+        self.running += requests
 
-
-def _explain(error: Exception) -> EngineError:
-    if isinstance(error, EngineError):
-        return error
-    if isinstance(error, torch.OutOfMemoryError):
-        return EngineError(
-            "the device is out of memory; load the engine with a smaller max_rows, "
-            f"wave_tokens or kv_cache_gib ({error})"
+    def _decode(self) -> None:
+        """One token for each row."""
+        ids = torch.tensor([[request.tokens[-1]] for request in self.running])
+        rows = torch.arange(len(ids))
+        logits = self.batch.forward(
+            self.model, ids, torch.ones_like(rows), (rows, torch.zeros_like(rows))
         )
-    wrapped = EngineError(f"the model failed: {type(error).__name__}: {error}")
-    wrapped.__cause__ = error
-    return wrapped
+        self._draw(self.running, logits)
+
+    def _draw(self, requests: Sequence[GenerateRequest], logits: torch.Tensor) -> None:
+        """Appends a token to each request, and settles those for which it is the last."""
+        seeds = np.array([request.seed for request in requests], np.uint64)
+        steps = np.array([len(request.tokens) for request in requests], np.uint64)
+        tokens = sample(
+            logits,
+            [request.params for request in requests],
+            uniforms(seeds, steps),
+            [chain(request.ids, request.tokens) for request in requests],
+        )
+        logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
+        for request, token, logprob in zip(
+            requests, tokens.tolist(), logprobs.tolist(), strict=True
+        ):
+            request.tokens.append(token)
+            request.logprobs.append(logprob)
+        self.settle([request for request in requests if request.finished()])
