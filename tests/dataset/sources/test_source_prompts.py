@@ -175,8 +175,8 @@ def test_a_source_that_is_none(
 
 @pytest.mark.parametrize(
     "content",
-    [b"\x00plain", gzip.compress(b"x" * 99)[:-9], gzip.compress(b"x")[:12] + b"\xff" * 200],
-    ids=["other", "cut", "corrupt"],
+    [gzip.compress(b"x" * 99)[:-9], gzip.compress(b"x")[:12] + b"\xff" * 200],
+    ids=["cut", "corrupt"],
 )
 def test_a_gzipped_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "p.jsonl.gz").write_bytes(content)
