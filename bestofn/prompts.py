@@ -177,21 +177,17 @@ def as_message(message: object) -> Message:
         role, content = _said(message)
         extra = _about_tools(message, role)
     else:
-        raise _no_message(message)
+        role, content, extra = None, None, {}
     if content is None and any(name in extra for name in CALLS):
         content = ""
     text = _joined(content)
     if text is None:
-        raise _no_message(message)
+        raise ConfigError(f"a chat message needs a `role` and a text `content`, not {message!r}")
     if role not in ROLES:
         raise ConfigError(
             f"a chat message has the role {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
         )
     return Message(role, text, extra)
-
-
-def _no_message(message: object) -> ConfigError:
-    return ConfigError(f"a chat message needs a `role` and a text `content`, not {message!r}")
 
 
 def _said(message: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -273,13 +269,11 @@ def answer_text(value: object) -> str:
 
 def written(prompt: Any) -> Any:
     """A prompt as a row holds it, its messages with all of the fields that were written."""
-    if not isinstance(prompt, list):
-        return prompt
-    return [_whole(turn) if isinstance(turn, Mapping) else turn for turn in prompt]
+    return [_whole(turn) for turn in prompt] if isinstance(prompt, list) else prompt
 
 
-def _whole(turn: Mapping[str, Any]) -> Any:
-    if not isinstance(turn.get("content"), str):
+def _whole(turn: Any) -> Any:
+    if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
         return turn
     extra = {name: value for name, value in turn.items() if name not in ("role", "content")}
     return Message(turn.get("role"), turn["content"], extra)  # type: ignore[arg-type]
@@ -298,14 +292,12 @@ def as_given(messages: Sequence[Message]) -> Any:
 
 def transcript(messages: Sequence[Message]) -> str:
     """A conversation as plain text, a paragraph for each turn."""
-    return "\n\n".join(map(_paragraph, messages))
-
-
-def _paragraph(message: Message) -> str:
-    if message.role == "tool":
-        return spoken(message)
-    role = "system" if message.role == "developer" else message.role
-    return f"{role.capitalize()}: {spoken(message)}"
+    paragraphs = []
+    for turn in messages:
+        role = "system" if turn.role == "developer" else turn.role
+        speaker = "" if role == "tool" else f"{role.capitalize()}: "
+        paragraphs.append(speaker + spoken(turn))
+    return "\n\n".join(paragraphs)
 
 
 def spoken(message: Message) -> str:

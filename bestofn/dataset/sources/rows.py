@@ -9,16 +9,7 @@ from os import PathLike
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from bestofn.dataset.sources.base import (
-    FORMS,
-    INSTALL,
-    Entry,
-    Part,
-    Row,
-    Source,
-    fault,
-    unreadable,
-)
+from bestofn.dataset.sources.base import FORMS, INSTALL, Entry, Part, Row, Source, fault, unreadable
 from bestofn.dataset.sources.files import (
     content_suffix,
     file_part,
