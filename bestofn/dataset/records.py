@@ -313,12 +313,8 @@ def _chosen(pool: Pool, reward: str | None) -> Selection:
 
 def _selection(pool: Pool, reward: str | None) -> Selection | None:
     """What was chosen, or would be by another reward; None if nothing was and none is named."""
-    if isinstance(pool, Selection):
-        if reward in (None, pool.reward) or not pool.candidates:
-            return pool
-        usage = pool.usage
-    else:
-        usage = sum(_costs(pool), Usage())
+    if isinstance(pool, Selection) and (reward in (None, pool.reward) or not pool.candidates):
+        return pool
     if reward is None:
         return None
     unscored = [c.index for c in pool.candidates if reward not in c.scores]
@@ -327,13 +323,13 @@ def _selection(pool: Pool, reward: str | None) -> Selection | None:
             f"candidate {unscored[0]} of the row {pool.prompt.id!r} has no score named {reward!r}; "
             "add it with `bestofn score`"
         )
+    if isinstance(pool, Selection):
+        usage = pool.usage
+    else:
+        scores = [score for c in pool.candidates for score in c.scores.values()]
+        usage = sum((candidate.usage for candidate in pool.candidates), Usage())
+        usage = sum((score.usage for score in scores), usage)
     return choose(pool.prompt, pool.candidates, reward, usage)
-
-
-def _costs(pool: Pool) -> Iterator[Usage]:
-    for candidate in pool.candidates:
-        yield candidate.usage
-        yield from (score.usage for score in candidate.scores.values())
 
 
 def _shared(pool: Pool, how: Plan) -> Record:

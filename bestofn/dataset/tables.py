@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 from bestofn.errors import ConfigError
 from bestofn.prompts import plain
@@ -79,16 +79,15 @@ def _write_jsonl(path: Path, _columns: Columns, records: Iterator[Record]) -> No
 
 
 def _write_csv(path: Path, columns: Columns, records: Iterator[Record]) -> None:
-    kinds: Columns = {name: _csv_kind(kind) for name, kind in columns.items()}
+    kinds: Columns = {
+        name: "json" if kind in ("messages", "tool_messages") else kind
+        for name, kind in columns.items()
+    }
     with path.open("w", encoding="utf-8", newline="") as file:
         # The writer quotes text with a line break only if its own lines end with such a one.
         writer = csv.DictWriter(file, list(columns), lineterminator="\r\n")
         writer.writeheader()
         writer.writerows(_cells(record, kinds) for record in records)
-
-
-def _csv_kind(kind: Kind) -> Kind:
-    return "json" if kind in ("messages", "tool_messages") else kind
 
 
 def _write_parquet(path: Path, columns: Columns, records: Iterator[Record]) -> None:
@@ -122,12 +121,8 @@ _WRITERS = {
 }
 
 
-class _BatchWriter(Protocol):
-    def write_batch(self, batch: "pyarrow.RecordBatch") -> None: ...
-
-
 def _write_batches(
-    writer: _BatchWriter, schema: "pyarrow.Schema", columns: Columns, records: Iterator[Record]
+    writer: Any, schema: "pyarrow.Schema", columns: Columns, records: Iterator[Record]
 ) -> None:
     from pyarrow import RecordBatch
 
@@ -162,12 +157,11 @@ def _cell(value: Any, kind: Kind) -> Any:
     if kind == "json":
         return _as_json(value)
     if kind == "tool_messages":
-        return [{name: _text(part) for name, part in message.items()} for message in value]
+        return [
+            {name: part if isinstance(part, str) else _as_json(part) for name, part in turn.items()}
+            for turn in value
+        ]
     return float(value) if kind == "float" else value
-
-
-def _text(part: Any) -> Any:
-    return part if isinstance(part, str) else _as_json(part)
 
 
 def _as_json(value: Any) -> str:

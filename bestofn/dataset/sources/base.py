@@ -13,6 +13,7 @@ FORMS = (
     "file, a folder of these or of save_to_disk, '-' for JSON on standard input, "
     "'hf:NAME[:CONFIG][:SPLIT]', 'hf://' and a file on the hub, or 'tiny:COUNT'"
 )
+INSTALL = "pip install 'bestofn[datasets]'"
 LONGEST = 400  # characters of a fault, without its place; a row can be a megabyte
 
 

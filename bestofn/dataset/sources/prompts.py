@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import islice
-from numbers import Integral
+from numbers import Integral, Number
 from os import PathLike
 from random import Random
-from typing import Any, TypedDict
+from string import Formatter
+from typing import Any, TypedDict, Unpack
 
 from bestofn.dataset.sources.base import Entry, Part, Row, Source, fault
-from bestofn.dataset.sources.rows import all_entries, open_source, read_rows, tell
-from bestofn.dataset.sources.template import Template
+from bestofn.dataset.sources.rows import all_entries, open_source, read_rows, without_faults
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.prompts import as_prompt, clean, conversation, plain, system_message
 from bestofn.types import Message, Prompt
@@ -87,7 +87,7 @@ def iter_prompts(
         prompt_column,
         id_column,
         system_column,
-        None if template is None else Template.parse(template),
+        None if template is None else _Template.parse(template),
         system,
         drop_last_assistant,
     )
@@ -95,28 +95,23 @@ def iter_prompts(
     for part in parts:
         form.check(part)
     prompts = _prompts(islice(all_entries(parts), limit), form, shard or (1, 1), accept)
-    return _good(prompts, bad_row)
+    return without_faults(prompts, bad_row)
 
 
 def read_prompts(
     source: Source,
     *,
-    prompt_column: str = "prompt",
-    id_column: str | None = None,
-    system_column: str | None = None,
-    template: str | None = None,
-    system: str | None = None,
-    drop_last_assistant: bool = False,
-    limit: int | None = None,
     shuffle: int | None = None,
     streaming: bool = False,
+    **options: Unpack[SourceOptions],
 ) -> list[Prompt]:
     """The prompts of a source, of which there is at least one.
 
     Args:
         source: What `read_rows` takes.
-        prompt_column: As for `iter_prompts`, like all that is not named here.
         shuffle: The seed of a shuffle of all rows, before the limit.
+        streaming: As for `iter_prompts`, like all options.
+        options: Of `iter_prompts`, by name.
 
     Raises:
         ConfigError: what `iter_prompts` raises, or there are no prompts.
@@ -126,19 +121,7 @@ def read_prompts(
         rows = list(read_rows(source, streaming=streaming))
         Random(shuffle).shuffle(rows)
         source = rows
-    prompts = list(
-        iter_prompts(
-            source,
-            prompt_column=prompt_column,
-            id_column=id_column,
-            system_column=system_column,
-            template=template,
-            system=system,
-            drop_last_assistant=drop_last_assistant,
-            limit=limit,
-            streaming=streaming,
-        )
-    )
+    prompts = list(iter_prompts(source, streaming=streaming, **options))
     if not prompts:
         raise ConfigError(f"{name} holds no prompts")
     return prompts
@@ -165,19 +148,61 @@ def _prompts(
         yield made
 
 
-def _good(
-    prompts: Iterator[Prompt | ConfigError], bad_row: Callable[[ConfigError], None] | None
-) -> Iterator[Prompt]:
-    for prompt in prompts:
-        if isinstance(prompt, Prompt):
-            yield prompt
-        else:
-            tell(prompt, bad_row)
-
-
 def _hash(id: str) -> int:
     digest = blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+@dataclass(frozen=True, slots=True)
+class _Template:
+    """A text with columns in it: its pieces, each with the column that follows it, if one does."""
+
+    parts: tuple[tuple[str, str | None], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> "_Template":
+        """The template; "{name}" is a column, "{{" and "}}" are braces."""
+        try:
+            pieces = list(Formatter().parse(text))
+        except ValueError as error:
+            raise ConfigError(
+                f"the template is wrong: {error}; braces of the text are written {{{{ and }}}}"
+            ) from None
+        for _, name, spec, conversion in pieces:
+            if name is not None and (not name or spec or conversion or set(name) & set(".[]")):
+                field = (
+                    f"{name}{f'!{conversion}' if conversion else ''}{f':{spec}' if spec else ''}"
+                )
+                raise ConfigError(
+                    "between the braces of a template stands the name of a column and nothing "
+                    f"else, not {{{field}}}"
+                )
+        template = cls(tuple((before, name) for before, name, _, _ in pieces))
+        if not template.columns:
+            raise ConfigError("the template names no column, such as {problem}")
+        return template
+
+    @property
+    def columns(self) -> list[str]:
+        return [name for _, name in self.parts if name is not None]
+
+    def fill(self, values: Mapping[str, Any]) -> str:
+        """The text for one row."""
+        return "".join(
+            before + ("" if name is None else _cell(name, values[name]))
+            for before, name in self.parts
+        )
+
+
+def _cell(name: str, value: Any) -> str:
+    value = plain(value)  # of numpy and pandas too, whose nulls are of many kinds
+    if value is None:
+        raise ConfigError(f"column {name!r} is null; the template needs a text or a number")
+    if isinstance(value, bool) or not isinstance(value, str | Number):
+        raise ConfigError(
+            f"column {name!r} is {type(value).__name__}; the template needs a text or a number"
+        )
+    return str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +212,7 @@ class _Form:
     prompt_column: str
     id_column: str | None
     system_column: str | None
-    template: Template | None
+    template: _Template | None
     system: str | None
     drop_last_assistant: bool
 

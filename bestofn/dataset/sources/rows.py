@@ -6,16 +6,28 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Siz
 from functools import partial
 from itertools import chain
 from os import PathLike
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
 
-from bestofn.dataset.sources.base import FORMS, Entry, Part, Row, Source, fault, unreadable
-from bestofn.dataset.sources.files import file_parts, files_of, quick_count
-from bestofn.dataset.sources.hub import hub_part
-from bestofn.dataset.sources.json_rows import stdin_entries
-from bestofn.dataset.sources.saved import is_saved
+from bestofn.dataset.sources.base import FORMS, INSTALL, Entry, Part, Row, Source, fault, unreadable
+from bestofn.dataset.sources.files import (
+    content_suffix,
+    file_part,
+    files_of,
+    quick_count,
+    stdin_entries,
+)
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
+
+T = TypeVar("T")
+HUB_TABLES: dict[str, dict[str, str]] = {
+    ".parquet": {"path": "parquet"},
+    ".csv": {"path": "csv"},
+    ".tsv": {"path": "csv", "delimiter": "\t"},
+}
+SPLITS = "dataset_dict.json"
+"""What `save_to_disk` writes beside a dataset of several splits."""
 
 
 def read_rows(
@@ -44,22 +56,20 @@ def read_rows(
         ConfigError: the source cannot be read; as far as that shows on opening, at once. Or a row
             is wrong; the message names its place.
     """
-    return _good(all_entries(open_source(source, streaming=streaming)), bad_row)
+    return without_faults(all_entries(open_source(source, streaming=streaming)), bad_row)
 
 
-def _good(entries: Iterator[Entry], bad_row: Callable[[ConfigError], None] | None) -> Iterator[Row]:
+def without_faults(
+    entries: Iterable[T | ConfigError], bad_row: Callable[[ConfigError], None] | None
+) -> Iterator[T]:
+    """The entries but for faults, which go to `bad_row` or, without one, are raised."""
     for entry in entries:
-        if isinstance(entry, Row):
+        if not isinstance(entry, ConfigError):
             yield entry
+        elif bad_row is None:
+            raise entry
         else:
-            tell(entry, bad_row)
-
-
-def tell(error: ConfigError, bad_row: Callable[[ConfigError], None] | None) -> None:
-    """Hands a fault to whom it may concern, and raises it where that is nobody."""
-    if bad_row is None:
-        raise error
-    bad_row(error)
+            bad_row(entry)
 
 
 def all_entries(parts: Iterable[Part]) -> Iterator[Entry]:
@@ -74,19 +84,19 @@ def open_source(source: Source, *, streaming: bool) -> list[Part]:
         ConfigError: there is no such source, or one of its tables is broken.
     """
     if isinstance(source, PathLike):
-        return file_parts(Path(source))
+        return _path_parts(Path(source))
     if not isinstance(source, str):
         return [_python_part(source)]
     kind, colon, rest = source.partition(":")
     if source == "-":
         return [_stdin_part()]
-    if kind == "hf" and rest and is_saved(Path(rest)):
-        return file_parts(Path(rest))
+    if kind == "hf" and rest and _is_saved(Path(rest)):
+        return _path_parts(Path(rest))
     if source.startswith("hf://") or (kind == "hf" and rest):
-        return [hub_part(source, streaming)]
+        return [_hub_part(source, streaming)]
     if kind == "tiny" and colon:
         return [_tiny_part(source, rest)]
-    return file_parts(Path(source))
+    return _path_parts(Path(source))
 
 
 def _stdin_part() -> Part:
@@ -108,6 +118,91 @@ def _tiny_entries(source: str, count: int) -> Iterator[Entry]:
 
     for number, task in enumerate(heldout_tasks(count)):
         yield Row(f"{source}, row {number}", {"prompt": task.instruction, "family": task.family})
+
+
+# --- files and the package `datasets` -------------------------------------------------------------
+
+
+def _path_parts(path: Path) -> list[Part]:
+    """A file, or the files of a folder in the order of their names, or a saved dataset."""
+    try:
+        if not path.exists():
+            raise ConfigError(f"there is no file {path}; prompts are {FORMS}")
+        if _is_saved(path):
+            return [_saved_part(path)]
+        files = files_of(path)
+        if not files:
+            raise unreadable(path, "the folder holds no JSONL, CSV, TSV or Parquet file")
+        return [file_part(file) for file in files]
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def _is_saved(folder: Path) -> bool:
+    try:
+        dataset = all((folder / name).is_file() for name in ("state.json", "dataset_info.json"))
+        return dataset or (folder / SPLITS).is_file()
+    except (OSError, ValueError):  # it cannot be a path
+        return False
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigError(f"Hugging Face datasets need: {INSTALL}") from None
+    datasets.disable_progress_bars()
+    return datasets
+
+
+def _saved_part(folder: Path) -> Part:
+    """The dataset that `save_to_disk` wrote to a folder; of several splits the only one."""
+    library = _datasets()
+    try:
+        dataset = library.load_from_disk(str(folder))
+    except Exception as error:  # the library raises whatever went wrong below it
+        raise unreadable(folder, error) from None
+    if isinstance(dataset, library.DatasetDict):
+        if len(dataset) != 1:
+            raise ConfigError(
+                f"{folder} has the splits {', '.join(dataset) or 'none'}; name one of them, such "
+                f"as {folder / next(iter(dataset), 'train')}"
+            )
+        ((split, dataset),) = dataset.items()
+        folder = folder / split
+    columns = tuple(dataset.column_names)
+    return Part(str(folder), partial(_dataset_entries, str(folder), dataset), columns)
+
+
+def _hub_part(source: str, streaming: bool) -> Part:
+    """The data set 'hf:NAME[:CONFIG][:SPLIT]', or one file of the hub, 'hf://...'."""
+    arguments = _hub_arguments(source)
+    library = _datasets()
+    try:
+        dataset = library.load_dataset(**arguments, streaming=streaming)
+    except Exception as error:  # the library raises whatever went wrong below it
+        sentence = " ".join(str(error).split())
+        raise ConfigError(f"the dataset {source} cannot be loaded: {sentence}") from None
+    return Part(source, partial(_dataset_entries, source, dataset))
+
+
+def _hub_arguments(source: str) -> dict[str, Any]:
+    if source.startswith("hf://"):
+        reader = HUB_TABLES.get(content_suffix(PurePosixPath(source)), {"path": "json"})
+        return {**reader, "data_files": source, "split": "train"}
+    name, *more = source.removeprefix("hf:").split(":")
+    if len(more) > 2:
+        raise ConfigError(f"a dataset is 'hf:NAME[:CONFIG][:SPLIT]', not {source!r}")
+    config, split = more if len(more) == 2 else (None, *more, "train")[:2]
+    return {"path": name, "name": config, "split": split}
+
+
+def _dataset_entries(source: str, dataset: Any) -> Iterator[Entry]:
+    try:
+        for number, values in enumerate(dataset):
+            yield Row(f"{source}, row {number}", values)
+    except Exception as error:  # of the library, which reads on while it is asked for rows
+        raise unreadable(source, error) from None
 
 
 # --- in Python ------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from row_files import json_bytes, write_rows
 
 from bestofn.dataset.sources import iter_prompts, read_prompts, read_rows
-from bestofn.dataset.sources.template import Template
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.store import pool
@@ -200,7 +199,9 @@ def test_a_template_that_is_wrong_is_refused_at_once(template: str, sentence: st
 @given(st.text())
 def test_any_text_with_its_braces_doubled_is_itself(text: str) -> None:
     doubled = text.replace("{", "{{").replace("}", "}}")
-    assert Template.parse(doubled + "{a}").fill({"a": "!"}) == text + "!"
+    assert asked([{"a": "!"}], template=doubled + "{a}") == [
+        as_prompt(text + "!").messages[0].content
+    ]
 
 
 # --- tables say at once which column they lack ----------------------------------------------------

@@ -86,14 +86,6 @@ def test_a_zstd_file_with_a_skippable_frame(tmp_path: Path) -> None:
     assert values(tmp_path / "p.jsonl.zst") == ROWS
 
 
-def test_a_zstd_file_with_a_long_window(tmp_path: Path) -> None:
-    parameters = zstandard.ZstdCompressionParameters(window_log=28)
-    packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
-    content = packer.compress(json_bytes(ROWS)) + packer.flush()
-    (tmp_path / "p.jsonl.zst").write_bytes(content)
-    assert values(tmp_path / "p.jsonl.zst") == ROWS
-
-
 def test_a_folder_of_shards_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name, row in zip(("b.csv", "a.jsonl.zst", "d.parquet", "c.tsv"), ROWS, strict=True):
         write_rows(tmp_path / name, [row])

@@ -1,7 +1,6 @@
 """Prompts from files, data sets and the tiny world; what is wrong is named by its place."""
 
 import datetime
-import gzip
 import json
 import sys
 from math import nan
@@ -41,12 +40,6 @@ def test_prompts_of_a_file_with_their_other_columns(source: str) -> None:
     assert [p.messages[-1].content for p in prompts] == [row["prompt"] for row in ROWS]
     assert prompts[3].columns == {"key": 3, "answer": 6}
     assert len({p.id for p in prompts}) == 8
-
-
-def test_a_gzipped_file_gives_the_same(source: str) -> None:
-    packed = Path(source + ".gz")
-    packed.write_bytes(gzip.compress(Path(source).read_bytes()))
-    assert repr(read_prompts(str(packed))) == repr(read_prompts(source))
 
 
 def test_ids_from_a_column(source: str) -> None:
@@ -171,17 +164,6 @@ def test_a_source_that_is_none(
         read_prompts(source)
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"\x00plain", gzip.compress(b"x" * 99)[:-9], gzip.compress(b"x")[:12] + b"\xff" * 200],
-    ids=["other", "cut", "corrupt"],
-)
-def test_a_gzipped_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "p.jsonl.gz").write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_prompts(str(tmp_path / "p.jsonl.gz"))
 
 
 def test_no_prompts_at_all(tmp_path: Path) -> None:
