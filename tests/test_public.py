@@ -12,12 +12,11 @@ PACKAGE = Path(bestofn.__file__).parent
 FLOORS = [
     {"types", "errors", "values", "thinking", "identity", "redaction", "tiny"},
     {"prompts", "concurrency", "registry", "progress", "section"},
-    {"store.pool", "store.journal", "estimators", "engines", "verifiers", "dataset.sources"},
+    {"store", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},
     {"rewards", "generators"},
     {"config"},
     {"sampler", "recipe", "resuming", "models"},
-    {"store"},
     {"dataset", "integrations", "doctor"},
     {"analysis"},
     {"evals"},
