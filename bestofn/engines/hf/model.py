@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from bestofn import concurrency
+from bestofn.concurrency import place_in_run
 from bestofn.engines.model_files import first_sentence
 from bestofn.errors import EngineError
 from bestofn.progress import redraws
@@ -125,6 +126,7 @@ class Request:
     """A sequence of tokens to compute, and the future of the task that waits for it."""
 
     ids: tuple[int, ...]
+    place: int = field(default_factory=place_in_run)
     future: Future[None] = field(default_factory=Future)
     created: float = field(default_factory=time.perf_counter)
 
@@ -146,7 +148,7 @@ class Worker(threading.Thread, Generic[R]):
         remedy: What a user can do when the device is out of memory.
 
     Attributes:
-        waiting: Requests in order of arrival; `turn` takes out what it starts.
+        waiting: Requests by their place in the run, then by arrival; `turn` takes out some.
     """
 
     def __init__(self, model: PreTrainedModel, what: str, remedy: str) -> None:
@@ -208,7 +210,8 @@ class Worker(threading.Thread, Generic[R]):
             self._open += self._inbox
             arrived, self._inbox = self._inbox, []
         # Cancelled requests are done.
-        self.waiting = [r for r in [*self.waiting, *arrived] if not r.future.done()]
+        waiting = [r for r in [*self.waiting, *arrived] if not r.future.done()]
+        self.waiting = sorted(waiting, key=lambda request: request.place)
         return not self._closed
 
     @contextmanager
