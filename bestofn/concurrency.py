@@ -200,21 +200,20 @@ def place_in_run() -> int:
 class Window:
     """How many items are in flight: it follows the time that they take.
 
-    It grows by one with each item that took less than `PATIENCE`, so that it doubles in the time
-    of an item and a fast engine is soon full; while items take longer it shrinks back, so that rows
-    of a slow engine appear from the start.
+    It begins with as many as fill the batch of a fast engine. It shrinks by one with each item that
+    took longer than `PATIENCE`, so that less is lost of a slow engine's work when a run is killed,
+    and grows again while items take less.
 
     Args:
         at_once: Requests that an item makes at once.
-        batch: Requests that the engine has to have at once to be busy.
     """
 
-    MOST = 512  # requests
+    LEAST, MOST = 64, 512  # requests
     PATIENCE = 20.0  # seconds
 
-    def __init__(self, at_once: int, batch: int = 64) -> None:
-        self.least = self.size = max(1, min(batch, self.MOST) // at_once)
-        self.most = max(1, self.MOST // at_once)
+    def __init__(self, at_once: int) -> None:
+        self.least = max(1, self.LEAST // at_once)
+        self.most = self.size = max(1, self.MOST // at_once)
 
     async def timed(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of an item's work, whose time is taken into account."""

@@ -197,7 +197,7 @@ class SampleConfig(PromptsConfig, DrawConfig):
     retry_errors: bool = False
     """Draw prompts again of which a candidate could not be drawn; their scores go."""
     window: int | None = Field(default=None, ge=1)
-    """Prompts in flight, by default as many as keep the engine busy and finish soon."""
+    """Prompts in flight, by default enough for 512 candidates, fewer if prompts take long."""
 
 
 TAKEN = ("random", "oracle", "first", "longest", "shortest", "mean-logprob", "majority")
@@ -453,7 +453,7 @@ class AuditConfig(PromptsConfig, OptionalEngineConfig, RewardsConfig, ScorerConf
     """Of what attacks leave to chance, and of the order in which a reward that compares sees the
     two responses."""
     window: int | None = Field(default=None, ge=1)
-    """Prompts in flight, by default as many as keep the engine busy and finish soon."""
+    """Prompts in flight, by default enough for 512 candidates, fewer if prompts take long."""
 
 
 class ModelConfig(EngineConfig):

@@ -28,8 +28,8 @@ class BestOfN:
         seed: With a run seed each candidate has a seed of its own, made from the run seed, the
             prompt's id and its index. Without one the engine takes its fast path.
         keep_tokens: Keep token ids and their log-probabilities on the candidates.
-        window: Prompts in flight in `select_many`; by default as many as keep the engine busy and
-            finish within some seconds.
+        window: Prompts in flight in `select_many`; by default enough for 512 candidates, and
+            fewer where a prompt takes longer than 20 s.
         stop: Draws a prompt's candidates in rounds, and says after each whether that is enough.
             With a seed they are the first of those that a run without `stop` draws.
         round_size: Candidates that are drawn at once, with `stop`. Smaller rounds waste fewer
@@ -75,7 +75,7 @@ class BestOfN:
     @property
     def window(self) -> concurrency.Window:
         """Prompts in flight in a run that begins now."""
-        return window_of(self.generator, self.round_size, self._window)
+        return window_of(self.round_size, self._window)
 
     def select(self, prompt: PromptLike) -> Selection:
         """The best response to one prompt.
@@ -146,18 +146,14 @@ class BestOfN:
         return bool(self.stop.stops(values)[-1])
 
 
-def window_of(generator: object, at_once: int, fixed: int | None = None) -> concurrency.Window:
+def window_of(at_once: int, fixed: int | None = None) -> concurrency.Window:
     """The prompts in flight of a run.
 
     Args:
-        generator: What draws or scores; its `batch_size` is how many requests keep it busy.
         at_once: Candidates of a prompt that are under way at once.
         fixed: Their number, where a user has said it.
     """
-    if fixed is not None:
-        return concurrency.FixedWindow(fixed)
-    engine = getattr(generator, "engine", generator)
-    return concurrency.Window(at_once, getattr(engine, "batch_size", 64))
+    return concurrency.Window(at_once) if fixed is None else concurrency.FixedWindow(fixed)
 
 
 def _refuse_single(prompts: object) -> None:

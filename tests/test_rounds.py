@@ -107,10 +107,10 @@ def test_a_prompt_on_which_all_fails_is_given_up() -> None:
     assert "no network" in str(selection.error)
 
 
-def test_the_window_begins_with_what_keeps_an_engine_busy() -> None:
+def test_the_window_is_that_of_the_candidates_in_flight() -> None:
     def window(**options: Any) -> tuple[int, int]:
         found = BestOfN(ScriptedEngine(), Recorded(), n=32, **options).window
-        return found.size, found.most
+        return found.least, found.size
 
     assert window() == window(round_size=4) == (2, 16)
     assert window(stop=ExpectedGain(0.1), round_size=4) == (16, 128)
@@ -119,7 +119,7 @@ def test_the_window_begins_with_what_keeps_an_engine_busy() -> None:
 
 
 def test_the_window_follows_the_time_of_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
-    window = concurrency.Window(at_once=8, batch=32)
+    window = concurrency.Window(at_once=8)
 
     async def nothing() -> None:
         pass
@@ -127,11 +127,12 @@ def test_the_window_follows_the_time_of_an_item(monkeypatch: pytest.MonkeyPatch)
     def sizes(times: int) -> list[int]:
         return [(concurrency.run(window.timed(nothing())), window.size)[1] for _ in range(times)]
 
-    assert window.size == 4
-    assert sizes(100)[-3:] == [64, 64, 64]
+    assert sizes(3) == [64, 64, 64]
     monkeypatch.setattr(concurrency.Window, "PATIENCE", 0.0)
     assert sizes(100)[:2] == [63, 62]
-    assert window.size == 4
+    assert window.size == 8
+    monkeypatch.undo()
+    assert sizes(2) == [9, 10]
 
 
 def test_work_knows_its_place_in_the_run() -> None:

@@ -91,7 +91,7 @@ class SelectConfig(PromptsConfig, AskConfig):
     round_size: int = Field(default=4, ge=1)
     """Candidates that are drawn at once, with --adaptive."""
     window: int | None = Field(default=None, ge=1)
-    """Prompts in flight, by default as many as keep the engine busy and finish soon."""
+    """Prompts in flight, by default enough for 512 candidates, fewer if prompts take long."""
     ordered: bool = False
     """Write rows in the order of the input, not as they finish."""
     on_bad_row: Literal["fail", "skip"] = "fail"

@@ -24,7 +24,7 @@ def draw(
         prompts: Read as they are needed.
         generator: Draws the candidates.
         m: Their number.
-        window: Prompts in flight, by default as many as keep the engine busy.
+        window: Prompts in flight, by default enough for 512 candidates.
 
     Raises:
         ConfigError: m is less than 1.
@@ -35,7 +35,7 @@ def draw(
     async def work(prompt: Prompt) -> _Work:
         return Pool(prompt, await collect(generator.draw(prompt, m))), {"sample": 1.0}
 
-    return _timed(concurrency.map_in_window(work, prompts, window_of(generator, m, window)))
+    return _timed(concurrency.map_in_window(work, prompts, window_of(m, window)))
 
 
 def add(

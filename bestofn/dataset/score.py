@@ -241,7 +241,7 @@ def _score(
             rewards,
             limits=config.limits,
             decoder=loaded[-1] if config.limits else None,
-            window=window_of(loaded[0] if loaded else None, max(sizes)),
+            window=window_of(max(sizes)),
         )
         for row in scored:
             for name in lacking.pop(row.prompt.id):

@@ -37,7 +37,6 @@ def main(command: str, source: str, output: str, seconds: str) -> None:
 
     engine = ScriptedEngine(answer, delay=delay)
     bestofn.config.load_engine = lambda *_, **__: engine  # type: ignore[assignment]
-    engine.batch_size = 8  # type: ignore[attr-defined]
     path = Path(output)
     with Engines() as engines:
         if command == "sample":

@@ -93,7 +93,6 @@ class VLLMEngine(Engine):
         self._dies_of_seeds = versions.dies_of_seeds(config)
         self._misplaces_logits = versions.misplaces_logits(config)
         self._ranks = config.scheduler_config.policy == "priority"
-        self.batch_size = versions.batch_size(config)
         self._block = int(config.cache_config.block_size)
         self._caches = bool(config.cache_config.enable_prefix_caching)
         self._takes_lora = config.lora_config is not None

@@ -50,12 +50,6 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     return defaults
 
 
-def batch_size(config: Any) -> int:
-    """Requests that keep the engine busy; on a CPU more of them hardly make it faster."""
-    most = int(config.scheduler_config.max_num_seqs)
-    return min(most, 32 if current_platform.is_cpu() else 256)
-
-
 def generation_params(
     logprobs: bool, detokenize: bool, schema: Any, **options: Any
 ) -> SamplingParams:

@@ -207,7 +207,7 @@ class _Attacker:
             ConfigError: a prompt has no honest response.
             RunFailedError: none could be drawn.
         """
-        window = window_of(self.engine, len(self.attacks) + 1, self.config.window)
+        window = window_of(len(self.attacks) + 1, self.config.window)
         reasons = set[str | None]()
         for row in concurrency.map_in_window(self._row, prompts, window):
             reasons.add(row.candidates[0].error)
