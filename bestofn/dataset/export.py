@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import get_args
 
-from bestofn.dataset.records import Keep, Reason, Survey, plan, records
+from bestofn.dataset.records import Keep, Plan, Reason, Survey, plan, records
 from bestofn.dataset.tables import Format, require, write
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool
@@ -89,10 +89,7 @@ def export(
         with _whole(target) as place:
             # A run may have written further rows since.
             rows = islice(pool.stream(source, lambda _: None), found.rows)
-            if how is None:
-                count = _write_rows(place, rows)
-            else:
-                count = write(place, written_as, how.columns, records(rows, how, left_out))
+            count = _written(place, written_as, rows, how, left_out)
             if source.stat().st_ino != begun:
                 raise BestOfNError(f"{source} was replaced while it was read; export it again")
     except OSError as error:
@@ -100,8 +97,12 @@ def export(
     return Exported(count, dict(left_out))
 
 
-def _write_rows(path: Path, rows: Iterator[Pool]) -> int:
-    """Writes rows as they are, each with all its scores."""
+def _written(
+    path: Path, format: Format, rows: Iterator[Pool], how: Plan | None, left_out: Counter[Reason]
+) -> int:
+    """Writes the records of the rows, or without a plan the rows as they are; how many."""
+    if how is not None:
+        return write(path, format, how.columns, records(rows, how, left_out))
     with path.open("w", encoding="utf-8") as file:
         return sum(1 for row in rows if file.write(pool.dumps(row) + "\n"))
 

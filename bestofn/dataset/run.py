@@ -113,11 +113,7 @@ def run(
         raise ConfigError(f"rows are not written compressed; name another file than {output}")
     keep = succeeded if policy.retry_errors else None
     with open_journal(output, settings, otherwise, keep, compare) as journal:
-        summary, seen, met = Summary(n=n), SeenPrompts(columns=columns), itertools.count()
-        for row in read_output(output):
-            seen.add_row(row)
-            summary.add(row)
-        summary.earlier = summary.rows
+        (summary, seen), met = _earlier(output, n, columns), itertools.count()
         skipped = Skipped(output, summary)
         bad_row = skipped if policy.on_bad_row == "skip" else None
         prompts = source(partial(_is_new, seen, summary, met), bad_row)
@@ -131,6 +127,16 @@ def run(
         summary.met = next(met)
     policy.check(summary, ended=True)
     return summary
+
+
+def _earlier(output: Path, n: int, columns: bool) -> tuple[Summary, SeenPrompts]:
+    """What is in the output already."""
+    summary, seen = Summary(n=n), SeenPrompts(columns=columns)
+    for row in read_output(output):
+        seen.add_row(row)
+        summary.add(row)
+    summary.earlier = summary.rows
+    return summary, seen
 
 
 def shown(

@@ -313,7 +313,7 @@ class VLLMEngine(Engine):
         try:
             await llm.add_lora(adapter)
         except EngineDeadError as error:
-            raise EngineError(self._process.obituary()) from error
+            raise EngineError(self._process.death_message()) from error
         except Exception as error:  # vLLM passes on whatever the loading raised as this
             raise ConfigError(
                 f"vLLM cannot load the adapter {adapter.lora_path!r}: {first_sentence(error)}"

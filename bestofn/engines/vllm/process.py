@@ -99,13 +99,13 @@ class EngineProcess:
             raise
         except (EngineDeadError, EngineGenerateError) as error:
             if llm.errored or isinstance(error, EngineDeadError):
-                raise EngineError(self.obituary()) from error
+                raise EngineError(self.death_message()) from error
             cause = first_sentence(error.__cause__ or error)
             raise EngineError(f"vLLM failed on a request: {cause}") from error
         except REFUSALS as error:
             raise ConfigError(f"vLLM refuses a request: {first_sentence(error)}") from error
         if not outputs:
-            raise EngineError(self.obituary())
+            raise EngineError(self.death_message())
         return outputs[-1]
 
     def opened(self) -> AsyncLLM:
@@ -119,7 +119,7 @@ class EngineProcess:
             raise EngineError("the vLLM engine is closed; load it again")
         return self.llm
 
-    def obituary(self) -> str:
+    def death_message(self) -> str:
         """What to say of requests that the engine will not answer any more."""
         if self.llm is None:
             return "the vLLM engine was closed while requests ran"
