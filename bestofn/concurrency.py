@@ -208,7 +208,7 @@ class Window:
         at_once: Requests that an item makes at once.
     """
 
-    LEAST, MOST = 64, 512  # requests
+    LEAST, MOST = 256, 512  # requests; the least is one batch of vLLM
     PATIENCE = 20.0  # seconds
 
     def __init__(self, at_once: int) -> None:

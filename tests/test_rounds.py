@@ -112,9 +112,9 @@ def test_the_window_is_that_of_the_candidates_in_flight() -> None:
         found = BestOfN(ScriptedEngine(), Recorded(), n=32, **options).window
         return found.least, found.size
 
-    assert window() == window(round_size=4) == (2, 16)
-    assert window(stop=ExpectedGain(0.1), round_size=4) == (16, 128)
-    assert window(stop=ExpectedGain(0.1), round_size=99) == (2, 16)
+    assert window() == window(round_size=4) == (8, 16)
+    assert window(stop=ExpectedGain(0.1), round_size=4) == (64, 128)
+    assert window(stop=ExpectedGain(0.1), round_size=99) == (8, 16)
     assert window(window=5) == (5, 5)
 
 
@@ -130,9 +130,9 @@ def test_the_window_follows_the_time_of_an_item(monkeypatch: pytest.MonkeyPatch)
     assert sizes(3) == [64, 64, 64]
     monkeypatch.setattr(concurrency.Window, "PATIENCE", 0.0)
     assert sizes(100)[:2] == [63, 62]
-    assert window.size == 8
+    assert window.size == 32
     monkeypatch.undo()
-    assert sizes(2) == [9, 10]
+    assert sizes(2) == [33, 34]
 
 
 def test_work_knows_its_place_in_the_run() -> None:
