@@ -163,7 +163,7 @@ class Selection(Pool):
         index: The chosen one.
         reward: The name of the reward that chose.
         tie: Whether another candidate had the same best value.
-        fallback: Whether every score failed, so that the first candidate stands in.
+        fallback: Whether every score failed, so that the first candidate was taken.
         usage: What drawing and scoring all candidates cost; `seconds` is wall-clock time.
         error: Why there is no response, None where there is one. Either every candidate failed, or
             something before them did and there are none.

@@ -26,7 +26,7 @@ def audit(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Try to game rewards: how often do attacks beat honest responses? A rerun goes on."""
+    """Try to game rewards: how often do attacks beat honest responses? A rerun resumes."""
     from bestofn.evals.audit import run_audit
     from bestofn.models import Engines
 

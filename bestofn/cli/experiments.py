@@ -35,7 +35,7 @@ def sample(
     output: Annotated[Path, typer.Option("-o", "--output", help="The pool file to write.")],
     **given: Any,
 ) -> None:
-    """Draw M candidates for each of many prompts into a pool file; a rerun goes on."""
+    """Draw M candidates for each of many prompts into a pool file; a rerun resumes."""
     from bestofn.dataset.sample import sample_file
     from bestofn.models import Engines
 
@@ -56,7 +56,7 @@ def score(
     ] = None,
     **given: Any,
 ) -> None:
-    """Add scores to the candidates of a pool file; a rerun goes on, scores that are there stay.
+    """Add scores to the candidates of a pool file; a rerun resumes, scores that are there stay.
 
     Without --engine the model scores that drew the pool.
     """
@@ -132,7 +132,7 @@ def run(
     as_json: Json = False,
     **given: Any,
 ) -> None:
-    """Run a recipe from prompts to page; options replace what it says, a rerun goes on.
+    """Run a recipe from prompts to page; options replace what it says, a rerun resumes.
 
     One with the key `rewardbench` runs from items to table.
     """

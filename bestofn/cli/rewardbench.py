@@ -17,7 +17,7 @@ from bestofn.recipe import RewardBenchRecipe
 @app.command()
 @options(RewardBenchConfig, without=["models"])
 def rewardbench(output: Folder, as_json: Json = False, **given: Any) -> None:
-    """Measure how often a reward finds the right one of four responses; a rerun goes on.
+    """Measure how often a reward finds the right one of four responses; a rerun resumes.
 
     Without --data on RewardBench 2.
     """

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestofn import concurrency
-from bestofn.dataset.config import ClusterConfig, SelectConfig, same_selection
+from bestofn.dataset.config import ClusterConfig, SelectConfig
 from bestofn.dataset.run import Row, timed
-from bestofn.dataset.select import run_selection, select_row
+from bestofn.dataset.select import run_config, select_row
 from bestofn.dataset.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.prompts import as_prompt, written
@@ -42,18 +42,8 @@ def select_on_cluster(
         ConfigError, BestOfNError: what `select_file` raises, or Ray is not installed.
         EngineError: the cluster cannot be reached, or a replica cannot load its models.
     """
-    config.check()
-    return run_selection(
-        config.prompts,
-        output,
-        partial(_select_there, config, cluster),
-        config.source_options(),
-        n=config.n,
-        settings=config.settings(),
-        compare=same_selection,
-        policy=config.faults(),
-        progress=progress,
-    )
+    work = partial(_select_there, config, cluster)
+    return run_config(config, output, work, progress=progress)
 
 
 def _select_there(

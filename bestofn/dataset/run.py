@@ -5,7 +5,6 @@ whose rows go to several files, shares its progress and its count of failures.
 """
 
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from bestofn.dataset.seen import SeenPrompts, read_output
+from bestofn.dataset.seen import SeenPrompts, read_output, succeeded
 from bestofn.dataset.summary import Summary, bar_of
 from bestofn.errors import ConfigError, RunFailedError
 from bestofn.identity import Compare, by_identity
@@ -157,14 +156,6 @@ def timed(rows: Iterator[Row], stage: str) -> Iterator[Row]:
         row["seconds"] = {stage: round(now - last, 6)}
         last = now
         yield row
-
-
-def succeeded(line: bytes) -> bool:
-    """Whether a line of an output is a row in which nothing failed to be drawn."""
-    row = json.loads(line)
-    if "error" in row:
-        return row["error"] is None
-    return not any(candidate.get("error") for candidate in row["candidates"])
 
 
 def _is_new(seen: SeenPrompts, summary: Summary, met: Iterator[int], prompt: Prompt) -> bool:

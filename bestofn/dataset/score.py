@@ -80,10 +80,6 @@ def score_file(
         groups = _by_model(config, drawn_by)
         if not config.again:
             _check_origins(path, groups, config)
-        else:
-            for group in groups:
-                for name in group.names(config.limits):
-                    ScoreFile(path, name).replace()
         return [
             _score(path, config, group, drawn_by, engines, progress)
             for group in groups
@@ -216,9 +212,12 @@ def _score(
     sizes = [len(row.candidates) for row in pool.read(path)]
     rewards, loaded = group.load(config, drawn_by, engines)
     origins = group.origins(config, loaded[0] if group.model else None)
-    if not config.again:
-        check_origins(path, read_origins(path), origins)
     files = {name: ScoreFile(path, name) for name in group.names(config.limits)}
+    if config.again:
+        for file in files.values():
+            file.replace()
+    else:
+        check_origins(path, read_origins(path), origins)
     summary, what = Summary(), f"scoring {', '.join(origins)}"
     lacking: dict[str, list[str]] = {}
 

@@ -99,6 +99,20 @@ def _needed(row: Mapping[str, Any]) -> list[str]:
     return ["id", "prompt", "candidates", *(chosen if "reward" in row else [])]
 
 
+def succeeded(line: bytes) -> bool:
+    """Whether a line of an output is a row in which nothing failed to be drawn.
+
+    Raises:
+        ConfigError: it is no row.
+    """
+    row = _object(line, "a line of the output")
+    if "error" in row:
+        return row["error"] is None
+    if wrong := _misshapen({"candidates": []} | row):
+        raise ConfigError(f"a line of the output: the row's field {wrong!r} is wrong")
+    return not any(candidate.get("error") for candidate in row.get("candidates", []))
+
+
 def _misshapen(row: Mapping[str, Any]) -> str | None:
     """The first field with a value of the wrong type, None if all are right."""
     for name, kind in _KINDS.items():

@@ -46,7 +46,7 @@ def select_dataset(
     progress: bool = True,
     **options: Unpack[SourceOptions],
 ) -> Summary:
-    """Writes the selection for each prompt of a dataset to a JSONL file; a rerun goes on.
+    """Writes the selection for each prompt of a dataset to a JSONL file; a rerun resumes.
 
     A finished row is neither drawn nor written again. A prompt that stands in the source more than
     once is answered once. A prompt without a response gets a row with its `error`.
@@ -64,7 +64,7 @@ def select_dataset(
         options: How to read the source; see `iter_prompts`.
 
     Returns:
-        What stands in the file.
+        What is in the file.
 
     Raises:
         ConfigError: the source or a row of it cannot be used, or the output was begun with other
@@ -93,11 +93,16 @@ def select_file(config: SelectConfig, output: Path, *, progress: bool = True) ->
         ConfigError, BestOfNError: what `select_dataset` raises.
         EngineError: a model cannot be loaded.
     """
+    return run_config(config, output, partial(_select_loaded, config), progress=progress)
+
+
+def run_config(config: SelectConfig, output: Path, work: Work, *, progress: bool = True) -> Summary:
+    """`select_file` with other work, such as that of a cluster."""
     config.check()
     return run_selection(
         config.prompts,
         output,
-        partial(_select_loaded, config),
+        work,
         config.source_options(),
         n=config.n,
         settings=config.settings(),
@@ -203,7 +208,7 @@ def _check_apart(source: Source, output: Path) -> None:
 
 
 def summary_of(output: Path) -> Summary:
-    """What stands in an output file and in those beside it.
+    """What is in an output file and in those beside it.
 
     Raises:
         ConfigError: it cannot be read.

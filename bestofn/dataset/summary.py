@@ -35,7 +35,7 @@ class Summary:
         failed: Candidates without a valid score.
         chosen: Rows in which a response was selected.
         ties: Rows in which several candidates share the best score.
-        fallbacks: Rows in which every score failed, so that the first candidate stands in.
+        fallbacks: Rows in which every score failed, so that the first candidate was taken.
         usage: What drawing and scoring cost.
         seconds: Wall-clock time of the runs that wrote the rows.
         earlier: Rows that were there when this run began.

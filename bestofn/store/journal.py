@@ -312,7 +312,7 @@ def write_settings(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _repaired(path: Path) -> int:
-    """How many whole lines the file holds; what stands behind the last of them is cut off."""
+    """How many whole lines the file holds; what follows the last of them is cut off."""
     if not path.exists():
         return 0
     lines = end = 0

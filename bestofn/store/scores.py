@@ -19,8 +19,6 @@ from bestofn.types import Pool
 
 ScoreOrigin = dict[str, Any]
 """How scores are made: reward, options, model, verifier and what these do not show."""
-
-
 REPLACES = "replaces"
 """Says that scores of that name in the pool file itself do not count any more."""
 
@@ -61,8 +59,9 @@ class ScoreFile:
             BestOfNError: they cannot be deleted.
         """
         try:
-            _write(self._place, {REPLACES: True})
+            # In this order: scores whose making is forgotten would be mixed with others.
             self.path.unlink(missing_ok=True)
+            _write(self._place, {REPLACES: True})
         except OSError as error:
             raise cannot_write(self.path, error) from error
 

@@ -474,6 +474,32 @@ def test_candidates_that_are_drawn_again_lose_their_scores(
     assert len(scores(path, "longest")) == 12
 
 
+def test_scores_are_replaced_only_once_the_model_is_loaded(
+    models: Models, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score(drawn)
+    before = scores(drawn, "flip")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise BestOfNError("the model cannot be loaded")
+
+    monkeypatch.setattr("bestofn.config.load_engine", fail)
+    with pytest.raises(BestOfNError, match="cannot be loaded"):
+        score(drawn, again=True)
+    assert scores(drawn, "flip") == before
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '{"id": "x", "candidates": [1]}'])
+def test_a_line_that_is_no_row_is_a_sentence_with_retry_errors_too(
+    models: Models, source: Path, path: Path, line: str
+) -> None:
+    sample(source, path)
+    with path.open("a") as file:
+        file.write(line + "\n")
+    with pytest.raises(ConfigError, match="line of the output"):
+        sample(source, path, retry_errors=True)
+
+
 def test_a_model_that_cannot_be_loaded_loses_no_scores(models: Models, drawn: Path) -> None:
     rewards = ["flip", {"reward": "flip", "name": "flip-b", "engine": "broken"}]
     with pytest.raises(BestOfNError, match="cannot be loaded"):

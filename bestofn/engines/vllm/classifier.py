@@ -40,6 +40,8 @@ class VLLMClassifier:
         self.chat = classifier_chat(args.tokenizer or folder, **of_tokenizer(args))
         self._process = EngineProcess(args)
         self.context = int(self._process.opened().vllm_config.model_config.max_model_len)
+        scheduler = self._process.opened().vllm_config.scheduler_config
+        self._ranks = scheduler.policy == "priority"
         self._request_ids = itertools.count()
         # The engine ends with this object, and with the interpreter.
         weakref.finalize(self, self._process.close)
@@ -70,8 +72,10 @@ class VLLMClassifier:
         request_id = str(next(self._request_ids))
         # The head's output as it is: by default vLLM puts one label through a sigmoid.
         params = PoolingParams(task="classify", use_activation=False)
+        priority = concurrency.place_in_run() if self._ranks else 0
         return await self._process.last_output(
-            request_id, lambda llm: llm.encode(tokens_input(ids), params, request_id)
+            request_id,
+            lambda llm: llm.encode(tokens_input(ids), params, request_id, priority=priority),
         )
 
     def close(self) -> None:
