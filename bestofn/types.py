@@ -16,8 +16,7 @@ class Message:
     Attributes:
         role: Who speaks; "developer" is what newer APIs call the system.
         content: The text; empty for an assistant turn that only calls tools.
-        extra: The turn's other fields as chat APIs have them, such as `tool_calls`,
-            `tool_call_id` and `name`. Chat templates and servers get them as they are.
+        extra: Its other fields as chat APIs have them: `tool_calls`, `tool_call_id`, `name`.
     """
 
     role: Role
@@ -32,8 +31,8 @@ class Prompt:
     Attributes:
         messages: The turns, oldest first.
         id: Names the prompt in seeds and rows; empty for prompts that rewards make.
-        columns: What else its row holds, such as a reference answer. Verifiers read it; no model
-            ever sees it.
+        columns: What else its row holds, such as a reference answer, for verifiers; no model ever
+            sees it.
     """
 
     messages: tuple[Message, ...]
@@ -43,18 +42,15 @@ class Prompt:
 
 @dataclass(slots=True)
 class Usage:
-    """What something cost. Sums over everything it covers.
+    """What something cost.
 
     Attributes:
         prompt_tokens: Tokens of prompts and prefixes that were asked for.
-        cached_tokens: Those of them that were not computed again: read from a cache, or shared
-            with another request.
+        cached_tokens: Those of them that were read from a cache or shared with another request.
         generated_tokens: Tokens decoded.
         scored_tokens: Continuation tokens whose log-probability was computed.
-        repeated_tokens: Tokens computed in vain, because a result could not be trusted and the
-            request was made again.
-        seconds: Time from the first request to the last result; overlapping requests each count
-            their own.
+        repeated_tokens: Tokens computed in vain: their request had to be made again.
+        seconds: From the first request to the last result, summed over overlapping requests.
     """
 
     prompt_tokens: int = 0
@@ -65,14 +61,7 @@ class Usage:
     seconds: float = 0.0
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.generated_tokens + other.generated_tokens,
-            self.scored_tokens + other.scored_tokens,
-            self.repeated_tokens + other.repeated_tokens,
-            self.seconds + other.seconds,
-        )
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     @property
     def computed_tokens(self) -> int:
@@ -89,9 +78,8 @@ class Score:
         value: The reward, higher is better; NaN if it failed.
         reason: Why it failed, None if it did not.
         inferred: The instructions inferred from the response, for rewards that infer any.
-        flags: Remarks that do not change the value, such as "quotes_prompt".
-        counts: What a judge's calls came to, such as how often it picked the response that it was
-            shown first; sums over the candidates of a prompt are those of the prompt.
+        flags: Remarks that do not change the value, such as "quotes_instruction".
+        counts: What a judge's calls gave, such as how often it picked the response shown first.
         usage: What the score cost.
     """
 
@@ -105,7 +93,7 @@ class Score:
 
 @dataclass(slots=True)
 class Candidate:
-    """One response to a prompt, with its scores by reward name.
+    """One response to a prompt.
 
     Attributes:
         index: Its place among the candidates of its prompt.
@@ -117,7 +105,7 @@ class Candidate:
         mean_logprob: Mean log-probability of the generated tokens under the raw model, in nats;
             None where the generator gives none.
         sum_logprob: Their sum.
-        seed: What it was drawn with, None on the engine's unseeded path.
+        seed: What it was drawn with, None without a run seed.
         token_ids: The generated tokens, where they were kept.
         token_logprobs: Their log-probabilities, where they were kept.
         scores: By the reward's name.
@@ -141,13 +129,10 @@ class Candidate:
 
 @dataclass(slots=True)
 class Pool:
-    """The candidates that were drawn for one prompt.
+    """The candidates that were drawn for one prompt, by index.
 
-    Attributes:
-        prompt: What was asked.
-        candidates: All that were drawn, by index.
-        seconds: The wall-clock time of drawing ("sample") and of each reward, by its name: a
-            run's time shared out over its rows as they finished, so that rows add up to it.
+    `seconds` is the wall-clock time of drawing ("sample") and of each reward, by its name: a run's
+    time shared out over its rows, so that they add up to it.
     """
 
     prompt: Prompt
@@ -165,8 +150,8 @@ class Selection(Pool):
         tie: Whether another candidate had the same best value.
         fallback: Whether every score failed, so that the first candidate was taken.
         usage: What drawing and scoring all candidates cost; `seconds` is wall-clock time.
-        error: Why there is no response, None where there is one. Either every candidate failed, or
-            something before them did and there are none.
+        error: Why there is no response: every candidate failed, or something before they were
+            drawn; None where there is one.
     """
 
     index: int

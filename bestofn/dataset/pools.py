@@ -9,7 +9,6 @@ from bestofn import concurrency
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, collect
-from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel, add_nested_scores, add_scores, without_cost
 from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Pool, Prompt
@@ -35,7 +34,7 @@ def draw(
     async def work(prompt: Prompt) -> _Work:
         return Pool(prompt, await collect(generator.draw(prompt, m))), {"sample": 1.0}
 
-    return _timed(concurrency.map_in_window(work, prompts, window_of(m, window)))
+    return _timed(concurrency.map_in_window(work, prompts, concurrency.Window(m, window)))
 
 
 def add(
