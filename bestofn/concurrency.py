@@ -128,18 +128,6 @@ async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
         raise
 
 
-def call(function: Callable[[], object]) -> None:
-    """Runs a function in the background loop and waits for it, for a moment at most."""
-    if _on_background_loop():
-        function()
-        return
-
-    async def work() -> None:
-        function()
-
-    wait_for([_Call(work())], GRACE)
-
-
 def off_background_loop(function: Callable[[], object]) -> None:
     """Runs what takes long: here, or in a thread of its own where "here" is the background loop."""
     if _on_background_loop():

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Hashable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from itertools import zip_longest
 from math import isfinite, nan
 from typing import Protocol, runtime_checkable
 
@@ -44,18 +43,6 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
         await scoring.finish()
     finally:
         await scoring.cancel()
-
-
-async def add_nested_scores(
-    prompt: Prompt, responses: Sequence[Sequence[Candidate]], reward: RewardModel
-) -> None:
-    """Sets a pointwise reward's scores on cuts of responses, each given from short to long.
-
-    A cut is scored when all shorter ones have been, so that an engine with a prefix cache computes
-    only what it has more than they.
-    """
-    for level in zip_longest(*responses):
-        await add_scores(prompt, [cut for cut in level if cut is not None], reward)
 
 
 class Scoring:

@@ -223,7 +223,7 @@ def test_likelihood_scores_the_instruction_with_its_closing_token(
 ) -> None:
     reward = FLIPLikelihood(tiny)
     result = score(reward, "3, 4, 5, 6, 7, 8, 9")
-    prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), "3, 4, 5, 6, 7, 8, 9"))
+    prefix = reward.prefix(as_prompt(INSTRUCTION), "3, 4, 5, 6, 7, 8, 9")
     expected = concurrency.run(tiny.loglikelihood(prefix, INSTRUCTION, close=True))
     assert expected.token_ids[-1] == tiny._chat.tokenizer.eos_token_id
     mean = sum(expected.token_logprobs) / len(expected.token_logprobs)
@@ -385,7 +385,7 @@ def test_prefix_and_instruction_that_fill_the_context_are_scored(
     response, length, most = "fox, " * 100, 0, tiny.context - tiny.context // 4
     while length < most:
         response += ","
-        prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), response))
+        prefix = reward.prefix(as_prompt(INSTRUCTION), response)
         length = concurrency.run(tiny.count_tokens(prefix)) or 0
     assert length == most
     result = score(reward, response, "Count from 3 to 9, " * 60)
