@@ -1,23 +1,17 @@
-"""Expected best-of-N from a pool of M candidates a prompt.
+"""Expected best-of-N from a pool of M candidates a prompt, over all subsets of size N.
 
-Drawing N of the M at random and taking the best is averaged over *all* subsets of size N, so no
-subset has to be drawn. NaN in `proxy` is a failed score: it loses to any value, and among N that
-all failed the choice is uniform.
+NaN in `proxy` is a failed score: it loses to any value; among N that all failed the choice is
+uniform.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bestofn.estimators.arrays import (
-    Array,
-    all_among_lowest,
-    as_finite,
-    as_matrix,
-    check_sizes,
-    whole_numbers,
-)
+Array = NDArray[np.float64]
+Whole = NDArray[np.int64]
 
 
 def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
@@ -41,8 +35,7 @@ def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
         ValueError: shapes differ, a size is out of range, or a value is not finite.
     """
     proxies, values = as_matrix(proxy, "proxy"), as_finite(as_matrix(value, "value"))
-    if proxies.shape != values.shape:
-        raise ValueError(f"proxy has shape {proxies.shape} but value has {values.shape}")
+    same_shape("proxy", proxies, values)
     ordered, order, ends = _tie_groups(proxies)
     means = _group_means(np.take_along_axis(values, order, axis=1), ends)
     # coefficients[h] = mean of the group ending at h, minus mean of the group starting above h.
@@ -98,8 +91,7 @@ def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Arra
         ValueError: shapes differ, a size is out of range, or a cost is not finite.
     """
     costs, members = as_finite(as_matrix(cost, "cost")), np.asarray(groups)
-    if members.shape != costs.shape:
-        raise ValueError(f"groups has shape {members.shape} but cost has {costs.shape}")
+    same_shape("groups", members, costs)
     size = costs.shape[1]
     drawn = 1.0 - all_among_lowest(size, ns)[::-1]  # by how many the group holds
     by_held = np.zeros((len(costs), size + 1))
@@ -151,3 +143,48 @@ def _group_means(values: Array, ends: NDArray[np.bool_]) -> Array:
     held = _group_sizes(ends)
     means = np.add.reduceat(values.ravel(), np.cumsum(held) - held) / held
     return np.repeat(means, held).reshape(values.shape)
+
+
+def as_matrix(data: ArrayLike, name: str) -> Array:
+    matrix = np.asarray(data, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"{name} must be [prompts, M] and not empty, not {matrix.shape}")
+    return matrix
+
+
+def same_shape(name: str, data: NDArray[Any], values: Array) -> None:
+    if data.shape != values.shape:
+        raise ValueError(f"{name} has shape {data.shape} but there are {values.shape} values")
+
+
+def as_finite(values: Array) -> Array:
+    if not np.isfinite(values).all():
+        raise ValueError("every value must be finite; leave out prompts without a known value")
+    return values
+
+
+def all_among_lowest(size: int, ns: Sequence[int] | Whole, least: int = 1) -> Array:
+    """C(h, n) / C(size, n) for h = 0..size and each n: `[size + 1, len(ns)]`.
+
+    By the recurrence over h downwards from 1, C(h - 1, n) / C(h, n) = (h - n) / h.
+    """
+    sizes = check_sizes(ns, size, least)
+    places = np.arange(size, 0, -1)[:, None]
+    factors = np.maximum(places - sizes, 0) / places
+    table = np.ones((size + 1, len(sizes)))
+    table[:size] = np.cumprod(factors, axis=0)[::-1]
+    return table
+
+
+def check_sizes(ns: Sequence[int] | Whole, size: int, least: int = 1) -> Whole:
+    sizes = whole_numbers(ns)
+    if sizes.min() < least or sizes.max() > size:
+        raise ValueError(f"each n must be from {least} to the pool size {size}, not {list(ns)}")
+    return sizes
+
+
+def whole_numbers(ns: Sequence[int] | Whole) -> Whole:
+    numbers = np.asarray(ns)
+    if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
+        raise ValueError(f"ns must be whole numbers, not {ns!r}")
+    return numbers.astype(np.int64)
