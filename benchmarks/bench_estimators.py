@@ -23,7 +23,7 @@ import common
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn.estimators import Votes, best_of_n, expected_votes, paired_difference
+from bestofn.estimators import Votes, best_of_n, bootstrap_mean, expected_votes
 
 Array = NDArray[np.float64]
 STEP = 0.05  # of the rounded rewards
@@ -102,7 +102,7 @@ def paired() -> dict[str, float]:
     other, _ = draw_pool(PROMPTS, POOL, seed=2)
     started = time.perf_counter()
     curves = [best_of_n(reward, value, range(1, POOL + 1)) for reward in (proxy, other)]
-    paired_difference(*curves, resamples=1000)
+    bootstrap_mean(curves[0] - curves[1], resamples=1000)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {"seconds": seconds, "peak_gib": peak}

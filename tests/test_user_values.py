@@ -17,7 +17,7 @@ from fakes import Recorded, ScriptedEngine
 
 from bestofn import BestOfN
 from bestofn.dataset import select_dataset
-from bestofn.dataset.sources import iter_prompts, read_prompts
+from bestofn.dataset.sources import read_prompts
 from bestofn.engines.base import Completion, SamplingParams
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, plain
@@ -188,12 +188,6 @@ def test_columns_come_as_rows_can_hold_them(
 
 def test_an_object_is_the_same_text_in_every_process() -> None:
     assert plain(Thing()) == f"<{__name__}.Thing object>"
-
-
-def test_an_integer_that_no_row_can_hold_is_a_fault_of_its_row() -> None:
-    faults: list[Any] = []
-    assert not list(iter_prompts([{"prompt": "x", "n": 10**5000}], bad_row=faults.append))
-    assert str(faults[0]) == "row 0: a column has an integer of more than 4,000 digits"
 
 
 def test_rows_of_pandas() -> None:

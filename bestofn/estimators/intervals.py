@@ -85,20 +85,6 @@ def bootstrap_pools(
     return Interval(mean, mean + widen * (narrow.low - mean), mean + widen * (narrow.high - mean))
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Mean of a - b with its interval; both are resampled by the same prompts.
-
-    Raises:
-        ValueError: shapes differ, and what `bootstrap_mean` raises.
-    """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape:
-        raise ValueError(f"a has shape {first.shape} but b has {second.shape}")
-    return bootstrap_mean(first - second, resamples=resamples, level=level, seed=seed)
-
-
 def unpaired_difference(
     a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
