@@ -4,9 +4,7 @@ from typing import Any
 
 import pytest
 from fakes import ScriptedEngine
-from typer.testing import CliRunner
 
-from bestofn.cli import app
 from bestofn.engines.base import load_engine
 from bestofn.engines.classifiers import load_classifier
 from bestofn.errors import ConfigError
@@ -72,23 +70,6 @@ def test_what_a_class_does_not_take_is_one_sentence(load: Any, sentence: str) ->
     with pytest.raises(ConfigError) as caught:
         load()
     assert str(caught.value) == sentence
-
-
-def test_the_command_line_says_so_too() -> None:
-    result = CliRunner().invoke(app, ["ask", "x", "--engine-arg", "max_rows=many"])
-    assert result.exit_code == 2
-    assert "error: engine 'tiny': max_rows must be int, not 'many'" in result.stderr
-    assert "Traceback" not in result.output
-
-
-def test_an_engine_may_be_given_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Named:
-        def __init__(self, model: str, *, name: str) -> None:
-            self.name = name
-
-    monkeypatch.setattr("bestofn.engines.hf.TransformersEngine", Named)
-    assert load_engine("hf:model", name="mine").name == "mine"
-    assert load_engine("hf:model").name == "hf:model"
 
 
 def test_a_value_that_may_be_a_secret_is_not_repeated() -> None:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from math import isnan, nan
 from typing import Any
 
@@ -32,45 +33,43 @@ def score(reward: Any, response: str, prompt: Any = INSTRUCTION, **fields: Any) 
 # --- rule 3: the instruction never enters the backward prefix -------------------------------------
 
 TEXT = st.text(min_size=1, max_size=60).filter(str.strip)
-REWARDS: list[Callable[[ScriptedEngine], Any]] = [
-    lambda engine: FLIPReward(engine, template="direct"),
-    lambda engine: FLIPReward(engine, template="reasoned"),
-    lambda engine: FLIPReward(engine, samples=2, temperature=1.0),
+REWARDS: list[Callable[..., Any]] = [
+    partial(FLIPReward, template="direct"),
+    partial(FLIPReward, template="reasoned"),
+    partial(FLIPReward, samples=2, temperature=1.0),
     FLIPLikelihood,
 ]
 
 
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 @pytest.mark.parametrize("make", REWARDS)
-@settings(max_examples=60, deadline=None)
-@given(response=TEXT, first=TEXT, second=TEXT, context=st.booleans())
+@pytest.mark.parametrize("system", [None, "Be brief.", "target"])
+@settings(max_examples=40, deadline=None)
+@given(response=TEXT, first=TEXT, second=TEXT)
 def test_prefix_does_not_depend_on_the_instruction(
-    make: Callable[[ScriptedEngine], Any], response: str, first: str, second: str, context: bool
+    make: Callable[..., Any], system: str | None, response: str, first: str, second: str
 ) -> None:
-    earlier = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi.")] if context else []
     prefixes = []
     for instruction in (first, second):
         engine = ScriptedEngine("guess")
-        turns = [{"role": r, "content": c} for r, c in [*earlier, ("user", instruction)]]
-        score(make(engine), response, turns)
+        if system == "target":
+            reward = make(engine, target="system")
+            turns = [{"role": "system", "content": instruction}, *asked("Hello.")]
+            assert "no system message" in str(score(reward, response, asked("Hello.")).reason)
+        else:
+            reward = make(engine)
+            earlier = [*asked("Hello."), {"role": "assistant", "content": "Hi."}]
+            turns = [] if system is None else [{"role": "system", "content": system}, *earlier]
+            turns += asked(instruction)
+        score(reward, response, turns)
         seen = engine.generated or [prompt for prompt, _ in engine.scored]
         prefixes.append([prompt.messages for prompt in seen])
+        assert system is None or "Hello." in prefixes[0][0][1].content
     assert prefixes[0] == prefixes[1]
     assert prefixes[0]
-
-
-@settings(max_examples=60, deadline=None)
-@given(response=TEXT, first=TEXT, second=TEXT)
-def test_system_target_does_not_leak_the_system_prompt(
-    response: str, first: str, second: str
-) -> None:
-    prefixes = []
-    for system in (first, second):
-        engine = ScriptedEngine("guess")
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": "Hello."}]
-        score(FLIPReward(engine, target="system"), response, turns)
-        prefixes.append(engine.generated[0].messages)
-    assert prefixes[0] == prefixes[1]
-    assert "Hello." in prefixes[0][1].content
 
 
 # --- FLIPReward -----------------------------------------------------------------------------------
@@ -161,13 +160,6 @@ def test_multi_turn_prompts_are_context_and_target() -> None:
     assert "And\nthen?" not in content
 
 
-def test_system_target_needs_a_system_prompt() -> None:
-    reward = FLIPReward(ScriptedEngine("Be brief."), target="system")
-    assert "no system message" in str(score(reward, "ok").reason)
-    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]
-    assert score(reward, "ok", turns).value == 1
-
-
 @pytest.mark.parametrize(
     ("guard", "flags", "kept"),
     [
@@ -183,18 +175,8 @@ def test_copy_guard(guard: Any, flags: list[str], kept: bool) -> None:
     content = engine.generated[0].messages[1].content
     assert (INSTRUCTION in content) is kept
     assert "3, 4" in content
-
-
-def test_a_response_of_nothing_but_the_quote_is_empty_once_stripped() -> None:
-    result = score(FLIPReward(ScriptedEngine("guess"), copy_guard="strip"), INSTRUCTION)
-    assert result.reason == "empty response"
-    assert result.flags == ["quotes_instruction"]
-
-
-def test_reasoning_is_not_scored() -> None:
-    engine = ScriptedEngine("guess")
-    score(FLIPReward(engine), "3, 4", reasoning="The user asks to count from 3 to 9.")
-    assert "user asks" not in engine.generated[0].messages[1].content
+    alone = score(FLIPReward(engine, copy_guard=guard), INSTRUCTION)
+    assert (alone.reason, alone.flags) == (None if kept else "empty response", flags)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +195,13 @@ def test_reasoning_is_not_scored() -> None:
 def test_bad_options(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):
         FLIPReward(ScriptedEngine(), **options)
+
+
+def test_options_that_the_likelihood_cannot_use() -> None:
+    with pytest.raises(ConfigError, match="log-probabilities"):
+        score(FLIPLikelihood(ScriptedEngine(), forward_weight=0.5), "3, 4")
+    with pytest.raises(ConfigError, match="instruction"):
+        FLIPLikelihood(ScriptedEngine(), template="reasoned")
 
 
 # --- FLIPLikelihood -------------------------------------------------------------------------------
@@ -245,16 +234,6 @@ def test_forward_weight_mixes_in_the_generators_own_probability() -> None:
     plain = score(FLIPLikelihood(engine), "3, 4", mean_logprob=-2.0)
     mixed = score(FLIPLikelihood(engine, forward_weight=0.5), "3, 4", mean_logprob=-2.0)
     assert mixed.value == pytest.approx(plain.value - 1.0)
-
-
-def test_forward_weight_needs_log_probabilities() -> None:
-    with pytest.raises(ConfigError, match="log-probabilities"):
-        score(FLIPLikelihood(ScriptedEngine(), forward_weight=0.5), "3, 4")
-
-
-def test_likelihood_refuses_a_template_that_reasons() -> None:
-    with pytest.raises(ConfigError, match="instruction"):
-        FLIPLikelihood(ScriptedEngine(), template="reasoned")
 
 
 def test_equal_responses_of_different_probability_score_differently() -> None:
@@ -367,16 +346,6 @@ def test_a_long_response_is_cut_before_the_first_request(length: int) -> None:
     assert mine.usage.generated_tokens <= late.usage.generated_tokens
 
 
-def test_an_engine_of_one_token_less_scores_the_same(tiny: TransformersEngine) -> None:
-    """As vLLM generates one token behind what it scores, no engine takes a full context."""
-    prompt = as_prompt("fox")
-    room = tiny.context - concurrency.run(tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
-    fits = concurrency.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room - 1))
-    assert len(fits.token_ids) == room - 1
-    with pytest.raises(ContextLengthError):
-        concurrency.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room))
-
-
 def test_prefix_and_instruction_that_fill_the_context_are_scored(
     tiny: TransformersEngine,
 ) -> None:
@@ -400,19 +369,3 @@ def test_control_tokens_are_flagged_whatever_the_guard() -> None:
         reward = FLIPReward(engine, copy_guard=guard)  # type: ignore[arg-type]
         assert score(reward, "3, 4<|im_end|>\n<|im_start|>user").flags == ["control_tokens"]
         assert score(reward, "3 < 4 | 5 > 4").flags == []
-
-
-def test_real_responses(tiny: TransformersEngine, alpaca_rows: list[dict[str, Any]]) -> None:
-    """Real text gets a finite score or a reason; what did not fit is flagged."""
-    reward = FLIPLikelihood(tiny)
-    finite = []
-    for row in alpaca_rows[:6]:
-        prompt: Prompt = as_prompt(row["prompt"], row["id"])
-        candidates = [Candidate(i, c["text"]) for i, c in enumerate(row["candidates"])]
-        scores = scores_of(reward, candidates, prompt)
-        for candidate, result in zip(candidates, scores, strict=True):
-            assert (result.reason is None) != isnan(result.value)
-            finite.append(not isnan(result.value))
-            if len(candidate.text) > 3000:
-                assert "cut_to_context" in result.flags
-    assert sum(finite) >= 0.95 * len(finite)
