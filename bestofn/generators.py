@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
@@ -38,25 +39,17 @@ class Generator(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class EngineGenerator:
-    """Draws from an engine, all candidates of a prompt at once.
+    """Draws from an engine, all candidates of a prompt at once."""
 
-    Args:
-        engine: The model.
-        params: How each candidate is drawn.
-        seed: The run seed; None takes the engine's unseeded path.
-        keep_tokens: Whether candidates keep their token ids and log-probabilities.
-    """
+    engine: Engine
+    params: SamplingParams
+    seed: int | None  # of the run; None takes the engine's unseeded path
+    keep_tokens: bool  # whether candidates keep their token ids and log-probabilities
 
-    def __init__(
-        self, engine: Engine, params: SamplingParams, seed: int | None, keep_tokens: bool
-    ) -> None:
-        self.engine = engine
-        self.params = params
-        self.seed = seed
-        self.keep_tokens = keep_tokens
-        self._drawn = self._lost = 0
-        self._warned = False
+    _drawn = _lost = 0
+    _warned = False
 
     def identity(self) -> dict[str, Any]:
         """What candidates depend on beside parameters and seed; see `bestofn.identity`."""
@@ -116,6 +109,7 @@ class EngineGenerator:
             )
 
 
+@dataclass(eq=False)
 class FunctionGenerator:
     """Draws from a function `(prompt, n) -> responses`, sync or async; its calls run in threads.
 
@@ -123,8 +117,7 @@ class FunctionGenerator:
     called once for each round of candidates.
     """
 
-    def __init__(self, function: GenerateFunction) -> None:
-        self.function = function
+    function: GenerateFunction
 
     def identity(self) -> dict[str, Any]:
         """What the function is called; see `bestofn.identity`."""

@@ -2,22 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any, Self
 
 from tqdm import tqdm
 
-from bestofn.types import Usage
+from bestofn.types import Selection, Usage
 
 EVERY = 30.0  # seconds between two lines
 
 
 def redraws() -> bool:
-    """Whether a bar on standard error can be drawn over: on a terminal or in a notebook.
-
-    In a log file each of its states would be kept.
-    """
+    """Whether a bar on standard error can be drawn over: on a terminal or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
@@ -43,16 +41,10 @@ class Counts:
 
 
 class Bar:
-    """Counts on standard error.
+    """Counts units on standard error, and what `state` says given the seconds since the start.
 
-    Args:
-        total: How many there will be, None where that is not known.
-        unit: What is counted.
-        state: What else to say, given the seconds since the start.
-        initial: How many there were before.
-        what: Printed before the count.
-        shown: Whether to show anything.
-        last_line: Whether to show the end, too, where there are lines.
+    `what` comes before the count, which begins at `initial`. With `last_line` the end is shown,
+    too, where there are lines.
     """
 
     def __init__(
@@ -109,3 +101,14 @@ class Bar:
             left = f", {tqdm.format_interval(max(self._total - self._done, 0) * pace)} left"
         line = f"{what}{self._done}{of} {self._unit}s, {self._state(seconds)}{left}"
         print(line, file=sys.stderr, flush=True)
+
+
+def with_progress(selections: Iterator[Selection], total: int | None) -> Iterator[Selection]:
+    """The selections, and a bar that counts their prompts."""
+    counts = Counts()
+    with Bar(total, "prompt", counts, last_line=True) as bar:
+        for selection in selections:
+            failed = sum(isnan(score.value) for score in selection.scores)
+            counts.add(len(selection.candidates), failed, selection.usage)
+            bar.update()
+            yield selection

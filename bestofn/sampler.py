@@ -10,6 +10,7 @@ from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError
 from bestofn.generators import GenerateFunction, Generator, as_generator
+from bestofn.progress import with_progress
 from bestofn.prompts import PromptLike, as_prompt
 from bestofn.scoring import RewardModel, Scoring
 from bestofn.stopping import ExpectedGain
@@ -100,7 +101,8 @@ class BestOfN:
             ConfigError: a prompt is empty or malformed; the selections before it come first.
         """
         selections = concurrency.map_in_window(self._select, _numbered(prompts), self.window)
-        return _with_progress(selections, prompts) if progress else selections
+        total = len(prompts) if isinstance(prompts, Sized) else None
+        return with_progress(selections, total) if progress else selections
 
     def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
         """`select_many` for use inside an event loop, without a progress bar."""
@@ -170,18 +172,3 @@ def _numbered(prompts: Iterable[PromptLike]) -> Iterator[Prompt]:
                 raise ConfigError(f"prompt {number} (counted from 0): {error}") from None
 
     return read()
-
-
-def _with_progress(
-    selections: Iterator[Selection], prompts: Iterable[PromptLike]
-) -> Iterator[Selection]:
-    from bestofn.progress import Bar, Counts
-
-    total = len(prompts) if isinstance(prompts, Sized) else None
-    counts = Counts()
-    with Bar(total, "prompt", counts, last_line=True) as bar:
-        for selection in selections:
-            failed = sum(isnan(score.value) for score in selection.scores)
-            counts.add(len(selection.candidates), failed, selection.usage)
-            bar.update()
-            yield selection

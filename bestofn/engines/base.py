@@ -14,35 +14,20 @@ from bestofn.types import FinishReason, Prompt, Usage
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How one candidate is drawn.
+    """How one candidate is drawn; raises ConfigError where a value is out of its range."""
 
-    Attributes:
-        temperature: 0 is greedy.
-        top_p: Keep the smallest set of tokens with at least this probability, in (0, 1].
-        top_k: Keep the k most likely tokens; 0 keeps all.
-        min_p: Keep tokens at least this share as likely as the most likely one, in [0, 1].
-        repetition_penalty: Divide positive and multiply negative logits of tokens that occurred,
-            in the prompt or since; 1 does nothing.
-        max_tokens: Tokens to generate at most.
-        stop: End before any of these strings.
-        logprobs: Whether the log-probabilities of the generated tokens are wanted.
-        json_schema: What the output is meant to be; only views with `guided=True` enforce it.
-        extra: Further options, passed to the engine by name.
-
-    Raises:
-        ConfigError: a value is out of its range.
-    """
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0  # keep the smallest set of tokens with at least this probability
+    top_k: int = 0  # keep the k most likely tokens; 0 keeps all
+    min_p: float = 0.0  # keep tokens at least this share as likely as the most likely one
+    # Divide positive and multiply negative logits of tokens that occurred; 1 does nothing.
     repetition_penalty: float = 1.0
     max_tokens: int = 512
-    stop: tuple[str, ...] = ()
-    logprobs: bool = True
+    stop: tuple[str, ...] = ()  # end before any of these strings
+    logprobs: bool = True  # whether the log-probabilities of the generated tokens are wanted
+    # What the output is meant to be; only views with `guided=True` enforce it.
     json_schema: Mapping[str, Any] | None = field(default=None, hash=False)
-    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # passed on by name
 
     def __post_init__(self) -> None:
         stop = isinstance(self.stop, tuple) and all(self.stop)
@@ -61,41 +46,25 @@ class SamplingParams:
 
 @dataclass(slots=True)
 class Completion:
-    """One generated response.
+    """One generated response."""
 
-    Attributes:
-        text: The response without its reasoning and without a stop string.
-        reasoning: What was in thinking tags, None if nothing was.
-        finish_reason: "stop" or "length".
-        token_ids: Every generated token, the closing one included.
-        token_logprobs: Their log-probabilities in nats under the raw model, before temperature
-            and truncation; None where the engine gives none, or none were wanted.
-        usage: What it cost.
-    """
-
-    text: str
-    reasoning: str | None
-    finish_reason: FinishReason
-    token_ids: list[int]
+    text: str  # without its reasoning and without a stop string
+    reasoning: str | None  # what was in thinking tags
+    finish_reason: FinishReason  # "stop" or "length"
+    token_ids: list[int]  # all that were generated, the closing one included
+    # In nats under the raw model, before temperature and truncation; None where there are none.
     token_logprobs: list[float] | None
     usage: Usage
 
 
 @dataclass(slots=True)
 class TokenScores:
-    """Log-probabilities of a continuation, one for each of its tokens.
-
-    Attributes:
-        token_ids: The continuation's tokens.
-        token_logprobs: log p(token | prompt, the tokens before it) of the raw model, in nats.
-        usage: What it cost.
-        complete: Whether these are all of the continuation's tokens, or only the first.
-    """
+    """Log-probabilities of a continuation, one for each of its tokens."""
 
     token_ids: list[int]
-    token_logprobs: list[float]
+    token_logprobs: list[float]  # log p(token | prompt, the tokens before it), in nats
     usage: Usage
-    complete: bool = True
+    complete: bool = True  # whether these are all of its tokens, or only the first
 
 
 class Engine(ABC):
@@ -103,15 +72,12 @@ class Engine(ABC):
 
     A subclass sets `name` and defines `generate`; the rest has defaults. If its results depend on
     more than its class and name it also has a method `identity`, see `bestofn.identity`. Calls run
-    concurrently, on the package's background event loop.
+    concurrently, on the package's background event loop, and raise EngineError where they fail.
     """
 
-    name: str
-    """What the engine was loaded from, for people to read."""
-    default_template: str = "reasoned"
-    """The backward template that suits the model."""
-    context: int | None = None
-    """Tokens that prompt and response may have together, None if the engine cannot tell."""
+    name: str  # what the engine was loaded from, for people to read
+    default_template: str = "reasoned"  # the backward template that suits the model
+    context: int | None = None  # tokens of prompt and response together, if it can tell
 
     @abstractmethod
     async def generate(
@@ -121,7 +87,6 @@ class Engine(ABC):
 
         Raises:
             ContextLengthError: the prompt leaves no room for a single token.
-            EngineError: the engine failed.
         """
 
     async def loglikelihood(
@@ -138,7 +103,6 @@ class Engine(ABC):
 
         Raises:
             ContextLengthError: the two together, and one token more, do not fit.
-            EngineError: the engine failed, or cannot score.
         """
         raise EngineError(f"the engine {self.name!r} cannot score a given answer; use FLIPReward")
 

@@ -1,8 +1,7 @@
 """FLIP (arXiv 2602.13551): score a response by the instruction that can be read back from it.
 
 Both rewards build the same prefix from the response and the rest of the conversation, never from
-the instruction. `FLIPReward` decodes an instruction after it and compares; `FLIPLikelihood` asks
-how likely the true one is there.
+the instruction. One decodes an instruction after it, one asks how likely the true one is there.
 """
 
 from dataclasses import dataclass, field, replace
@@ -32,26 +31,17 @@ RESERVE = 0.25
 
 @dataclass(eq=False, kw_only=True)
 class InverseReward(Pointwise):
-    """What both rewards share: target, context, template, copy guard, cutting to the context.
+    """What both rewards share: target, context, template, copy guard, cutting to the context."""
 
-    Args:
-        engine: The model that infers.
-        target: What is inferred: "user" for the last user message, "system" for the system prompt.
-        template: "auto" (what suits the reward and the engine), a built-in name, or a path; see
-            `load_template`.
-        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
-            quote before the inference, "off" does neither.
-        name: Of the scores on a candidate.
-    """
-
-    engine: Engine = field(kw_only=False)
-    target: Target = "user"
-    template: str | Path = "auto"
+    engine: Engine = field(kw_only=False)  # the model that infers
+    target: Target = "user"  # infer the last user message, or the "system" prompt
+    template: str | Path = "auto"  # what suits reward and engine, or see `load_template`
+    # "flag" marks responses that quote the instruction, "strip" also removes the quote before the
+    # inference, "off" does neither.
     copy_guard: CopyGuard = "flag"
-    name: str = ""
+    name: str = ""  # of the scores on a candidate
 
-    auto_template: ClassVar[str] = ""
-    """What "auto" takes, where that is not the engine's own."""
+    auto_template: ClassVar[str] = ""  # what "auto" takes, where that is not the engine's own
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, Target)
@@ -100,7 +90,11 @@ class InverseReward(Pointwise):
         for attempt in range(CUTS):
             flags += ["cut_to_context"] if attempt == 1 else []
             prefix, limit = self.prefix(prompt, response), self.engine.context
-            tokens = await self._count_if_long(prefix)
+            texts, tokens = [message.content for message in prefix.messages], None
+            # A token is at least a byte, and no chat template adds as much again.
+            size = 2 * sum(len(text.encode("utf-8", "replace")) for text in texts)
+            if limit is not None and size > _room(limit):
+                tokens = await self.engine.count_tokens(prefix)
             if limit is None or tokens is None or tokens <= _room(limit):
                 try:
                     score, tokens = await self._invert(prefix, prompt, candidate, instruction)
@@ -115,22 +109,13 @@ class InverseReward(Pointwise):
                 if limit is None or tokens <= _room(limit):
                     return replace(score, flags=[*flags, *score.flags], usage=spent)
             # Characters per token differ along a text: aim a little below what the mean allows.
-            characters = sum(len(message.content) for message in prefix.messages)
-            keep = int(len(response) - characters * (1 - 0.95 * _room(limit) / tokens))
+            over = 1 - 0.95 * _room(limit) / tokens
+            keep = int(len(response) - sum(map(len, texts)) * over)
             if keep < 1:
                 break
             response = response[:keep]
         reason = "too long: the context leaves no room for the response"
         return Score(reason=reason, flags=flags, usage=spent)
-
-    async def _count_if_long(self, prefix: Prompt) -> int | None:
-        """Tokens of a prefix that may leave too little room; None if it fits or nobody knows."""
-        limit = self.engine.context
-        size = sum(len(message.content.encode("utf-8", "replace")) for message in prefix.messages)
-        # A token is at least a byte, and no chat template adds as much again.
-        if limit is None or 2 * size <= _room(limit):
-            return None
-        return await self.engine.count_tokens(prefix)
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -160,24 +145,16 @@ def _known_context(prompt: Prompt, target: Target) -> str:
 class FLIPReward(InverseReward):
     """Similarity between the instruction and the one inferred from the response alone.
 
-    Args:
-        similarity: "f1" (the paper's word F1), "rouge_l", "package.module:name", or any function
-            `(inferred, true) -> float`.
-        samples: Inferences to average; the mean is over those that can be parsed. Several need a
-            temperature above 0, as greedy ones would be the same.
-        temperature: Of the inferences.
-        max_tokens: Of one inference.
-        seed: Of sampled inferences, together with prompt, candidate and sample.
-        engine, target, template, copy_guard, name: See `InverseReward`.
-
-    Source: arXiv 2602.13551.
+    Source: arXiv 2602.13551. Raises ConfigError where an option makes no sense.
     """
 
+    # "f1" (the paper's word F1), "rouge_l", "package.module:name", or a function
+    # `(inferred, true) -> float`.
     similarity: str | Similarity = "f1"
-    samples: int = 1
-    temperature: float = 0.0
-    max_tokens: int = 512
-    seed: int = 0
+    samples: int = 1  # inferences; the mean is over those that can be parsed
+    temperature: float = 0.0  # several samples need one above 0, as greedy ones would be the same
+    max_tokens: int = 512  # of one inference
+    seed: int = 0  # of sampled inferences, together with prompt, candidate and sample
     name: str = "flip"
 
     def __post_init__(self) -> None:
@@ -233,16 +210,11 @@ class FLIPLikelihood(InverseReward):
 
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
     instruction that takes a quarter of the model's context or more only the beginning is scored,
-    the same for all candidates, and flagged.
-
-    Args:
-        forward_weight: Adds this times the mean log p(response | prompt) that sampling returned,
-            a heuristic mix in the spirit of the noisy channel. Tune it on other prompts than
-            those that are reported.
-        engine, target, template, copy_guard, name: See `InverseReward`. The template is one whose
-            answer is the instruction alone; "auto" takes `direct`.
+    the same for all candidates, and flagged. The template's answer is the instruction alone.
     """
 
+    # Adds this times the mean log p(response | prompt) that sampling returned, a heuristic mix in
+    # the spirit of the noisy channel. Tune it on other prompts than those that are reported.
     forward_weight: float = 0.0
     name: str = "flip-likelihood"
 
