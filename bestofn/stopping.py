@@ -84,7 +84,7 @@ def _uniform_gain(best: Array) -> Array:
     return gain
 
 
-_UNIFORM = (0.0, _uniform_gain, "uniform")
+_UNIFORM: tuple[float, Callable[[Array], Array], str] = (0.0, _uniform_gain, "uniform")
 
 
 def _empirical(prior: ArrayLike) -> tuple[float, Callable[[Array], Array]]:
