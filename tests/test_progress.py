@@ -81,29 +81,3 @@ def test_commands_write_no_bars_to_a_file(command: str, tmp_path: Path) -> None:
     assert "%|" not in log
     assert "Loading weights" not in log
     assert len(log.splitlines()) <= 4
-
-
-def test_loading_a_model_leaves_the_users_bars_as_they_were(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-    from transformers.utils import logging
-
-    from bestofn import load_engine
-
-    before = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    try:
-        for weights, downloads in ((True, True), (True, False), (False, True), (False, False)):
-            (logging.enable_progress_bar if weights else logging.disable_progress_bar)()
-            (enable_progress_bars if downloads else disable_progress_bars)()
-            load_engine("tiny").close()
-            assert logging.is_progress_bar_enabled() is weights
-            assert are_progress_bars_disabled() is not downloads
-    finally:
-        (logging.enable_progress_bar if before[0] else logging.disable_progress_bar)()
-        (disable_progress_bars if before[1] else enable_progress_bars)()
-    assert "Loading weights" not in capsys.readouterr().err

@@ -76,17 +76,16 @@ def test_prefix_does_not_depend_on_the_instruction(
 
 
 @pytest.mark.parametrize(("similarity", "value"), [("f1", 0.8), (lambda a, b: 0.25, 0.25)])
-def test_value_is_the_similarity_of_the_inferred_instruction(similarity: Any, value: float) -> None:
-    reward = FLIPReward(ScriptedEngine("Count from 3 to 8."), similarity=similarity)
+@pytest.mark.parametrize("template", ["direct", "reasoned"])
+def test_value_is_the_similarity_of_the_inferred_instruction(
+    template: str, similarity: Any, value: float
+) -> None:
+    inferred = {"reasoning": "Numbers.", "instruction": "Count from 3 to 8."}
+    answer = json.dumps(inferred) if template == "reasoned" else "Count from 3 to 8."
+    reward = FLIPReward(ScriptedEngine(answer, template=template), similarity=similarity)
     result = score(reward, "3, 4, 5, 6, 7, 8")
     assert result.value == pytest.approx(value)
     assert result.inferred == ["Count from 3 to 8."]
-
-
-def test_template_auto_is_the_engines_own_and_a_json_template_reads_its_field() -> None:
-    answer = json.dumps({"reasoning": "Numbers.", "instruction": INSTRUCTION})
-    assert score(FLIPReward(ScriptedEngine(answer, template="reasoned")), "3, 4").value == 1
-    assert score(FLIPReward(ScriptedEngine(INSTRUCTION, template="direct")), "3, 4").value == 1
 
 
 @pytest.mark.parametrize(
@@ -274,20 +273,6 @@ def test_responses_around_the_limit_are_scored(tiny: TransformersEngine, words: 
         assert ("cut_to_context" in result.flags) == (words > 150)
 
 
-def test_a_long_conversation_leaves_room_for_a_cut_response(tiny: TransformersEngine) -> None:
-    turns = [
-        {"role": "user", "content": "fox, " * 120},
-        {"role": "assistant", "content": "Yes."},
-        {"role": "user", "content": INSTRUCTION},
-    ]
-    for length in (100, 400):
-        result = score(FLIPLikelihood(tiny), "lake, " * length, turns)
-        assert result.reason is None
-        assert "cut_to_context" in result.flags
-    turns[0]["content"] = "fox, " * 600
-    assert "no room" in str(score(FLIPLikelihood(tiny), "lake", turns).reason)
-
-
 def test_an_engine_that_breaks_at_the_second_try_leaves_what_the_first_one_cost() -> None:
     answers = iter(["An instruction.", EngineError("it broke")])
     engine = ScriptedEngine(lambda *_: next(answers))
@@ -344,23 +329,6 @@ def test_a_long_response_is_cut_before_the_first_request(length: int) -> None:
     # Where it is cut does not depend on when it is counted.
     assert counted.generated == uncounted.generated[-1:]
     assert mine.usage.generated_tokens <= late.usage.generated_tokens
-
-
-def test_prefix_and_instruction_that_fill_the_context_are_scored(
-    tiny: TransformersEngine,
-) -> None:
-    """With a token left, as every engine needs."""
-    reward = FLIPLikelihood(tiny)
-    response, length, most = "fox, " * 100, 0, tiny.context - tiny.context // 4
-    while length < most:
-        response += ","
-        prefix = reward.prefix(as_prompt(INSTRUCTION), response)
-        length = concurrency.run(tiny.count_tokens(prefix)) or 0
-    assert length == most
-    result = score(reward, response, "Count from 3 to 9, " * 60)
-    assert result.reason is None
-    assert "cut_to_context" not in result.flags
-    assert result.usage.prompt_tokens + result.usage.scored_tokens < tiny.context
 
 
 def test_control_tokens_are_flagged_whatever_the_guard() -> None:
