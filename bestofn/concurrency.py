@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, CancelledError, Future
+from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
 from contextvars import ContextVar
 from typing import Any, Generic, TypeVar
@@ -74,12 +74,10 @@ class _Call(Future[T]):
         self._task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self.set_exception(CancelledError())
-        elif (error := task.exception()) is not None:
-            self.set_exception(error)
-        else:
+        try:
             self.set_result(task.result())
+        except BaseException as error:
+            self.set_exception(error)
 
     def cancel(self) -> bool:
         """Asks the coroutine to end; the call is done once it has cleaned up."""
@@ -97,11 +95,7 @@ def _stop(calls: Iterable[_Call[Any]]) -> None:
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result; an interrupt cancels it.
-
-    Raises:
-        ConfigError: called from within the background loop, which would wait for itself.
-    """
+    """The coroutine's result; an interrupt cancels it. Inside the background loop a ConfigError."""
     if _on_background_loop():
         coroutine.close()
         raise ConfigError(
@@ -145,14 +139,10 @@ def place_in_run() -> int:
 
 
 class Window:
-    """How many items are in flight: it follows the time that they take.
+    """How many items are in flight: `fixed`, or as many as fill the batch of a fast engine.
 
-    It begins with as many as fill the batch of a fast engine. Each item that took longer than
-    `PATIENCE` shrinks it by one, so that a killed run loses less work; any other lets it grow.
-
-    Args:
-        at_once: Requests that an item makes at once.
-        fixed: A number of items that does not change.
+    Each item that took longer than `PATIENCE` shrinks it by one, so that a killed run loses less
+    work; any other lets it grow again. An item makes so many requests `at_once`.
     """
 
     LEAST, MOST = 256, 512  # requests; the least is one batch of vLLM
@@ -227,11 +217,10 @@ def map_in_window(
     *,
     ordered: bool = True,
 ) -> Iterator[T]:
-    """The results of `work` on each item, with at most a window of items under way.
+    """The results of `work` on each item, in their order or as they are ready.
 
-    They come in the order of the items, or as they are ready. Items are read in the caller's
-    thread, as they are needed. If reading one fails, the results of those before it come first.
-    However the iteration ends, no work is left running.
+    At most a window of items is under way. They are read in the caller's thread, as they are
+    needed. However the iteration ends, no work is left running.
     """
     flight = _Flight(work, items, window, ordered)
     try:

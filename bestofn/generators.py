@@ -170,12 +170,7 @@ def as_generator(
     seed: int | None = None,
     keep_tokens: bool = False,
 ) -> Generator:
-    """What draws from an engine, a function, a generator, or whatever of these a spec names.
-
-    Raises:
-        ConfigError: it is none of them, or it is no engine and sampling, seed or keep_tokens is
-            given.
-    """
+    """What draws from an engine, a function, a generator, or whatever of these a spec names."""
     if isinstance(source, str):
         source = own_generator(source, {}) or load_engine(source)
     if isinstance(source, Engine):
@@ -193,14 +188,7 @@ def as_generator(
 
 
 def own_generator(spec: str, options: Mapping[str, Any]) -> Generator | GenerateFunction | None:
-    """The user's own function `(prompt, n) -> responses`, or class or object with `draw`.
-
-    Returns:
-        None where the spec names an engine. `options` are arguments of a class.
-
-    Raises:
-        ConfigError: there is no such module or name, or it does not take the options.
-    """
+    """The user's own function, object or class with these options; None of an engine's spec."""
     if not is_own("engine", spec):
         return None
     found, _ = find("engine", spec)

@@ -58,11 +58,7 @@ def as_prompt(
 
 
 def conversation(value: PromptLike) -> tuple[Message, ...]:
-    """The messages of what may be given for a prompt, whatever the last one is.
-
-    Raises:
-        ConfigError: it is not of one of the forms.
-    """
+    """The messages of what may be given for a prompt, whatever the last one is."""
     if isinstance(value, str):
         return (Message("user", value),)
     turns = value.messages if isinstance(value, Prompt) else _listed(value)
@@ -74,7 +70,6 @@ def conversation(value: PromptLike) -> tuple[Message, ...]:
 
 
 def _hash(text: str) -> str:
-    """16 hexadecimal digits."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -187,21 +182,20 @@ def _joined(content: Any) -> str | None:
 
 
 def answer_text(value: object) -> str:
-    """A response from a text, a list of text parts, or chat messages that end with it.
+    """A response from a text, a list of text parts, or chat messages of which it is the last.
 
     Raises:
         ConfigError: it has another form, or the last message is not the assistant's.
     """
     turns = [value] if isinstance(value, Mapping) else _listed(value)
     last = turns[-1] if isinstance(turns, Sequence) and turns else None
-    if isinstance(last, Mapping) and ("role" in last or "from" in last):
+    if isinstance(last, Mapping) and last.keys() & {"role", "from"}:
         message = as_message(last)
-        if message.role != "assistant":
-            raise ConfigError(f"a response ends with a message of the assistant, not {last!r}")
-        return clean(message.content)
-    text = _joined(turns) if last is not None or turns == "" else None
+        text = message.content if message.role == "assistant" else None
+    else:
+        text = _joined(turns) if last is not None or turns == "" else None
     if text is None:
-        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
+        raise ConfigError(f"a response is a text or messages that end with it, not {value!r}")
     return clean(text)
 
 
@@ -256,10 +250,7 @@ def _call(call: Any) -> str:
 
 
 def clean(text: str) -> str:
-    """The text with U+FFFD for each half of a surrogate pair, which no file can hold.
-
-    Two halves that follow each other are one character.
-    """
+    """The text with U+FFFD for each half of a surrogate pair, which no file can hold."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -271,19 +262,14 @@ def plain(value: Any, depth: int = 0) -> Any:
     """A column's value as a row can hold it, and the same for the same value in every process.
 
     NaN and infinities are null, arrays and sets lists, scalars of numpy numbers, and what JSON has
-    no form for is its text.
-
-    Raises:
-        ConfigError: it is nested too deeply.
+    no form for is its text. Raises ConfigError where it is nested too deeply.
     """
     if depth > DEEPEST:
         raise ConfigError(f"a column is nested more than {DEEPEST} levels deep")
-    if value is None or isinstance(value, bool):
+    if value is None or isinstance(value, int):
         return value
     if isinstance(value, str):
         return clean(value)
-    if isinstance(value, int):
-        return value
     if isinstance(value, float):
         return float(value) if isfinite(value) else None
     if isinstance(value, Mapping):

@@ -98,11 +98,7 @@ def find(kind: str, spec: str) -> tuple[Any, list[str]]:
 
 
 def make(what: str, found: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """What a user's own spec names: one of a class, made as by `construct`, or the object itself.
-
-    Raises:
-        ConfigError: it takes no such options.
-    """
+    """What a user's own spec names: one of a class, made by `construct`, or the object itself."""
     if isinstance(found, type):
         return construct(what, found, arguments, options)
     if options:
@@ -115,11 +111,7 @@ def construct(
 ) -> T:
     """`kind(*arguments, **options)`; an error inside it stays what it is.
 
-    Args:
-        what: The object's name in messages.
-        kind: Its class.
-        arguments: By position; the caller's own.
-        options: By name; the user's.
+    The options are the user's. `what` is the object's name in messages.
 
     Raises:
         ConfigError: there is no such argument, one is missing, or a plain value is of a type

@@ -46,10 +46,7 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
 
 
 class Scoring:
-    """A prompt's candidates on the way to their scores.
-
-    For a pointwise reward there is a task for each distinct response, which begins at once.
-    """
+    """A prompt's candidates on the way to their scores: a task for each distinct response."""
 
     def __init__(self, prompt: Prompt, reward: RewardModel) -> None:
         self.prompt = prompt

@@ -1,7 +1,8 @@
 """Expected best-of-N from a pool of M candidates a prompt, over all subsets of size N.
 
-NaN in `proxy` is a failed score: it loses to any value; among N that all failed the choice is
-uniform.
+`proxy` is `[prompts, M]`, NaN where scoring failed: that loses to any value, and among N that all
+failed the choice is uniform. `value` is `[prompts, M]`, finite; `ns` are sizes from 1 to M. Results
+are `[prompts, len(ns)]`. Shapes that differ, other sizes and other values raise ValueError.
 """
 
 from collections.abc import Sequence
@@ -15,24 +16,13 @@ Whole = NDArray[np.int64]
 
 
 def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
-    """Expected `value` of the candidate with the highest `proxy` among n, for each prompt and n.
+    """Expected `value` of the candidate with the highest `proxy` among n, in the unit of `value`.
 
     Exact over all subsets of size n drawn without replacement, ties broken at random. With
     samples sorted by proxy, C(h, n) / C(M, n) is the probability that all n lie among the h
     lowest; a tie group that ends at h and starts above l is chosen from with the difference of
     the two, and contributes its mean value. For binary values with proxy = value this is pass@k
     (arXiv 2107.03374).
-
-    Args:
-        proxy: `[prompts, M]`, NaN where scoring failed.
-        value: `[prompts, M]`, finite.
-        ns: Sizes, each from 1 to M.
-
-    Returns:
-        `[prompts, len(ns)]`, in the unit of `value`.
-
-    Raises:
-        ValueError: shapes differ, a size is out of range, or a value is not finite.
     """
     proxies, values = as_matrix(proxy, "proxy"), as_finite(as_matrix(value, "value"))
     same_shape("proxy", proxies, values)
@@ -47,7 +37,7 @@ def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
 
 
 def failure_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
-    """Probability that all n drawn have failed, `[prompts, len(ns)]`. Arguments: `best_of_n`."""
+    """Probability that all n drawn have failed."""
     proxies = as_matrix(proxy, "proxy")
     failed = np.isnan(proxies).sum(axis=1)
     rates: Array = all_among_lowest(proxies.shape[1], ns)[failed]
@@ -55,10 +45,7 @@ def failure_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
 
 
 def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
-    """Probability that several of the n drawn share the highest proxy, `[prompts, len(ns)]`.
-
-    Draws that all failed count as a failure, not as a tie. Arguments: `best_of_n`.
-    """
+    """Probability that several of the n drawn share the highest proxy; not if all have failed."""
     proxies = as_matrix(proxy, "proxy")
     size = proxies.shape[1]
     sizes = check_sizes(ns, size)
@@ -77,18 +64,8 @@ def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
 def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Array:
     """Expected cost of n drawn, where each distinct group is paid for once.
 
-    A group of c among M is missed with probability C(M - c, n) / C(M, n).
-
-    Args:
-        groups: `[prompts, M]`, equal whole numbers where one payment serves both.
-        cost: `[prompts, M]`, finite; what a group costs is the sum over its members.
-        ns: Sizes, each from 1 to M.
-
-    Returns:
-        `[prompts, len(ns)]`, in the unit of `cost`.
-
-    Raises:
-        ValueError: shapes differ, a size is out of range, or a cost is not finite.
+    `groups` are whole numbers, equal where one payment serves both; the cost of a group is the sum
+    over its members. One of c among M is missed with probability C(M - c, n) / C(M, n).
     """
     costs, members = as_finite(as_matrix(cost, "cost")), np.asarray(groups)
     same_shape("groups", members, costs)
@@ -104,16 +81,9 @@ def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Arra
 
 
 def kl_upper_bound(ns: Sequence[int]) -> Array:
-    """Most that best-of-n may move the policy: log n - (n - 1) / n, in nats (arXiv 2401.01879).
+    """Upper bound of KL(best-of-n || policy), `[len(ns)]`: log n - (n - 1) / n, in nats.
 
-    Args:
-        ns: Sizes, each at least 1.
-
-    Returns:
-        `[len(ns)]`, an upper bound of KL(best-of-n || policy).
-
-    Raises:
-        ValueError: a size is not a whole number, or less than 1.
+    Source: arXiv 2401.01879.
     """
     sizes = whole_numbers(ns)
     if sizes.min() < 1:

@@ -1,4 +1,9 @@
-"""Means over prompts, or over strata such as the subsets of a benchmark, with their intervals."""
+"""Means over prompts, or over strata such as the subsets of a benchmark, with their intervals.
+
+Values are finite; shapes that do not fit, nothing to resample and other values raise ValueError.
+All columns share their resamples, and so does any other call with as many prompts and the same
+seed. `level` is that of the interval.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,19 +32,9 @@ def interval(value: ArrayLike, draws: Array, level: float = 0.95) -> Interval:
 def bootstrap_mean(
     values: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Mean over prompts with a percentile interval from resampled prompts.
+    """Mean over prompts, `[prompts]` or `[prompts, columns]`, with an interval from resampled ones.
 
     The percentile bootstrap of Efron and Tibshirani (1993, chapter 13), a prompt being the unit.
-
-    Args:
-        values: `[prompts]` or `[prompts, columns]`, finite. All columns share the resamples, and
-            so does any other call with as many prompts and the same seed.
-        resamples: Their number.
-        level: Of the interval.
-        seed: Of the resampling.
-
-    Raises:
-        ValueError: nothing to resample, or a value is not finite.
     """
     data = _values(values, "[prompts]", "[prompts, columns]")
     draws = _resampled(data, np.random.default_rng(seed), resamples)
@@ -54,7 +49,7 @@ def bootstrap_pools(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Mean over prompts that have several pools each, drawn with different seeds.
+    """Mean over prompts with several pools, `[seeds, prompts]` or `[seeds, prompts, columns]`.
 
     By default prompts are resampled, each with all its pools: what would other prompts, with new
     pools, have given? The prompts' means scatter by the variance between prompts plus that of one
@@ -62,15 +57,6 @@ def bootstrap_pools(
     Hinkley 1997, section 3.8; Field and Welsh, JRSS B 69, 2007). With `fixed_prompts` each prompt
     stays and its pools are resampled: what would new pools for these prompts have given? The
     spread of S resampled pools is (S - 1) / S of the variance and is widened by as much.
-
-    Args:
-        values: `[seeds, prompts]` or `[seeds, prompts, columns]`, finite.
-        fixed_prompts: Whether the prompts are all there is to speak of, or a sample of more.
-        resamples, level, seed: See `bootstrap_mean`.
-
-    Raises:
-        ValueError: nothing to resample, a value is not finite, or prompts are fixed and have one
-            pool each, which says nothing of its scatter.
     """
     data = _values(values, "[seeds, prompts]", "[seeds, prompts, columns]")
     if not fixed_prompts:
@@ -88,16 +74,7 @@ def bootstrap_pools(
 def unpaired_difference(
     a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Mean of a minus mean of b, of different prompts; each side is resampled by itself.
-
-    Args:
-        a: `[prompts]`, finite.
-        b: `[other prompts]`, finite.
-        resamples, level, seed: See `bootstrap_mean`.
-
-    Raises:
-        ValueError: a side is empty or not one-dimensional, or a value is not finite.
-    """
+    """Mean of a, `[prompts]`, minus mean of b, `[other prompts]`, each resampled by itself."""
     rng = np.random.default_rng(seed)
     sides = [_values(side, "[prompts]") for side in (a, b)]
     first, second = (_resampled(side, rng, resamples) for side in sides)
@@ -107,12 +84,7 @@ def unpaired_difference(
 def stratum_means(values: ArrayLike, strata: Sequence[int]) -> Array:
     """The mean of each stratum and, last, the mean of these means: `[strata + 1, columns]`.
 
-    Args:
-        values: `[items, columns]`, finite.
-        strata: `[items]`, which stratum an item is in: 0, 1, ..., each at least once.
-
-    Raises:
-        ValueError: shapes do not fit, or a value is not finite.
+    `values` are `[items, columns]`; `strata`, `[items]`, says which an item is in: 0, 1, ...
     """
     return _with_mean([block.mean(axis=0) for block in _blocks(values, strata)])
 
@@ -120,14 +92,7 @@ def stratum_means(values: ArrayLike, strata: Sequence[int]) -> Array:
 def resampled_stratum_means(
     values: ArrayLike, strata: Sequence[int], *, resamples: int = 2000, seed: int = 0
 ) -> Array:
-    """`stratum_means` of resampled items: `[resamples, strata + 1, columns]`.
-
-    Items are resampled within their strata, as the sizes of subsets are no accident. All columns
-    share the resamples, and so does any other call with the same strata and seed.
-
-    Raises:
-        ValueError: what `stratum_means` raises, or there are no resamples.
-    """
+    """`stratum_means` of items resampled in their strata: `[resamples, strata + 1, columns]`."""
     rng = np.random.default_rng(seed)
     return _with_mean([_resampled(b, rng, resamples) for b in _blocks(values, strata)])
 

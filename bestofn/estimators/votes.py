@@ -38,18 +38,12 @@ BLOCK = 2**19  # drawn candidates that are counted at once
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """What a vote selects, for each prompt and size.
+    """What a vote selects, for each prompt and size."""
 
-    Attributes:
-        values: `[prompts, sizes]`, the expected value of the chosen candidate.
-        ties: `[prompts, sizes]`, the probability that several answers share the most votes; where
-            the values are estimated, so is this.
-        error: `[sizes]`, the Monte Carlo standard error of the mean of `values` over prompts; 0
-            where the values are exact. It says nothing of the scatter between prompts.
-    """
-
-    values: Array
-    ties: Array
+    values: Array  # `[prompts, sizes]`, expected, of the chosen candidate
+    ties: Array  # `[prompts, sizes]`, the probability that several answers share the most votes
+    # `[sizes]`, the Monte Carlo standard error of the mean of `values` over prompts, 0 where they
+    # are exact; it says nothing of the scatter between prompts.
     error: Array
 
 
@@ -190,11 +184,11 @@ def _without_one(able: Whole, many: Whole, votes: int, rest: int, nodes: Array) 
 def _times(stack: Array, factor: Array, nodes: Array) -> Array:
     """Polynomials times one answer's, whose last term is marked by y."""
     *rows, terms = stack.shape
-    votes = len(factor) - 1
-    product = np.zeros((*rows, terms + votes))
-    for drawn in range(votes):
-        product[..., drawn : drawn + terms] += factor[drawn] * stack
-    product[..., votes:] += (nodes * factor[votes])[:, None] * stack
+    marked = np.tile(factor, (len(nodes), 1))
+    marked[:, -1] *= nodes
+    product = np.zeros((*rows, terms + len(factor) - 1))
+    for drawn, column in enumerate(marked.T):
+        product[..., drawn : drawn + terms] += column[:, None] * stack
     return product
 
 

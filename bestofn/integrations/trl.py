@@ -23,21 +23,17 @@ REASONING = ("reasoning_content", "thinking", "reasoning")  # where chat templat
 def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunction:
     """A reward as one of the `reward_funcs` of TRL's `GRPOTrainer`; any reward, not FLIP alone.
 
-    The function returned is called `(prompts, completions, **columns)`, by the trainer or by hand,
-    from anywhere but the loop that runs engines. It returns a score for each completion, None
-    where scoring failed; TRL leaves those out of the group's mean and learns nothing from them.
+    The function returned is called `(prompts, completions, **columns)`, by the trainer or by hand.
+    Both are texts or lists of chat messages; other columns are `Prompt.columns`, for verifiers. It
+    returns a score for each completion, None where scoring failed or a form is another one, such as
+    a completion that ends with a tool call; TRL learns nothing from those. Equal prompts that
+    follow each other are a group: of equal responses in it one is scored, and a setwise reward is
+    given all of it.
 
-    Prompts and completions are texts or lists of chat messages, as in TRL's plain and
-    conversational data sets. System prompt and earlier turns are context; the other columns of the
-    data set are `Prompt.columns`, which verifiers read. Equal prompts that follow each other are a
-    group: of equal responses in it one is scored, and a setwise reward is given all of it. A prompt
-    or a completion of another form, such as one that ends with a tool call, has no score.
-
-    Where the trainer passes `log_metric` and `log_extra`, they get, under the reward's name:
-    `failure_rate`, the share of completions without a score; `tie_rate`, the share of pairs within
-    groups that have the same score; `tokens`, how many the scoring model computed for a
-    completion; and for the table of completions `reason` (why there is no score) and `inferred`
-    (the inferred instructions). The mean reward TRL logs itself.
+    Where the trainer passes `log_metric` and `log_extra`, they get, under the reward's name, the
+    shares `failure_rate` (of completions without a score) and `tie_rate` (of pairs within groups
+    that have the same score), `tokens` (that the scoring model computed for a completion), and for
+    the table of completions `reason` (why there is no score) and `inferred` (instructions).
 
     Args:
         reward: Scores completions; its name is the function's.
