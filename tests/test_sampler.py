@@ -427,21 +427,13 @@ class BySeed(Recorded):
 PROMPTS = [f"prompt {i}" for i in range(30)]
 
 
-def both(stop: ExpectedGain, round_size: int, n: int) -> tuple[Any, ScriptedEngine]:
-    """Pairs of the fixed run's and the adaptive run's selections, and what draws the latter."""
-    engine = numbered()
-    fixed = BestOfN(numbered(), BySeed(), n=n, seed=5)
-    adaptive = BestOfN(engine, BySeed(), n=n, seed=5, stop=stop, round_size=round_size)
-    runs = [sampler.select_many(PROMPTS, progress=False) for sampler in (fixed, adaptive)]
-    return list(zip(*runs, strict=True)), engine
-
-
 @pytest.mark.parametrize("round_size", [1, 3, 16, 99])
 def test_an_adaptive_run_draws_the_first_candidates_of_a_fixed_run(round_size: int) -> None:
-    stop = ExpectedGain(0.01, weight=4.0)
-    pairs, engine = both(stop, round_size, 16)
-    sizes = []
-    for whole, part in pairs:
+    stop, engine, sizes = ExpectedGain(0.01, weight=4.0), numbered(), []
+    fixed = BestOfN(numbered(), BySeed(), n=16, seed=5)
+    adaptive = BestOfN(engine, BySeed(), n=16, seed=5, stop=stop, round_size=round_size)
+    runs = [sampler.select_many(PROMPTS, progress=False) for sampler in (fixed, adaptive)]
+    for whole, part in zip(*runs, strict=True):
         size = len(part.candidates)
         assert [c.index for c in part.candidates] == list(range(size))
         assert [c.text for c in part.candidates] == [c.text for c in whole.candidates[:size]]
@@ -453,30 +445,6 @@ def test_an_adaptive_run_draws_the_first_candidates_of_a_fixed_run(round_size: i
         sizes.append(size)
     assert len(engine.generated) == sum(sizes)
     assert round_size >= 16 or sum(sizes) < 16 * len(PROMPTS)
-
-
-def test_at_cost_0_a_reward_with_a_ceiling_selects_as_the_fixed_run_does() -> None:
-    pairs, engine = both(ExpectedGain(0.0), 2, 32)
-    assert all(whole.text == part.text for whole, part in pairs)
-    assert len(engine.generated) < 0.8 * 32 * len(PROMPTS)
-
-
-def test_a_function_is_called_for_each_round() -> None:
-    asked: list[int] = []
-
-    def function(prompt: str, n: int) -> list[str]:
-        asked.append(n)
-        return [f"{len(asked)}.{i}" for i in range(n)]
-
-    reward = Recorded({"2.1": 1.0})
-    sampler = BestOfN(function, reward, n=10, stop=ExpectedGain(0.0), round_size=3)
-    selection = sampler.select("x")
-    assert (asked, selection.text) == ([3, 3], "2.1")
-    assert [c.index for c in selection.candidates] == list(range(6))
-    asked.clear()
-    reward.values = {}
-    assert len(sampler.select("x").candidates) == 10
-    assert asked == [3, 3, 3, 1]
 
 
 # --- on the embedded model ------------------------------------------------------------------------
