@@ -19,10 +19,7 @@ GRACE = 1.5  # seconds that cancelled work gets to clean up
 
 
 class PerProcess(Generic[T]):
-    """What has threads or connections: made at first use, and anew in a process that was forked.
-
-    A forked process has no threads and shares connections, so it leaves alone what it inherited.
-    """
+    """What has threads or connections: made at first use, and anew in a process that was forked."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -30,9 +27,7 @@ class PerProcess(Generic[T]):
 
     def __call__(self) -> T:
         pid = os.getpid()
-        if pid not in self._made:
-            self._made.setdefault(pid, self._make())
-        return self._made[pid]
+        return self._made[pid] if pid in self._made else self._made.setdefault(pid, self._make())
 
 
 def require_process(pid: int, what: str) -> None:
