@@ -160,7 +160,7 @@ def _as_candidate(index: int, response: str | Candidate) -> Candidate:
         spent = {name: plain(getattr(response.usage, name)) or 0 for name in Usage.__slots__}
         return as_candidate(fields | {"index": index, "usage": spent})
     except ConfigError as error:
-        message = f"the generator returned something else than a response: {error}"
+        message = f"a response of the generator cannot be used: {error}"
         return Candidate(index, "", finish_reason="error", error=message)
 
 

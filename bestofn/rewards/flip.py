@@ -4,7 +4,7 @@ Both rewards build the same prefix from the response and the rest of the convers
 the instruction. One decodes an instruction after it, one asks how likely the true one is there.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
@@ -50,12 +50,9 @@ class InverseReward(Pointwise):
         self.texts = load_template(auto if self.template == "auto" else self.template)
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {
-            "engine": identity_of(self.engine),
-            "template": self.texts.fingerprint,
-            "target": self.target,
-            "copy_guard": self.copy_guard,
-        }
+        own = {option.name: getattr(self, option.name) for option in fields(self)}
+        own |= {"engine": identity_of(self.engine), "template": self.texts.fingerprint}
+        return super().identity() | own
 
     def prefix(self, prompt: Prompt, response: str) -> Prompt:
         """The backward prompt, from all of the conversation but what is to be inferred."""
@@ -169,13 +166,8 @@ class FLIPReward(InverseReward):
         )
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity() | {
-            "similarity": name_of(self.similar),
-            "samples": self.samples,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-        return found | ({"seed": self.seed} if self.temperature else {})
+        found = super().identity() | {"similarity": name_of(self.similar)}
+        return {k: v for k, v in found.items() if k != "seed" or self.temperature}
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -224,9 +216,6 @@ class FLIPLikelihood(InverseReward):
         super().__post_init__()
         if self.texts.output != "text":
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"forward_weight": self.forward_weight}
 
     def distinct_by(self, candidate: Candidate) -> object:
         """Equal responses score alike, unless their own probability counts."""
