@@ -2,13 +2,12 @@
 
 import asyncio
 from collections.abc import Hashable, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from math import isfinite, nan
 from typing import Protocol, runtime_checkable
 
 from bestofn import concurrency
-from bestofn.types import Candidate, Prompt, Score, Usage
+from bestofn.types import Candidate, Prompt, Score
 
 
 @runtime_checkable
@@ -101,14 +100,14 @@ class Scoring:
 
 def _checked(score: Score) -> Score:
     """A copy, as a reward may keep its own; a value that is no finite number is a failure."""
-    score = deepcopy(score)
-    score.value = float(score.value)  # it may be numpy's
-    if not isfinite(score.value):
-        score.reason = score.reason or f"the reward gave {score.value}, which is no finite number"
-        score.value = nan
-    return score
+    value, reason = float(score.value), score.reason  # it may be numpy's
+    if not isfinite(value):
+        value, reason = nan, reason or f"the reward gave {value}, which is no finite number"
+    copied = replace(without_cost(score), value=value, reason=reason, counts={**score.counts})
+    copied.usage = replace(score.usage)
+    return copied
 
 
 def without_cost(score: Score) -> Score:
     """A copy for another candidate or name; what it took is counted where it was paid."""
-    return replace(deepcopy(score), counts={}, usage=Usage())
+    return Score(score.value, score.reason, [*score.inferred], [*score.flags])
