@@ -75,8 +75,8 @@ class _Call(Future[T]):
             self.set_exception(error)
 
     def cancel(self) -> bool:
-        """Asks the coroutine to end; the call is done once it has cleaned up."""
-        self.loop.call_soon_threadsafe(lambda: self._task.cancel())
+        """Asks the coroutine to end, once; the call is done when it has cleaned up."""
+        self.loop.call_soon_threadsafe(lambda: self._task.cancelling() or self._task.cancel())
         return False
 
 

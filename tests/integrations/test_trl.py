@@ -179,7 +179,7 @@ def test_each_completion_gets_its_own_score(rows: list[tuple[str, str]], pointwi
     assert scores == [ord(x) * 1000 + ord(a) for x, a in rows]
 
 
-# --- what the trainer is told ---------------------------------------------------------------------
+# --- what the trainer logs ------------------------------------------------------------------------
 
 
 def test_a_failed_score_is_none_and_counted() -> None:
