@@ -136,16 +136,6 @@ def test_seeds_depend_on_run_prompt_and_index_alone() -> None:
 # --- faults ---------------------------------------------------------------------------------------
 
 
-def test_a_candidate_that_fails_loses_and_says_why() -> None:
-    answers = iter([EngineError("out of luck"), "fine"])
-    engine = ScriptedEngine(lambda *_: next(answers))
-    selection = BestOfN(engine, FLIPLikelihood(engine), n=2).select("x")
-    failed = next(c for c in selection.candidates if c.finish_reason == "error")
-    assert failed.error == "out of luck"
-    assert failed.scores["flip-likelihood"].reason == "no response: out of luck"
-    assert (selection.text, selection.fallback, selection.error) == ("fine", False, None)
-
-
 @pytest.mark.parametrize("pointwise", [True, False])
 def test_a_candidate_that_was_not_drawn_never_wins(pointwise: bool) -> None:
     class Short(Recorded):
