@@ -74,8 +74,7 @@ def expected_votes(
         seed: Of the permutations.
 
     Raises:
-        ValueError: shapes differ, a size is out of range, a group is below -1 or no whole number, a
-            value is not finite, or a weight is negative or infinite.
+        ValueError: one of these does not hold.
     """
     values, answers = as_finite(as_matrix(value, "value")), np.asarray(groups)
     same_shape("groups", answers, values)
@@ -96,14 +95,8 @@ def expected_votes(
 
 def _numbered(groups: Whole) -> Whole:
     """Answers numbered from 0 up within their prompt; -1 stays."""
-    order = np.argsort(groups, axis=1, kind="stable")
-    ordered = np.take_along_axis(groups, order, axis=1)
-    numbers = np.zeros(groups.shape, dtype=np.int64)
-    numbers[:, 1:] = np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1)
-    numbers -= ordered[:, :1] == -1
-    numbered = np.empty_like(numbers)
-    np.put_along_axis(numbered, order, numbers, axis=1)
-    return numbered
+    rows = [np.unique(row, return_inverse=True) for row in groups]
+    return np.array([numbers - (known[0] == -1) for known, numbers in rows])
 
 
 def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
