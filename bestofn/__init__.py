@@ -25,25 +25,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Loaded at first use, so that `import bestofn` is quick.
-_HOMES = {
-    "BestOfN": "bestofn.sampler",
-    "BestOfNError": "bestofn.errors",
-    "Candidate": "bestofn.types",
-    "ExpectedGain": "bestofn.stopping",
-    "FLIPLikelihood": "bestofn.rewards.flip",
-    "FLIPReward": "bestofn.rewards.flip",
-    "ListwiseJudge": "bestofn.rewards.judges",
-    "Message": "bestofn.types",
-    "PairwiseJudge": "bestofn.rewards.judges",
-    "PointwiseJudge": "bestofn.rewards.judges",
-    "Prompt": "bestofn.types",
-    "SamplingParams": "bestofn.engines.base",
-    "ScalarReward": "bestofn.rewards.scalar",
-    "Score": "bestofn.types",
-    "Selection": "bestofn.types",
-    "Usage": "bestofn.types",
-    "load_engine": "bestofn.engines.base",
+_NAMES = {
+    "bestofn.engines.base": ("SamplingParams", "load_engine"),
+    "bestofn.errors": ("BestOfNError",),
+    "bestofn.rewards.flip": ("FLIPLikelihood", "FLIPReward"),
+    "bestofn.rewards.judges": ("ListwiseJudge", "PairwiseJudge", "PointwiseJudge"),
+    "bestofn.rewards.scalar": ("ScalarReward",),
+    "bestofn.sampler": ("BestOfN",),
+    "bestofn.stopping": ("ExpectedGain",),
+    "bestofn.types": ("Candidate", "Message", "Prompt", "Score", "Selection", "Usage"),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 __all__ = ["__version__", *_HOMES]
 
 

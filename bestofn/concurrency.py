@@ -1,36 +1,25 @@
-"""The background event loop that runs engines and rewards.
-
-Synchronous calls submit to it, so they work in a script, a notebook and inside a running loop;
-asynchronous ones bridge to it from the caller's loop.
-"""
+"""The background event loop that runs engines and rewards, for synchronous and async callers."""
 
 import asyncio
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import FIRST_COMPLETED, Future
 from concurrent.futures import wait as wait_for
 from contextvars import ContextVar
-from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from bestofn.errors import ConfigError, OtherProcessError
 
 A = TypeVar("A")
 T = TypeVar("T")
-R = TypeVar("R")
 
 GRACE = 1.5  # seconds that cancelled work gets to clean up
 
 
 class PerProcess(Generic[T]):
-    """What has threads or connections: made at first use, and anew in a process that was forked.
-
-    Such a process inherits objects, but no threads, and shares connections with its parent. What
-    it inherited is kept untouched, since to end it would reach into the parent.
-    """
+    """What has threads or connections: made at first use, and anew in a process that was forked."""
 
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
@@ -38,17 +27,11 @@ class PerProcess(Generic[T]):
 
     def __call__(self) -> T:
         pid = os.getpid()
-        if pid not in self._made:
-            self._made.setdefault(pid, self._make())
-        return self._made[pid]
+        return self._made[pid] if pid in self._made else self._made.setdefault(pid, self._make())
 
 
 def require_process(pid: int, what: str) -> None:
-    """Refuses what lives in another process than this one.
-
-    Raises:
-        OtherProcessError: `pid` is not this process.
-    """
+    """Raises OtherProcessError unless `pid` is this process."""
     if pid != os.getpid():
         raise OtherProcessError(
             f"{what} works only in the process that made it, not in one that was forked later; "
@@ -62,12 +45,7 @@ def _start_loop() -> asyncio.AbstractEventLoop:
     return loop
 
 
-_loops = PerProcess(_start_loop)
-
-
-def background_loop() -> asyncio.AbstractEventLoop:
-    """The package's loop, started in a daemon thread at first use; a forked process has its own."""
-    return _loops()
+background_loop = PerProcess(_start_loop)
 
 
 def _on_background_loop() -> bool:
@@ -77,58 +55,42 @@ def _on_background_loop() -> bool:
         return False
 
 
-class _Call(Generic[T]):
-    """A coroutine that runs in the background loop.
-
-    Unlike that of `asyncio.run_coroutine_threadsafe`, its future is done only when nothing of the
-    coroutine runs any more, however it ends.
-    """
+class _Call(Future[T]):
+    """A coroutine in the background loop; done when nothing of it runs any more."""
 
     def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self.future: Future[T] = Future()
-        self.future.set_running_or_notify_cancel()
-        self._task: asyncio.Task[T] | None = None
-        self._loop = background_loop()
-        self._loop.call_soon_threadsafe(self._start, coroutine)
+        super().__init__()
+        self.set_running_or_notify_cancel()
+        self.loop = background_loop()
+        self.loop.call_soon_threadsafe(self._start, coroutine)
 
     def _start(self, coroutine: Coroutine[Any, Any, T]) -> None:
-        self._task = self._loop.create_task(coroutine)
+        self._task = self.loop.create_task(coroutine)
         self._task.add_done_callback(self._finish)
 
     def _finish(self, task: asyncio.Task[T]) -> None:
-        if task.cancelled():
-            self.future.set_exception(CancelledError())
-        elif (error := task.exception()) is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(task.result())
+        try:
+            self.set_result(task.result())
+        except BaseException as error:
+            self.set_exception(error)
 
-    def done(self) -> bool:
-        return self.future.done()
-
-    def is_inherited(self) -> bool:
-        """Whether it runs in the process that this one was forked from."""
-        return self._loop is not background_loop()
-
-    def cancel(self) -> None:
-        self._loop.call_soon_threadsafe(lambda: self._task and self._task.cancel())
+    def cancel(self) -> bool:
+        """Asks the coroutine to end, once; the call is done when it has cleaned up."""
+        self.loop.call_soon_threadsafe(lambda: self._task.cancelling() or self._task.cancel())
+        return False
 
 
 def _stop(calls: Iterable[_Call[Any]]) -> None:
     """Cancels calls and waits until they have cleaned up, unless that would block their loop."""
-    calls = [call for call in calls if not call.is_inherited()]
-    for call in calls:
+    own = [call for call in calls if call.loop is background_loop()]  # others are the parent's
+    for call in own:
         call.cancel()
     if not _on_background_loop():
-        wait_for([call.future for call in calls], GRACE)
+        wait_for(own, GRACE)
 
 
 def run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """The coroutine's result; an interrupt cancels it.
-
-    Raises:
-        ConfigError: called from within the background loop, which would wait for itself.
-    """
+    """The coroutine's result; an interrupt cancels it. Inside the background loop a ConfigError."""
     if _on_background_loop():
         coroutine.close()
         raise ConfigError(
@@ -137,27 +99,22 @@ def run(coroutine: Coroutine[Any, Any, T]) -> T:
         )
     call = _Call(coroutine)
     try:
-        return call.future.result()
+        return call.result()
     except KeyboardInterrupt:
         _stop([call])
         raise
 
 
-def call(function: Callable[[], object]) -> None:
-    """Runs a function in the background loop and waits for it, for a moment at most."""
+async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Awaits in any loop what has to run in the background loop; cancelling cancels it."""
     if _on_background_loop():
-        function()
-        return
-    done = threading.Event()
-
-    def work() -> None:
-        try:
-            function()
-        finally:
-            done.set()
-
-    background_loop().call_soon_threadsafe(work)
-    done.wait(GRACE)
+        return await coroutine
+    call = _Call(coroutine)
+    try:
+        return await asyncio.wrap_future(call)
+    except asyncio.CancelledError:
+        await asyncio.to_thread(_stop, [call])
+        raise
 
 
 def off_background_loop(function: Callable[[], object]) -> None:
@@ -168,107 +125,84 @@ def off_background_loop(function: Callable[[], object]) -> None:
         function()
 
 
-async def bridge(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Awaits, in any loop, a coroutine that runs in the background loop; cancelling cancels it."""
-    call = _Call(coroutine)
-    result = asyncio.wrap_future(call.future)
-    try:
-        return await asyncio.shield(result)
-    except asyncio.CancelledError:
-        # Nobody is left to ask how it ended.
-        result.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.to_thread(_stop, [call])
-        raise
-
-
-async def on_background_loop(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Awaits in any loop, this one included, what has to run in the background loop."""
-    return await (coroutine if _on_background_loop() else bridge(coroutine))
-
-
 _place: ContextVar[int] = ContextVar("place", default=0)
 
 
 def place_in_run() -> int:
-    """Which item of a run the current work is for, from 0.
-
-    Engines serve those of low places first, so that the earliest prompts of a run finish first.
-    """
+    """Which item of a run the current work is for, from 0; engines serve low ones first."""
     return _place.get()
 
 
 class Window:
-    """How many items are in flight: it follows the time that they take.
+    """How many items are in flight: `fixed`, or as many as fill the batch of a fast engine.
 
-    It begins with as many as fill the batch of a fast engine. It shrinks by one with each item that
-    took longer than `PATIENCE`, so that less is lost of a slow engine's work when a run is killed,
-    and grows again while items take less.
-
-    Args:
-        at_once: Requests that an item makes at once.
+    Each item that took longer than `PATIENCE` shrinks it by one, so that a killed run loses less
+    work; any other lets it grow again. An item makes so many requests `at_once`.
     """
 
     LEAST, MOST = 256, 512  # requests; the least is one batch of vLLM
     PATIENCE = 20.0  # seconds
 
-    def __init__(self, at_once: int) -> None:
-        self.least = max(1, self.LEAST // at_once)
-        self.most = self.size = max(1, self.MOST // at_once)
+    def __init__(self, at_once: int, fixed: int | None = None) -> None:
+        self.least = fixed or max(1, self.LEAST // at_once)
+        self.most = self.size = fixed or max(1, self.MOST // at_once)
 
     async def timed(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of an item's work, whose time is taken into account."""
         started = time.monotonic()
         result = await work
-        if time.monotonic() - started < self.PATIENCE:
-            self.size = min(self.size + 1, self.most)
-        else:
-            self.size = max(self.size - 1, self.least)
+        step = 1 if time.monotonic() - started < self.PATIENCE else -1
+        self.size = min(max(self.size + step, self.least), self.most)
         return result
 
 
-class FixedWindow(Window):
-    """A number of items in flight that stays as it is."""
+class _Flight(Generic[A, T]):
+    """The items of a run that are under way; a failure to read one is raised after the others."""
 
-    def __init__(self, size: int) -> None:
-        self.least = self.size = self.most = size
-
-
-class _Source(Generic[A]):
-    """Items that are read as they are needed; a failure to read one is kept for later."""
-
-    def __init__(self, items: Iterable[A]) -> None:
-        self._items = iter(items)
-        self._taken = 0
-        self.failure: Exception | None = None
-        self.exhausted = False
-
-    def fill(
+    def __init__(
         self,
-        running: deque[R],
-        window: Window,
-        start: Callable[[A], R],
-        ready: Callable[[], bool],
+        work: Callable[[A], Coroutine[Any, Any, T]],
+        items: Iterable[A],
+        window: int | Window,
+        ordered: bool = True,
     ) -> None:
-        """Starts items until the window is full, or a result is ready to be given on."""
-        while not self.exhausted and len(running) < window.size:
-            # The caller need not wait for a slow source.
-            if running and ready():
-                return
-            try:
-                item = next(self._items)
-            except StopIteration:
-                self.exhausted = True
-            except Exception as error:
-                self.failure, self.exhausted = error, True
-            else:
-                token = _place.set(self._taken)
-                running.append(start(item))
-                _place.reset(token)
-                self._taken += 1
+        self._work, self._ordered = work, ordered
+        self._items: Iterator[tuple[int, A]] | None = enumerate(items)
+        self._window = window if isinstance(window, Window) else Window(1, window)
+        self._failure: Exception | None = None
+        self._pid = os.getpid()
+        self.running: list[_Call[T]] = []
 
-    def close(self) -> None:
-        if self.failure is not None:
-            raise self.failure
+    @property
+    def due(self) -> list[_Call[T]]:
+        """The calls of which one has the next result."""
+        return self.running[:1] if self._ordered else self.running
+
+    def fill(self) -> bool:
+        """Starts items until the window is full or a result is there; False when all are done."""
+        require_process(self._pid, "an iteration that has begun")
+        while self._items is not None and len(self.running) < self._window.size:
+            if any(call.done() for call in self.due):
+                break  # the caller need not wait for a slow source
+            try:
+                place, item = next(self._items)
+            except StopIteration:
+                self._items = None
+            except Exception as error:
+                self._items, self._failure = None, error
+            else:
+                token = _place.set(place)
+                self.running.append(_Call(self._window.timed(self._work(item))))
+                _place.reset(token)
+        if not self.running and self._failure is not None:
+            raise self._failure
+        return bool(self.running)
+
+    def take(self) -> T:
+        """The next result, which is there."""
+        call = next(call for call in self.due if call.done())
+        self.running.remove(call)
+        return call.result()
 
 
 def map_in_window(
@@ -278,62 +212,32 @@ def map_in_window(
     *,
     ordered: bool = True,
 ) -> Iterator[T]:
-    """The results of `work` on each item, with at most a window of items under way.
+    """The results of `work` on each item, in their order or as they are ready.
 
-    They come in the order of the items, or as they are ready. Items are read in the caller's
-    thread, as they are needed. If reading one fails, the results of those before it come first.
-    However the iteration ends, no work is left running.
+    At most a window of items is under way. They are read in the caller's thread, as they are
+    needed. However the iteration ends, no work is left running.
     """
-    source, running, finished = _Source(items), deque[_Call[T]](), SimpleQueue[_Call[T]]()
-    flight = window if isinstance(window, Window) else FixedWindow(window)
-    pid = os.getpid()
-
-    def start(item: A) -> _Call[T]:
-        call = _Call(flight.timed(work(item)))
-        if not ordered:
-            call.future.add_done_callback(lambda _: finished.put(call))
-        return call
-
-    def ready() -> bool:
-        return running[0].done() if ordered else not finished.empty()
-
+    flight = _Flight(work, items, window, ordered)
     try:
-        while True:
-            require_process(pid, "an iteration that has begun")
-            source.fill(running, flight, start, ready)
-            if not running:
-                source.close()
-                return
-            call = running[0] if ordered else finished.get()
-            result = call.future.result()
-            running.remove(call)
-            yield result
+        while flight.fill():
+            wait_for(flight.due, return_when=FIRST_COMPLETED)
+            yield flight.take()
     finally:
-        _stop(running)
+        _stop(flight.running)
 
 
 async def amap_in_window(
     work: Callable[[A], Coroutine[Any, Any, T]], items: Iterable[A], window: int | Window
 ) -> AsyncGenerator[T]:
     """The same for an async iteration in any loop."""
-    source, running = _Source(items), deque[asyncio.Task[T]]()
-    flight = window if isinstance(window, Window) else FixedWindow(window)
+    flight = _Flight(work, items, window)
     try:
-        while True:
-            source.fill(
-                running,
-                flight,
-                lambda item: asyncio.create_task(bridge(flight.timed(work(item)))),
-                lambda: running[0].done(),
-            )
-            if not running:
-                source.close()
-                return
-            result = await running[0]
-            running.popleft()
+        while flight.fill():
+            result = await asyncio.wrap_future(flight.running[0])
+            flight.running.pop(0)
             yield result
     finally:
-        await cancel(running)
+        await asyncio.to_thread(_stop, flight.running)
 
 
 async def gather(*work: Awaitable[T]) -> list[T]:

@@ -5,6 +5,7 @@ import contextlib
 import inspect
 import warnings
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
@@ -15,51 +16,40 @@ from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import as_given, candidate_seed, clean, plain
 from bestofn.registry import find, is_own, make
-from bestofn.store.pool import as_candidate
-from bestofn.types import Candidate, Prompt
+from bestofn.store.row import as_candidate
+from bestofn.types import Candidate, Prompt, Usage
 
 GenerateFunction = Callable[
     [Any, int], Sequence[str | Candidate] | Awaitable[Sequence[str | Candidate]]
 ]
 
-
 # A warning is due when more than this share of at least so many candidates have no answer.
-MANY_LOST = 0.2
-ENOUGH_DRAWN = 20
+MANY_LOST, ENOUGH_DRAWN = 0.2, 20
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """Draws candidates for one prompt, each yielded as soon as it is there."""
+    """Draws candidates for one prompt."""
 
     def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
-        """`n` candidates with indices from `start` on, in the order in which they finish.
+        """`n` candidates with indices from `start` on, each as soon as it is there.
 
-        A candidate that cannot be drawn is yielded all the same, with its error.
+        One that cannot be drawn is yielded all the same, with its error.
         """
         ...
 
 
+@dataclass(eq=False)
 class EngineGenerator:
-    """Draws from an engine, all candidates of a prompt at once.
+    """Draws from an engine, all candidates of a prompt at once."""
 
-    Args:
-        engine: The model.
-        params: How each candidate is drawn.
-        seed: The run seed; None takes the engine's unseeded path.
-        keep_tokens: Whether candidates keep their token ids and log-probabilities.
-    """
+    engine: Engine
+    params: SamplingParams
+    seed: int | None  # of the run; None takes the engine's unseeded path
+    keep_tokens: bool  # whether candidates keep their token ids and log-probabilities
 
-    def __init__(
-        self, engine: Engine, params: SamplingParams, seed: int | None, keep_tokens: bool
-    ) -> None:
-        self.engine = engine
-        self.params = params
-        self.seed = seed
-        self.keep_tokens = keep_tokens
-        self._drawn = 0
-        self._lost_in_reasoning = 0
-        self._warned = False
+    _drawn = _lost = 0
+    _warned = False
 
     def identity(self) -> dict[str, Any]:
         """What candidates depend on beside parameters and seed; see `bestofn.identity`."""
@@ -83,26 +73,6 @@ class EngineGenerator:
         except EngineError as error:
             return Candidate(index, "", finish_reason="error", error=str(error), seed=seed)
         self._watch(completion)
-        return self._candidate(index, seed, completion)
-
-    def _watch(self, completion: Completion) -> None:
-        """Warns once if many candidates end before their answer begins."""
-        self._drawn += 1
-        cut = completion.finish_reason == "length" and completion.reasoning is not None
-        self._lost_in_reasoning += cut and not completion.text.strip()
-        often = self._lost_in_reasoning > MANY_LOST * self._drawn
-        if often and self._drawn >= ENOUGH_DRAWN and not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{self._lost_in_reasoning} of the first {self._drawn} candidates are cut inside "
-                f"their reasoning, at max_tokens={self.params.max_tokens}, and have no answer; "
-                "raise max_tokens, or switch reasoning off with "
-                "with_options(chat_template_kwargs={'enable_thinking': False}), on the command "
-                "line --engine-option 'chat_template_kwargs={enable_thinking: false}'",
-                stacklevel=2,
-            )
-
-    def _candidate(self, index: int, seed: int | None, completion: Completion) -> Candidate:
         logprobs = completion.token_logprobs
         if logprobs and not all(map(isfinite, logprobs)):
             logprobs = None  # some servers give -inf, which no row can hold
@@ -121,17 +91,33 @@ class EngineGenerator:
             usage=completion.usage,
         )
 
+    def _watch(self, completion: Completion) -> None:
+        """Warns once if many candidates end before their answer begins."""
+        self._drawn += 1
+        cut = completion.finish_reason == "length" and completion.reasoning is not None
+        self._lost += cut and not completion.text.strip()
+        often = self._drawn >= ENOUGH_DRAWN and self._lost > MANY_LOST * self._drawn
+        if often and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._lost} of the first {self._drawn} candidates are cut inside "
+                f"their reasoning, at max_tokens={self.params.max_tokens}, and have no answer; "
+                "raise max_tokens, or switch reasoning off with "
+                "with_options(chat_template_kwargs={'enable_thinking': False}), on the command "
+                "line --engine-option 'chat_template_kwargs={enable_thinking: false}'",
+                stacklevel=2,
+            )
 
+
+@dataclass(eq=False)
 class FunctionGenerator:
-    """Draws from a function `(prompt, n) -> responses`, sync (run in a thread) or async.
+    """Draws from a function `(prompt, n) -> responses`, sync or async; its calls run in threads.
 
-    The function gets the prompt as it was given by its user: the text of a single user message,
-    else a list of `{"role", "content"}` dictionaries. It is called once
-    for each round of candidates.
+    It is given the text of a single user message, else `{"role", "content"}` dictionaries, and is
+    called once for each round of candidates.
     """
 
-    def __init__(self, function: GenerateFunction) -> None:
-        self.function = function
+    function: GenerateFunction
 
     def identity(self) -> dict[str, Any]:
         """What the function is called; see `bestofn.identity`."""
@@ -139,7 +125,9 @@ class FunctionGenerator:
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         try:
-            responses = await self._call(as_given(prompt.messages), n)
+            responses: Any = await asyncio.to_thread(self.function, as_given(prompt.messages), n)
+            if inspect.isawaitable(responses):
+                responses = await responses
         except ConfigError:
             raise
         except Exception as error:
@@ -157,13 +145,23 @@ class FunctionGenerator:
         for index, response in enumerate(drawn, start):
             yield _as_candidate(index, response)
 
-    async def _call(self, prompt: Any, n: int) -> Any:
-        # An async callable is called here, anything else in a thread.
-        call = getattr(self.function, "__call__", self.function)  # noqa: B004
-        if inspect.iscoroutinefunction(self.function) or inspect.iscoroutinefunction(call):
-            return await self.function(prompt, n)  # type: ignore[misc]
-        result = await asyncio.to_thread(self.function, prompt, n)
-        return await result if inspect.isawaitable(result) else result
+
+def _as_candidate(index: int, response: str | Candidate) -> Candidate:
+    """A copy of what a function returned, as rows can hold it; NaN and infinities are unknown."""
+    if isinstance(response, str):
+        return Candidate(index, clean(response))
+    try:
+        if not isinstance(response, Candidate):
+            raise ConfigError(f"{type(response).__name__}, not a string or a Candidate")
+        known = set(Candidate.__slots__) - {"scores", "usage"}
+        fields = {name: plain(getattr(response, name)) for name in known}
+        if None in (fields["token_logprobs"] or ()):
+            fields["token_logprobs"] = None
+        spent = {name: plain(getattr(response.usage, name)) or 0 for name in Usage.__slots__}
+        return as_candidate(fields | {"index": index, "usage": spent})
+    except ConfigError as error:
+        message = f"a response of the generator cannot be used: {error}"
+        return Candidate(index, "", finish_reason="error", error=message)
 
 
 def as_generator(
@@ -172,11 +170,7 @@ def as_generator(
     seed: int | None = None,
     keep_tokens: bool = False,
 ) -> Generator:
-    """What draws from an engine, a function, a generator, or whatever of these a spec names.
-
-    Raises:
-        ConfigError: it is none of them, or no engine and told how to sample.
-    """
+    """What draws from an engine, a function, a generator, or whatever of these a spec names."""
     if isinstance(source, str):
         source = own_generator(source, {}) or load_engine(source)
     if isinstance(source, Engine):
@@ -194,16 +188,7 @@ def as_generator(
 
 
 def own_generator(spec: str, options: Mapping[str, Any]) -> Generator | GenerateFunction | None:
-    """The user's own generator that a spec names, None where it names an engine.
-
-    Args:
-        spec: "package.module:Name" for a function `(prompt, n) -> responses`, or a class or object
-            with `draw`; all else is an engine's.
-        options: Arguments of a class.
-
-    Raises:
-        ConfigError: there is no such module or name, or it does not take the options.
-    """
+    """The user's own function, object or class with these options; None of an engine's spec."""
     if not is_own("engine", spec):
         return None
     found, _ = find("engine", spec)
@@ -217,35 +202,3 @@ async def collect(draws: AsyncGenerator[Candidate]) -> list[Candidate]:
     """All candidates, by index."""
     async with contextlib.aclosing(draws):
         return sorted([candidate async for candidate in draws], key=lambda c: c.index)
-
-
-def _as_candidate(index: int, response: str | Candidate) -> Candidate:
-    """A copy of what a function returned, as rows can hold it: it may keep or repeat its own."""
-    if isinstance(response, str):
-        return Candidate(index, clean(response))
-    if not isinstance(response, Candidate):
-        found = type(response).__name__
-        return _failed(index, f"the generator returned {found}, not a string or a Candidate")
-    try:
-        return as_candidate(_fields(response) | {"index": index})
-    except ConfigError as error:
-        return _failed(index, f"the generator returned a Candidate that cannot be used: {error}")
-
-
-def _failed(index: int, error: str) -> Candidate:
-    return Candidate(index, "", finish_reason="error", error=error)
-
-
-def _fields(candidate: Candidate) -> dict[str, Any]:
-    """The fields but for the scores; NaN and infinities are unknown."""
-    known = {
-        name: plain(getattr(candidate, name))
-        for name in candidate.__slots__
-        if name not in ("usage", "scores")
-    }
-    logprobs = known["token_logprobs"]
-    if logprobs is not None and None in logprobs:
-        known["token_logprobs"] = None
-    usage = candidate.usage
-    known["usage"] = {name: plain(getattr(usage, name)) or 0 for name in usage.__slots__}
-    return known

@@ -2,22 +2,20 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from math import isnan
 from typing import Any, Self
 
 from tqdm import tqdm
 
-from bestofn.types import Usage
+from bestofn.types import Selection, Usage
 
 EVERY = 30.0  # seconds between two lines
 
 
 def redraws() -> bool:
-    """Whether a bar on standard error can be drawn over: on a terminal or in a notebook.
-
-    In a log file each of its states would be kept.
-    """
+    """Whether a bar on standard error can be drawn over: on a terminal or in a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
@@ -42,17 +40,22 @@ class Counts:
         return f"{rate:.0f} candidates/s, {failed:.1%} failed, {cached:.0%} cached"
 
 
-class Bar:
-    """Counts on standard error.
+class _Lines:
+    """Standard error as a file in which each state of a bar is a line."""
 
-    Args:
-        total: How many there will be, None where that is not known.
-        unit: What is counted.
-        state: What else to say, given the seconds since the start.
-        initial: How many there were before.
-        what: Printed before the count.
-        shown: Whether to show anything.
-        last_line: Whether to show the end, too, where there are lines.
+    def write(self, text: str) -> None:
+        if text.strip():
+            print(text.strip(), file=sys.stderr)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+
+class Bar:
+    """Counts units on standard error, and what `state` says given the seconds since the start.
+
+    `what` comes before the count, which begins at `initial`. With `last_line` the end is shown,
+    too, where there are lines.
     """
 
     def __init__(
@@ -66,46 +69,43 @@ class Bar:
         shown: bool = True,
         last_line: bool = False,
     ) -> None:
-        self._total, self._unit, self._state, self._what = total, unit, state, what
-        self._initial = self._done = initial
-        self._lines = shown and not redraws()
-        self._last_line = last_line
-        self._started = self._shown = time.monotonic()
+        self._state, self._last_line = state, last_line
+        self._started = time.monotonic()
+        of, left = ("", "") if total is None else (" of {total_fmt}", ", {remaining} left")
+        line = "{desc}{n_fmt}" + of + " {unit}s{postfix}" + left
+        lines = {"file": _Lines(), "mininterval": EVERY, "bar_format": line, "leave": False}
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=initial,
-            desc=what or None,
+            desc=f"{what}: " if what else None,
             unit=unit,
-            dynamic_ncols=True,
-            disable=not shown or self._lines,
+            disable=not shown,
+            miniters=1,
+            delay=1e-9,  # not before the first update
+            **({"dynamic_ncols": True} if redraws() else lines),
         )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
+        if self._last_line and not redraws() and self._bar.last_print_n < self._bar.n:
+            self._bar.refresh()
         self._bar.close()
-        if self._lines and self._last_line:
-            self._print(time.monotonic())
 
     def update(self) -> None:
         """Shows one more."""
-        self._done += 1
-        now = time.monotonic()
-        if not self._bar.disable:
-            # Without refresh: it is drawn ten times a second at most.
-            self._bar.set_postfix_str(self._state(now - self._started), refresh=False)
-            self._bar.update()
-        elif self._lines and now - self._shown > EVERY:
-            self._print(now)
+        state = self._state(time.monotonic() - self._started)
+        self._bar.set_postfix_str(state, refresh=False)
+        self._bar.update()
 
-    def _print(self, now: float) -> None:
-        self._shown, seconds = now, now - self._started
-        what = f"{self._what}: " if self._what else ""
-        of, left = "", ""
-        if self._total is not None:
-            pace = seconds / max(self._done - self._initial, 1)
-            of = f" of {self._total}"
-            left = f", {tqdm.format_interval(max(self._total - self._done, 0) * pace)} left"
-        line = f"{what}{self._done}{of} {self._unit}s, {self._state(seconds)}{left}"
-        print(line, file=sys.stderr, flush=True)
+
+def with_progress(selections: Iterator[Selection], total: int | None) -> Iterator[Selection]:
+    """The selections, and a bar that counts their prompts."""
+    counts = Counts()
+    with Bar(total, "prompt", counts, last_line=True) as bar:
+        for selection in selections:
+            failed = sum(isnan(score.value) for score in selection.scores)
+            counts.add(len(selection.candidates), failed, selection.usage)
+            bar.update()
+            yield selection

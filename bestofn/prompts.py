@@ -2,49 +2,31 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from math import isfinite
 from random import Random
 from typing import Any, get_args
 
 from bestofn.errors import ConfigError
 from bestofn.types import Message, Prompt, Role
-from bestofn.values import clean, plain
-
-__all__ = [
-    "PromptLike",
-    "answer_text",
-    "as_given",
-    "as_message",
-    "as_prompt",
-    "as_turns",
-    "candidate_seed",
-    "clean",
-    "comparable",
-    "content_key",
-    "conversation",
-    "folded",
-    "plain",
-    "random_for",
-    "spoken",
-    "system_message",
-    "transcript",
-    "user_message",
-    "written",
-]
 
 PromptLike = str | Prompt | Sequence[Message | Mapping[str, Any]]
 ROLES: tuple[Role, ...] = get_args(Role)
 SHAREGPT: dict[str, Role] = {
     "system": "system",
-    "human": "user",
-    "user": "user",
+    **dict.fromkeys(("human", "user"), "user"),
     **dict.fromkeys(("gpt", "assistant", "chatgpt", "bard", "function_call"), "assistant"),
     **dict.fromkeys(("tool", "observation"), "tool"),
 }
 """The roles by what ShareGPT's `from` says."""
 CALLS = ("tool_calls", "function_call")
 TEXT_PARTS = ("text", "input_text", "output_text")
+DEEPEST = 100  # levels of lists and mappings in a column
+MISSING = ("NAType", "NaTType")  # what pandas has for null
+ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def as_prompt(
@@ -59,27 +41,27 @@ def as_prompt(
         ConfigError: it is empty, has no user message, or is not of one of these forms.
     """
     messages = conversation(value)
-    _check(messages)
-    known = value.id if isinstance(value, Prompt) else ""
-    if columns is None:
-        columns = value.columns if isinstance(value, Prompt) else {}
+    if not messages or messages[-1].role not in ("user", "tool"):
+        raise ConfigError(
+            "the last message of a prompt must be a user message or the result of a tool"
+        )
+    asked = [turn.content for turn in messages if turn.role == "user"]
+    if not asked:
+        raise ConfigError("a prompt needs a user message")
+    if not asked[-1].strip():
+        raise ConfigError("the prompt is empty; give it some text")
+    known = value if isinstance(value, Prompt) else Prompt(messages)
     # The hash is of the text as it was given, so that ids are those of version 0.1.
-    name = id or known or _hash(_as_text(messages))
+    name = clean(str(id or known.id or _hash(_as_text(messages))))
     cleaned = tuple(replace(turn, content=clean(turn.content)) for turn in messages)
-    return Prompt(cleaned, clean(str(name)), columns)
+    return Prompt(cleaned, name, known.columns if columns is None else columns)
 
 
 def conversation(value: PromptLike) -> tuple[Message, ...]:
-    """The messages of what may be given for a prompt, whatever the last one is.
-
-    Raises:
-        ConfigError: it is not of one of the forms.
-    """
+    """The messages of what may be given for a prompt, whatever the last one is."""
     if isinstance(value, str):
         return (Message("user", value),)
-    if hasattr(value, "tolist"):
-        value = value.tolist()  # a list out of pandas
-    turns = value.messages if isinstance(value, Prompt) else value
+    turns = value.messages if isinstance(value, Prompt) else _listed(value)
     if not isinstance(turns, Sequence):
         raise ConfigError(
             f"a prompt is a string or a list of chat messages, not {type(turns).__name__}"
@@ -87,20 +69,7 @@ def conversation(value: PromptLike) -> tuple[Message, ...]:
     return tuple(map(as_message, turns))
 
 
-def _check(messages: Sequence[Message]) -> None:
-    if not messages or messages[-1].role not in ("user", "tool"):
-        raise ConfigError(
-            "the last message of a prompt must be a user message or the result of a tool"
-        )
-    asked = next((turn.content for turn in reversed(messages) if turn.role == "user"), None)
-    if asked is None:
-        raise ConfigError("a prompt needs a user message")
-    if not asked.strip():
-        raise ConfigError("the prompt is empty; give it some text")
-
-
 def _hash(text: str) -> str:
-    """16 hexadecimal digits."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
@@ -108,10 +77,8 @@ def _as_text(messages: Sequence[Message]) -> str:
     """All that tells one conversation from another."""
     texts = []
     for turn in messages:
-        parts = [turn.role, turn.content]
-        if turn.extra:
-            parts.append(json.dumps(turn.extra, sort_keys=True, ensure_ascii=False))
-        texts.append("\x1f".join(parts))
+        more = [json.dumps(turn.extra, sort_keys=True, ensure_ascii=False)] if turn.extra else []
+        texts.append("\x1f".join([turn.role, turn.content, *more]))
     return "\x1e".join(texts)
 
 
@@ -143,23 +110,13 @@ def system_message(prompt: Prompt) -> str | None:
 
 
 def candidate_seed(run_seed: int, prompt: Prompt, index: int) -> int:
-    """The seed of one candidate, 63 bits: a hash of run seed, prompt id and candidate index.
-
-    Neither the order of prompts nor a resumed or sharded run changes it.
-    """
-    text = f"{run_seed}\x1f{prompt.id}\x1f{index}".encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+    """The seed of one candidate, 63 bits: a hash of run seed, prompt id and candidate index."""
+    return int(_hash(f"{run_seed}\x1f{prompt.id}\x1f{index}"), 16) >> 1
 
 
 def random_for(purpose: str, run_seed: int, prompt: Prompt) -> Random:
-    """Random numbers for one purpose about one prompt, unrelated to those for any other.
-
-    Two shuffles by the same numbers are not a shuffle, so each draw has a purpose of its own.
-    """
+    """Random numbers for one purpose about one prompt, unrelated to those for any other."""
     return Random(candidate_seed(run_seed, replace(prompt, id=f"{prompt.id}\x1f{purpose}"), 0))
-
-
-# --- messages -------------------------------------------------------------------------------------
 
 
 def as_message(message: object) -> Message:
@@ -171,16 +128,19 @@ def as_message(message: object) -> Message:
     Raises:
         ConfigError: it has none of these forms, another role, or a part that is no text.
     """
+    role: Any = None
+    content, extra = None, dict[str, Any]()
     if isinstance(message, Message):
         role, content, extra = message.role, message.content, plain(message.extra)
     elif isinstance(message, Mapping):
-        role, content = _said(message)
-        extra = _about_tools(message, role)
-    else:
-        role, content, extra = None, None, {}
-    if content is None and any(name in extra for name in CALLS):
-        content = ""
-    text = _joined(content)
+        role, content = message.get("role"), message.get("content")
+        if role is None and "from" in message:
+            role, content = message["from"], message.get("value")
+            role = SHAREGPT.get(str(role), role)
+        for name in (*CALLS, "tool_call_id", *(["name"] if role == "tool" else [])):
+            if value := plain(message.get(name)):  # a table has each field in every turn
+                extra[name] = _parsed(value) if name in CALLS else value
+    text = "" if content is None and extra.keys() & CALLS else _joined(content)
     if text is None:
         raise ConfigError(f"a chat message needs a `role` and a text `content`, not {message!r}")
     if role not in ROLES:
@@ -188,25 +148,6 @@ def as_message(message: object) -> Message:
             f"a chat message has the role {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}"
         )
     return Message(role, text, extra)
-
-
-def _said(message: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Role and content."""
-    if "role" in message or "from" not in message:
-        return message.get("role"), message.get("content")
-    sender = message["from"]
-    if not isinstance(sender, str) or sender not in SHAREGPT:
-        raise ConfigError(f"a message of ShareGPT is from {', '.join(SHAREGPT)}, not {sender!r}")
-    return SHAREGPT[sender], message.get("value")
-
-
-def _about_tools(message: Mapping[str, Any], role: Any) -> dict[str, Any]:
-    names = (*CALLS, "tool_call_id", *(["name"] if role == "tool" else []))
-    fields = {name: plain(message.get(name)) for name in names}
-    # A table has each field in every turn.
-    return {
-        name: _parsed(value) if name in CALLS else value for name, value in fields.items() if value
-    }
 
 
 def _parsed(calls: Any) -> Any:
@@ -217,53 +158,44 @@ def _parsed(calls: Any) -> Any:
         return calls
 
 
+def _listed(value: Any) -> Any:
+    """A list out of numpy or pandas as Python has it."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def _joined(content: Any) -> str | None:
-    """A content's text, None where it has another form.
-
-    Raises:
-        ConfigError: a part of it is no text.
-    """
-    if isinstance(content, str):
-        return content
-    if hasattr(content, "tolist"):
-        content = content.tolist()  # a list out of pandas
-    if not isinstance(content, list | tuple):
-        return None
-    texts = [_part(part) for part in content]
-    return None if None in texts else "\n".join(map(str, texts))
-
-
-def _part(part: Any) -> str | None:
-    if not isinstance(part, Mapping):
-        return part if isinstance(part, str) else None
-    kind, text = part.get("type", "text"), part.get("text")
-    if kind not in TEXT_PARTS or not isinstance(text, str):
-        raise ConfigError(
-            f"a chat message has a part of type {kind!r} without a text; only text can be used"
-        )
-    return text
+    """The text of a text or a list of text parts, None of anything else."""
+    content = _listed(content)
+    if isinstance(content, str) or not isinstance(content, list | tuple):
+        return content if isinstance(content, str) else None
+    texts = []
+    for part in content:
+        kind, text = "text", part
+        if isinstance(part, Mapping):
+            kind, text = part.get("type", "text"), part.get("text")
+        if kind not in TEXT_PARTS or not isinstance(text, str):
+            raise ConfigError(
+                f"a chat message has a part of type {kind!r} without a text; only text can be used"
+            )
+        texts.append(text)
+    return "\n".join(texts)
 
 
 def answer_text(value: object) -> str:
-    """A response from a text, a list of text parts, or chat messages that end with it.
+    """A response from a text, a list of text parts, or chat messages of which it is the last.
 
     Raises:
         ConfigError: it has another form, or the last message is not the assistant's.
     """
-    if isinstance(value, str):
-        return clean(value)
-    turns = [value] if isinstance(value, Mapping) else value
-    if not isinstance(turns, Sequence) or not turns:
-        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
-    last = turns[-1]
-    if isinstance(last, Mapping) and ("role" in last or "from" in last):
+    turns = [value] if isinstance(value, Mapping) else _listed(value)
+    last = turns[-1] if isinstance(turns, Sequence) and turns else None
+    if isinstance(last, Mapping) and last.keys() & {"role", "from"}:
         message = as_message(last)
-        if message.role != "assistant":
-            raise ConfigError(f"a response ends with a message of the assistant, not {last!r}")
-        return clean(message.content)
-    text = _joined(turns)
+        text = message.content if message.role == "assistant" else None
+    else:
+        text = _joined(turns) if last is not None or turns == "" else None
     if text is None:
-        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
+        raise ConfigError(f"a response is a text or messages that end with it, not {value!r}")
     return clean(text)
 
 
@@ -273,10 +205,10 @@ def written(prompt: Any) -> Any:
 
 
 def _whole(turn: Any) -> Any:
-    if not isinstance(turn, Mapping) or not isinstance(turn.get("content"), str):
+    if not isinstance(turn, Mapping) or not turn.keys() >= {"role", "content"}:
         return turn
     extra = {name: value for name, value in turn.items() if name not in ("role", "content")}
-    return Message(turn.get("role"), turn["content"], extra)  # type: ignore[arg-type]
+    return Message(turn["role"], turn["content"], extra)
 
 
 def as_turns(messages: Sequence[Message]) -> list[dict[str, Any]]:
@@ -292,12 +224,10 @@ def as_given(messages: Sequence[Message]) -> Any:
 
 def transcript(messages: Sequence[Message]) -> str:
     """A conversation as plain text, a paragraph for each turn."""
-    paragraphs = []
-    for turn in messages:
-        role = "system" if turn.role == "developer" else turn.role
-        speaker = "" if role == "tool" else f"{role.capitalize()}: "
-        paragraphs.append(speaker + spoken(turn))
-    return "\n\n".join(paragraphs)
+    speakers = {"system": "System: ", "developer": "System: ", "tool": ""}
+    return "\n\n".join(
+        speakers.get(turn.role, f"{turn.role.capitalize()}: ") + spoken(turn) for turn in messages
+    )
 
 
 def spoken(message: Message) -> str:
@@ -317,3 +247,41 @@ def _call(call: Any) -> str:
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, ensure_ascii=False, default=str)
     return f"Tool call: {function.get('name')}({arguments})"
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD for each half of a surrogate pair, which no file can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """A column's value as a row can hold it, and the same for the same value in every process.
+
+    NaN and infinities are null, arrays and sets lists, scalars of numpy numbers, and what JSON has
+    no form for is its text. Raises ConfigError where it is nested too deeply.
+    """
+    if depth > DEEPEST:
+        raise ConfigError(f"a column is nested more than {DEEPEST} levels deep")
+    if value is None or isinstance(value, int):
+        return value
+    if isinstance(value, str):
+        return clean(value)
+    if isinstance(value, float):
+        return float(value) if isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {clean(str(name)): plain(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, depth + 1) for item in value]
+    if isinstance(value, AbstractSet):
+        return sorted((plain(item, depth + 1) for item in value), key=repr)
+    if hasattr(value, "tolist"):
+        is_time = getattr(getattr(value, "dtype", None), "kind", None) in ("m", "M")
+        return plain((value.astype(str) if is_time else value).tolist(), depth + 1)
+    if type(value).__name__ in MISSING:
+        return None
+    # An object without a text of its own shows where in memory it is.
+    return clean(ADDRESS.sub("", str(value)))

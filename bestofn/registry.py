@@ -1,8 +1,4 @@
-"""Every name that a user may type, what it loads, and how that is made.
-
-A built-in name is looked up in `BUILT_IN`; "package.module:Name" is a class or object of the user's
-own, on the import path or in the working directory, and works wherever a built-in name does.
-"""
+"""Every name that a user may type, and what it loads: a built-in one, or "package.module:Name"."""
 
 import difflib
 import inspect
@@ -12,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeVar, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
-from bestofn.errors import BestOfNError, ConfigError
+from bestofn.errors import ConfigError
 from bestofn.redaction import is_secret, without_secrets
 
 T = TypeVar("T")
@@ -92,7 +88,9 @@ def find(kind: str, spec: str) -> tuple[Any, list[str]]:
     name, colon, argument = spec.partition(":")
     form = _forms(kind).get(name)
     if form is None:
-        _refuse(kind, spec)
+        forms = ", ".join(map(repr, BUILT_IN[kind]))
+        hint = _near(kind, name) or f"; use {forms} or 'package.module:Name'"
+        raise ConfigError(f"no {kind} {without_secrets(spec)!r}{hint}")
     takes, needs = ":" in form, ":" in form and "[" not in form
     if (colon and not (takes and argument)) or (needs and not colon):
         raise ConfigError(f"no {kind} {without_secrets(spec)!r}; its form is {form!r}")
@@ -100,27 +98,12 @@ def find(kind: str, spec: str) -> tuple[Any, list[str]]:
 
 
 def make(what: str, found: Any, arguments: Sequence[Any], options: Mapping[str, Any]) -> Any:
-    """The object that a user named: one of a class of their own, or it itself.
-
-    Args:
-        what: The object's name in messages.
-        found: What `find` returned for an import path.
-        arguments: By position, for a class; the caller's own.
-        options: By name; the user's.
-
-    Raises:
-        ConfigError: it takes no such options, or cannot be made.
-    """
-    if not isinstance(found, type):
-        if options:
-            raise ConfigError(f"{what} is no class, so it takes no options ({', '.join(options)})")
-        return found
-    try:
+    """What a user's own spec names: one of a class, made by `construct`, or the object itself."""
+    if isinstance(found, type):
         return construct(what, found, arguments, options)
-    except BestOfNError:
-        raise
-    except Exception as error:  # a user's class may fail in any way
-        raise ConfigError(f"{what} cannot be made: {type(error).__name__}: {error}") from error
+    if options:
+        raise ConfigError(f"{what} is no class, so it takes no options ({', '.join(options)})")
+    return found
 
 
 def construct(
@@ -128,11 +111,7 @@ def construct(
 ) -> T:
     """`kind(*arguments, **options)`; an error inside it stays what it is.
 
-    Args:
-        what: The object's name in messages.
-        kind: Its class.
-        arguments: By position; the caller's own.
-        options: By name; the user's.
+    The options are the user's. `what` is the object's name in messages.
 
     Raises:
         ConfigError: there is no such argument, one is missing, or a plain value is of a type
@@ -143,11 +122,11 @@ def construct(
     except TypeError as error:
         raise ConfigError(f"{what} does not take these arguments: {error}") from None
     hints = get_type_hints(getattr(kind, "__init__"))  # noqa: B009
-    for name, value in bound.arguments.items():
+    for name in options:
         # Which of a few words it is, the class says better itself.
-        checked = name in options and name in hints and get_origin(hints[name]) is not Literal
-        if checked and isinstance(value, PLAIN):
-            _check_type(what, name, value, hints[name])
+        checked = name in bound.arguments and get_origin(hints.get(name, Literal[0])) is not Literal
+        if checked and isinstance(options[name], PLAIN):
+            _check_type(what, name, options[name], hints[name])
     return kind(*arguments, **options)
 
 
@@ -180,32 +159,16 @@ def _imported(kind: str, spec: str) -> Any:
     module, _, path = spec.partition(":")
     try:
         return _at(spec)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise _broken(module, error) from error
-        near = _near(kind, module)
-        hint = f"; did you mean {near!r}?" if near else ""
-        raise ConfigError(f"no {kind} {spec!r}: there is no module {module!r}{hint}") from None
-    except AttributeError as error:
-        if module not in sys.modules:
-            raise _broken(module, error) from error
-        raise ConfigError(f"no {kind} {spec!r}: the module {module!r} has no {path!r}") from None
     except Exception as error:  # a user's module may fail in any way while it is imported
-        raise _broken(module, error) from error
+        why = f"the module {module!r} cannot be imported: {type(error).__name__}: {error}"
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            why = f"no {kind} {spec!r}: there is no module {module!r}{_near(kind, module)}"
+        elif isinstance(error, AttributeError) and module in sys.modules:
+            why = f"no {kind} {spec!r}: the module {module!r} has no {path!r}"
+        raise ConfigError(why) from error
 
 
-def _broken(module: str, error: Exception) -> ConfigError:
-    return ConfigError(f"the module {module!r} cannot be imported: {type(error).__name__}: {error}")
-
-
-def _near(kind: str, name: str) -> str | None:
-    """The form of the built-in name that is spelt most like this one."""
+def _near(kind: str, name: str) -> str:
+    """A hint at the built-in name that is spelt most like this one, if any is."""
     near = difflib.get_close_matches(name, _forms(kind), 1)
-    return _forms(kind)[near[0]] if near else None
-
-
-def _refuse(kind: str, spec: str) -> NoReturn:
-    near = _near(kind, spec.partition(":")[0])
-    forms = ", ".join(map(repr, BUILT_IN[kind]))
-    hint = f"did you mean {near!r}?" if near else f"use {forms} or 'package.module:Name'"
-    raise ConfigError(f"no {kind} {without_secrets(spec)!r}; {hint}")
+    return f"; did you mean {_forms(kind)[near[0]]!r}?" if near else ""

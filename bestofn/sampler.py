@@ -9,9 +9,10 @@ from math import isnan
 from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError
-from bestofn.generators import GenerateFunction, Generator, as_generator, collect
+from bestofn.generators import GenerateFunction, Generator, as_generator
+from bestofn.progress import with_progress
 from bestofn.prompts import PromptLike, as_prompt
-from bestofn.scoring import DistinctScoring, RewardModel, add_scores
+from bestofn.scoring import RewardModel, Scoring
 from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Prompt, Selection, Usage
 
@@ -52,12 +53,9 @@ class BestOfN:
         stop: ExpectedGain | None = None,
         round_size: int = 4,
     ) -> None:
-        if n < 1:
-            raise ConfigError(f"n must be at least 1, not {n}")
-        if round_size < 1:
-            raise ConfigError(f"round_size must be at least 1, not {round_size}")
-        if window is not None and window < 1:
-            raise ConfigError(f"window must be at least 1, not {window}")
+        for name, value in (("n", n), ("round_size", round_size), ("window", window)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
         if not isinstance(reward, RewardModel):
             raise ConfigError(f"{reward!r} is no reward: it needs `name`, `pointwise` and `score`")
         if stop is not None and not reward.pointwise:
@@ -75,7 +73,7 @@ class BestOfN:
     @property
     def window(self) -> concurrency.Window:
         """Prompts in flight in a run that begins now."""
-        return window_of(self.round_size, self._window)
+        return concurrency.Window(self.round_size, self._window)
 
     def select(self, prompt: PromptLike) -> Selection:
         """The best response to one prompt.
@@ -102,28 +100,18 @@ class BestOfN:
         Raises:
             ConfigError: a prompt is empty or malformed; the selections before it come first.
         """
-        _refuse_single(prompts)
         selections = concurrency.map_in_window(self._select, _numbered(prompts), self.window)
-        return _with_progress(selections, prompts) if progress else selections
+        total = len(prompts) if isinstance(prompts, Sized) else None
+        return with_progress(selections, total) if progress else selections
 
     def aselect_many(self, prompts: Iterable[PromptLike]) -> AsyncGenerator[Selection]:
         """`select_many` for use inside an event loop, without a progress bar."""
-        _refuse_single(prompts)
         return concurrency.amap_in_window(self._select, _numbered(prompts), self.window)
 
     async def _select(self, prompt: Prompt) -> Selection:
+        """Draws rounds of candidates, each scored while its siblings are still being drawn."""
         started = time.perf_counter()
-        if self.reward.pointwise:
-            candidates = await self._draw_and_score(prompt)
-        else:
-            candidates = await collect(self.generator.draw(prompt, self.n))
-            await add_scores(prompt, candidates, self.reward)
-        usage = _total_usage(candidates, self.reward.name, time.perf_counter() - started)
-        return choose(prompt, candidates, self.reward.name, usage)
-
-    async def _draw_and_score(self, prompt: Prompt) -> list[Candidate]:
-        """Rounds of candidates, each scored while its siblings are still being drawn."""
-        scoring = DistinctScoring(prompt, self.reward)
+        scoring = Scoring(prompt, self.reward)
         candidates: list[Candidate] = []
         try:
             for start in range(0, self.n, self.round_size):
@@ -135,39 +123,16 @@ class BestOfN:
                 candidates += await scoring.finish()
                 if self._is_enough(candidates):
                     break
-            return candidates
         finally:
             await scoring.cancel()
+        selection = choose(prompt, candidates, self.reward.name)
+        parts = [c.usage for c in candidates] + [score.usage for score in selection.scores]
+        selection.usage = replace(sum(parts, Usage()), seconds=time.perf_counter() - started)
+        return selection
 
     def _is_enough(self, candidates: list[Candidate]) -> bool:
-        if self.stop is None:
-            return False
         values = [candidate.scores[self.reward.name].value for candidate in candidates]
-        return bool(self.stop.stops(values)[-1])
-
-
-def window_of(at_once: int, fixed: int | None = None) -> concurrency.Window:
-    """The prompts in flight of a run.
-
-    Args:
-        at_once: Candidates of a prompt that are under way at once.
-        fixed: Their number, where a user has said it.
-    """
-    return concurrency.Window(at_once) if fixed is None else concurrency.FixedWindow(fixed)
-
-
-def _refuse_single(prompts: object) -> None:
-    if isinstance(prompts, str | Prompt):
-        raise ConfigError("this takes several prompts; use `select` for one")
-
-
-def _numbered(prompts: Iterable[PromptLike]) -> Iterator[Prompt]:
-    """The prompts, and which of them it is that cannot be used."""
-    for number, prompt in enumerate(prompts):
-        try:
-            yield as_prompt(prompt)
-        except ConfigError as error:
-            raise ConfigError(f"prompt {number} (counted from 0): {error}") from None
+        return self.stop is not None and bool(self.stop.stops(values)[-1])
 
 
 def choose(
@@ -176,11 +141,12 @@ def choose(
     """The selection by the scores that the candidates have under the name `reward`.
 
     The highest value wins, ties go to the lowest index, a failed score loses to any value. When
-    every score failed the first candidate stands in; when every candidate did, there is an error.
+    every score failed the first candidate is taken; when every candidate did, there is an error.
     """
     values = [candidate.scores[reward].value for candidate in candidates]
-    valid = [value for value in values if not isnan(value)]
-    best = max(valid, default=None)
+    best = max((value for value in values if not isnan(value)), default=None)
+    errors = [candidate.error for candidate in candidates if candidate.error is not None]
+    failed = len(errors) == len(candidates)
     return Selection(
         prompt=prompt,
         candidates=candidates,
@@ -188,34 +154,21 @@ def choose(
         reward=reward,
         tie=best is not None and values.count(best) > 1,
         fallback=best is None,
-        error=_common_error(candidates),
+        error=f"all {len(errors)} candidates failed: {errors[0]}" if failed else None,
         usage=usage or Usage(),
     )
 
 
-def _common_error(candidates: list[Candidate]) -> str | None:
-    """Why no candidate has a response, None if one has."""
-    errors = [candidate.error for candidate in candidates if candidate.error is not None]
-    if len(errors) < len(candidates):
-        return None
-    return f"all {len(errors)} candidates failed: {errors[0]}"
+def _numbered(prompts: Iterable[PromptLike]) -> Iterator[Prompt]:
+    """The prompts; the error of one that cannot be used says which it is."""
+    if isinstance(prompts, str | Prompt):
+        raise ConfigError("this takes several prompts; use `select` for one")
 
+    def read() -> Iterator[Prompt]:
+        for number, prompt in enumerate(prompts):
+            try:
+                yield as_prompt(prompt)
+            except ConfigError as error:
+                raise ConfigError(f"prompt {number} (counted from 0): {error}") from None
 
-def _total_usage(candidates: list[Candidate], reward: str, seconds: float) -> Usage:
-    parts = [c.usage for c in candidates] + [c.scores[reward].usage for c in candidates]
-    return replace(sum(parts, Usage()), seconds=seconds)
-
-
-def _with_progress(
-    selections: Iterator[Selection], prompts: Iterable[PromptLike]
-) -> Iterator[Selection]:
-    from bestofn.progress import Bar, Counts
-
-    total = len(prompts) if isinstance(prompts, Sized) else None
-    counts = Counts()
-    with Bar(total, "prompt", counts, last_line=True) as bar:
-        for selection in selections:
-            failed = sum(isnan(score.value) for score in selection.scores)
-            counts.add(len(selection.candidates), failed, selection.usage)
-            bar.update()
-            yield selection
+    return read()

@@ -16,31 +16,26 @@ Array = NDArray[np.float64]
 class ExpectedGain:
     """Stops when one more candidate is expected to raise the best score by `cost` at most.
 
-    The scores of a prompt are draws from a distribution of its own, which is unknown and itself a
-    draw from a Dirichlet process around the prior F0 (Ferguson 1973). After n draws with the best
-    score b, the next score is one of those seen with probability n / (weight + n), which gains
-    nothing, and otherwise a new one from F0:
+    The scores of a prompt are draws from an unknown distribution, itself a draw from a Dirichlet
+    process around the prior F0 (Ferguson 1973). After n draws with the best score b, the next one
+    is one of those seen with probability n / (weight + n), and otherwise a new one from F0:
 
         gain(b, n) = weight / (weight + n) * E[max(X - b, 0)], X from F0
 
-    Neither a larger n nor a higher b ever raises it, so a prompt that is not worth a candidate
-    now never will be: looking one candidate ahead is as good as looking ahead all the way (the
-    monotone case of Chow, Robbins and Siegmund 1971). For search with such a prior see Rothschild
-    (1974) and Bikhchandani and Sharma (1996). The candidates of a round are worth no more than
-    the same number drawn one by one, so what stops one candidate stops a round of any size.
+    It never rises with n or b, so looking one candidate ahead is as good as looking ahead all the
+    way (the monotone case of Chow, Robbins and Siegmund 1971; for search with such a prior see
+    Rothschild 1974, Bikhchandani and Sharma 1996), and what stops one candidate stops a round.
 
-    A failed score is a draw of the lowest score that the prior knows: it counts, and gains
-    nothing. A best score at the top of the prior stops at any cost; cost 0 stops there alone, which
-    changes no selection where the top is the reward's ceiling.
+    A failed score is a draw of the lowest score that the prior knows. A best score at the top of
+    the prior stops at any cost; cost 0 stops there alone, which changes no selection where the top
+    is the reward's ceiling.
 
     Args:
         cost: What a candidate has to gain to be worth drawing, in units of the reward.
-        prior: Scores that stand for F0, such as those of all candidates of other prompts, NaN
-            where scoring failed; any shape. By default F0 is uniform on [0, 1], for rewards with
-            these bounds such as `FLIPReward`.
+        prior: Scores from F0, such as those of all candidates of other prompts, NaN where scoring
+            failed; any shape. By default F0 is uniform on [0, 1], as for `FLIPReward`.
         weight: How many draws the prior counts for. A small one soon trusts a prompt's own
-            scores and gives up on a prompt whose best does not rise; infinity believes the prior
-            alone and stops at a threshold of the best score, however many were drawn.
+            scores; infinity believes the prior alone and stops at a threshold of the best score.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -53,17 +48,16 @@ class ExpectedGain:
             raise ConfigError(f"weight must be above 0, not {weight}")
         self.cost = cost
         self.weight = weight
-        self._lowest, self._prior_gain = _UNIFORM if prior is None else _empirical(prior)
-        self._prior = "uniform" if prior is None else _fingerprint(prior)
+        self._lowest, self._prior_gain, self._prior = _UNIFORM
+        if prior is not None:
+            self._lowest, self._prior_gain = _empirical(prior)
+            ordered = np.sort(np.asarray(prior, dtype=np.float64), axis=None)
+            self._prior = fingerprint(ordered.tobytes())
 
     def identity(self) -> dict[str, Any]:
         """What decisions depend on; see `bestofn.identity`."""
-        return {
-            "kind": type(self).__name__,
-            "cost": self.cost,
-            "weight": self.weight,
-            "prior": self._prior,
-        }
+        kind = type(self).__name__
+        return {"kind": kind, "cost": self.cost, "weight": self.weight, "prior": self._prior}
 
     def gain(self, scores: ArrayLike) -> Array:
         """What the next candidate is expected to add to the best score, after each of the draws.
@@ -85,22 +79,16 @@ class ExpectedGain:
         return self.gain(scores) <= self.cost
 
 
-_Prior = tuple[float, Callable[[Array], Array]]  # the lowest score, and E[max(X - best, 0)]
-
-
 def _uniform_gain(best: Array) -> Array:
     gain: Array = (np.maximum(1 - best, 0) ** 2 - np.maximum(-best, 0) ** 2) / 2
     return gain
 
 
-_UNIFORM: _Prior = (0.0, _uniform_gain)
+_UNIFORM: tuple[float, Callable[[Array], Array], str] = (0.0, _uniform_gain, "uniform")
 
 
-def _fingerprint(prior: ArrayLike) -> str:
-    return fingerprint(np.sort(np.asarray(prior, dtype=np.float64), axis=None).tobytes())
-
-
-def _empirical(prior: ArrayLike) -> _Prior:
+def _empirical(prior: ArrayLike) -> tuple[float, Callable[[Array], Array]]:
+    """The lowest score, and E[max(X - best, 0)]."""
     values = np.asarray(prior, dtype=np.float64).ravel()
     known = values[~np.isnan(values)]
     if not known.size or not np.isfinite(known).all():

@@ -11,68 +11,37 @@ FinishReason = Literal["stop", "length", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation.
+    """One turn of a conversation."""
 
-    Attributes:
-        role: Who speaks; "developer" is what newer APIs call the system.
-        content: The text; empty for an assistant turn that only calls tools.
-        extra: The turn's other fields as chat APIs have them, such as `tool_calls`,
-            `tool_call_id` and `name`. Chat templates and servers get them as they are.
-    """
-
-    role: Role
-    content: str
+    role: Role  # "developer" is what newer APIs call the system
+    content: str  # empty for an assistant turn that only calls tools
+    # The other fields that chat APIs have: `tool_calls`, `tool_call_id`, `name`.
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that ends where the model is to answer.
+    """A conversation that ends where the model is to answer."""
 
-    Attributes:
-        messages: The turns, oldest first.
-        id: Names the prompt in seeds and rows; empty for prompts that rewards make.
-        columns: What else its row holds, such as a reference answer. Verifiers read it; no model
-            ever sees it.
-    """
-
-    messages: tuple[Message, ...]
-    id: str = ""
+    messages: tuple[Message, ...]  # oldest first
+    id: str = ""  # names it in seeds and rows; empty for prompts that rewards make
+    # What else its row holds, such as a reference answer, for verifiers; no model ever sees it.
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
 
 
 @dataclass(slots=True)
 class Usage:
-    """What something cost. Sums over everything it covers.
+    """What something cost."""
 
-    Attributes:
-        prompt_tokens: Tokens of prompts and prefixes that were asked for.
-        cached_tokens: Those of them that were not computed again: read from a cache, or shared
-            with another request.
-        generated_tokens: Tokens decoded.
-        scored_tokens: Continuation tokens whose log-probability was computed.
-        repeated_tokens: Tokens computed in vain, because a result could not be trusted and the
-            request was made again.
-        seconds: Time from the first request to the last result; overlapping requests each count
-            their own.
-    """
-
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
+    prompt_tokens: int = 0  # of prompts and prefixes that were asked for
+    cached_tokens: int = 0  # those of them that were cached or shared with another request
     generated_tokens: int = 0
-    scored_tokens: int = 0
-    repeated_tokens: int = 0
-    seconds: float = 0.0
+    scored_tokens: int = 0  # of continuations whose log-probability was computed
+    repeated_tokens: int = 0  # computed in vain: their request had to be made again
+    seconds: float = 0.0  # from first request to last result, summed over overlapping requests
 
     def __add__(self, other: "Usage") -> "Usage":
-        return Usage(
-            self.prompt_tokens + other.prompt_tokens,
-            self.cached_tokens + other.cached_tokens,
-            self.generated_tokens + other.generated_tokens,
-            self.scored_tokens + other.scored_tokens,
-            self.repeated_tokens + other.repeated_tokens,
-            self.seconds + other.seconds,
-        )
+        return Usage(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
     @property
     def computed_tokens(self) -> int:
@@ -83,97 +52,58 @@ class Usage:
 
 @dataclass(slots=True)
 class Score:
-    """What one reward says of one candidate.
+    """What one reward says of one candidate."""
 
-    Attributes:
-        value: The reward, higher is better; NaN if it failed.
-        reason: Why it failed, None if it did not.
-        inferred: The instructions inferred from the response, for rewards that infer any.
-        flags: Remarks that do not change the value, such as "quotes_prompt".
-        counts: What a judge's calls came to, such as how often it picked the response that it was
-            shown first; sums over the candidates of a prompt are those of the prompt.
-        usage: What the score cost.
-    """
-
-    value: float = nan
-    reason: str | None = None
-    inferred: list[str] = field(default_factory=list)
-    flags: list[str] = field(default_factory=list)
+    value: float = nan  # higher is better; NaN if it failed
+    reason: str | None = None  # why it failed
+    inferred: list[str] = field(default_factory=list)  # instructions, for rewards that infer any
+    flags: list[str] = field(default_factory=list)  # do not change the value: "quotes_instruction"
+    # What a judge's calls gave, such as how often it picked the response that it was shown first.
     counts: dict[str, int] = field(default_factory=dict)
     usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(slots=True)
 class Candidate:
-    """One response to a prompt, with its scores by reward name.
+    """One response to a prompt."""
 
-    Attributes:
-        index: Its place among the candidates of its prompt.
-        text: The response without its reasoning.
-        reasoning: What a thinking model wrote before its answer, None if it wrote none.
-        finish_reason: "stop", "length" (cut at the token limit) or "error".
-        error: Why there is no response, where finish_reason is "error".
-        token_count: Tokens generated, reasoning and closing token included.
-        mean_logprob: Mean log-probability of the generated tokens under the raw model, in nats;
-            None where the generator gives none.
-        sum_logprob: Their sum.
-        seed: What it was drawn with, None on the engine's unseeded path.
-        token_ids: The generated tokens, where they were kept.
-        token_logprobs: Their log-probabilities, where they were kept.
-        scores: By the reward's name.
-        usage: What drawing it cost.
-    """
-
-    index: int
-    text: str
-    reasoning: str | None = None
-    finish_reason: FinishReason = "stop"
-    error: str | None = None
-    token_count: int | None = None
+    index: int  # its place among the candidates of its prompt
+    text: str  # without its reasoning
+    reasoning: str | None = None  # what a thinking model wrote before its answer
+    finish_reason: FinishReason = "stop"  # "length": cut at the token limit
+    error: str | None = None  # why there is no response, where finish_reason is "error"
+    token_count: int | None = None  # generated, reasoning and closing token included
+    # Of the generated tokens under the raw model, in nats; None where the generator gives none.
     mean_logprob: float | None = None
     sum_logprob: float | None = None
-    seed: int | None = None
-    token_ids: list[int] | None = None
+    seed: int | None = None  # what it was drawn with
+    token_ids: list[int] | None = None  # the generated tokens, where they were kept
     token_logprobs: list[float] | None = None
-    scores: dict[str, Score] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
+    scores: dict[str, Score] = field(default_factory=dict)  # by the reward's name
+    usage: Usage = field(default_factory=Usage)  # what drawing it cost
 
 
 @dataclass(slots=True)
 class Pool:
-    """The candidates that were drawn for one prompt.
-
-    Attributes:
-        prompt: What was asked.
-        candidates: All that were drawn, by index.
-        seconds: The wall-clock time of drawing ("sample") and of each reward, by its name: a
-            run's time shared out over its rows as they finished, so that rows add up to it.
-    """
+    """The candidates that were drawn for one prompt, by index."""
 
     prompt: Prompt
     candidates: list[Candidate]
+    # The wall-clock time of drawing ("sample") and of each reward, by its name: a run's time shared
+    # out over its rows, so that they add up to it.
     seconds: dict[str, float] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(slots=True)
 class Selection(Pool):
-    """A pool of which one candidate was chosen.
+    """A pool of which one candidate was chosen."""
 
-    Attributes:
-        index: The chosen one.
-        reward: The name of the reward that chose.
-        tie: Whether another candidate had the same best value.
-        fallback: Whether every score failed, so that the first candidate was taken.
-        usage: What drawing and scoring all candidates cost; `seconds` is wall-clock time.
-        error: Why there is no response, None where there is one. Either every candidate failed, or
-            something before them did and there are none.
-    """
-
-    index: int
-    reward: str
-    tie: bool = False
-    fallback: bool = False
-    usage: Usage = field(default_factory=Usage)
+    index: int  # the chosen one
+    reward: str  # the name of the reward that chose
+    tie: bool = False  # whether another candidate had the same best value
+    fallback: bool = False  # whether every score failed, so that the first candidate was taken
+    usage: Usage = field(default_factory=Usage)  # of all candidates; seconds are wall-clock time
+    # Why there is no response: every candidate failed, or something before they were drawn.
     error: str | None = None
 
     @property

@@ -1,9 +1,10 @@
-"""The estimators against enumeration of every subset."""
+"""The estimators against enumeration of every subset, and intervals against plain loops."""
 
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import combinations
 from math import comb, isnan, nan
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,14 +15,22 @@ from bestofn.estimators import (
     best_of_n,
     bootstrap_mean,
     bootstrap_pools,
+    expected_cost,
+    expected_votes,
     failure_rate,
+    gain_percent,
     kl_upper_bound,
-    paired_difference,
+    resampled_stratum_means,
+    stratum_means,
     tie_rate,
+    unpaired_difference,
+    votes,
 )
 
+# --- best of N ------------------------------------------------------------------------------------
+
 PROXY = st.sampled_from([nan, -np.inf, 0.0, 1.0, 2.0, np.inf])
-POOL = st.lists(st.tuples(PROXY, st.floats(-10, 10)), min_size=1, max_size=8)
+SCORED = st.lists(st.tuples(PROXY, st.floats(-10, 10)), min_size=1, max_size=8)
 
 
 def enumerate_draws(pool: list[tuple[float, float]], n: int) -> tuple[float, float, float]:
@@ -38,8 +47,8 @@ def enumerate_draws(pool: list[tuple[float, float]], n: int) -> tuple[float, flo
 
 
 @settings(max_examples=600, deadline=None)
-@given(POOL)
-def test_equals_enumeration(pool: list[tuple[float, float]]) -> None:
+@given(SCORED)
+def test_best_of_n_equals_enumeration(pool: list[tuple[float, float]]) -> None:
     proxy, value = np.array(pool).T[:, None, :]
     ns = list(range(1, len(pool) + 1))
     expected = np.array([enumerate_draws(pool, n) for n in ns]).T
@@ -47,33 +56,17 @@ def test_equals_enumeration(pool: list[tuple[float, float]]) -> None:
     np.testing.assert_allclose(np.concatenate(curves), expected, rtol=0, atol=1e-12)
 
 
-def test_ends_of_the_curve() -> None:
-    rng = np.random.default_rng(0)
-    proxy, value = rng.normal(size=(2, 20, 50))
-    curve = best_of_n(proxy, value, [1, 50])
-    np.testing.assert_allclose(curve[:, 0], value.mean(axis=1))
-    np.testing.assert_allclose(curve[:, 1], value[np.arange(20), proxy.argmax(axis=1)])
-
-
-def test_prompts_do_not_mix() -> None:
-    rng = np.random.default_rng(5)
-    proxy = rng.choice([nan, 0.0, 1.0], size=(30, 9))
-    value = rng.normal(size=(30, 9))
-    ns = [9, 2, 2, 5]  # any order, also twice
-    alone = [best_of_n(proxy[[row]], value[[row]], ns)[0] for row in range(30)]
-    np.testing.assert_allclose(best_of_n(proxy, value, ns), alone, atol=1e-12)
-    alone = [tie_rate(proxy[[row]], ns)[0] for row in range(30)]
-    np.testing.assert_allclose(tie_rate(proxy, ns), alone, atol=1e-12)
-
-
-@pytest.mark.parametrize(("h", "n"), [(1, 1), (700, 3), (512, 512), (1000, 512), (1023, 1023)])
-def test_probability_of_the_lowest_is_exact(h: int, n: int) -> None:
-    """With value 1 for the h lowest of 1,024, the expectation is C(h, n) / C(1024, n)."""
-    value = (np.arange(1024) < h).astype(float)[None]
-    exact = float(Fraction(comb(h, n), comb(1024, n)))
-    assert best_of_n(np.arange(1024.0)[None], value, [n])[0, 0] == pytest.approx(
-        exact, rel=1e-12, abs=0
-    )
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 9)), min_size=1, max_size=6))
+def test_a_cost_is_paid_once_for_each_group(pool: list[tuple[int, float]]) -> None:
+    groups, costs = zip(*pool, strict=True)
+    ns = range(1, len(pool) + 1)
+    of = {g: sum(cost for group, cost in pool if group == g) for g in groups}
+    paid = [
+        np.mean([sum(of[g] for g in {groups[i] for i in drawn}) for drawn in subsets])
+        for subsets in (list(combinations(range(len(pool)), n)) for n in ns)
+    ]
+    np.testing.assert_allclose(expected_cost([groups], [costs], ns)[0], paid, atol=1e-12)
 
 
 def test_large_pools_stay_exact() -> None:
@@ -87,14 +80,143 @@ def test_large_pools_stay_exact() -> None:
         assert best_of_n(proxy, value, [n])[0, 0] == pytest.approx(float(exact), rel=1e-11, abs=0)
 
 
-def test_bootstrap_interval_covers_the_mean() -> None:
-    """Of 200 samples of known mean, a 90 % interval holds it in about 90 %."""
-    rng = np.random.default_rng(2)
-    held = 0
-    for _ in range(200):
-        interval = bootstrap_mean(rng.normal(size=80), resamples=300, level=0.9)
-        held += bool(interval.low <= 0 <= interval.high)
-    assert 160 <= held <= 195
+# --- votes ----------------------------------------------------------------------------------------
+
+Pool = list[tuple[int, float, int | None]]  # answer, value, weight in tenths (None: no vote)
+
+CANDIDATE = st.tuples(st.integers(-1, 3), st.floats(-10, 10), st.sampled_from([None, 0, 1, 2, 3]))
+POOL = st.lists(CANDIDATE, min_size=1, max_size=7)
+
+
+def count(drawn: Pool) -> tuple[Fraction, bool]:
+    """The expected value of the choice, and whether answers are tied."""
+    answers: dict[int, list[Fraction]] = {}
+    totals: dict[int, int] = {}
+    for answer, value, weight in drawn:
+        if answer >= 0 and weight is not None:
+            answers.setdefault(answer, []).append(Fraction(value))
+            totals[answer] = totals.get(answer, 0) + weight
+    if not answers:
+        return sum(Fraction(value) for _, value, _ in drawn) / len(drawn), False
+    top = [answer for answer in answers if totals[answer] == max(totals.values())]
+    means = [sum(answers[answer], Fraction(0)) / len(answers[answer]) for answer in top]
+    return sum(means, Fraction(0)) / len(top), len(top) > 1
+
+
+def every_subset(pool: Pool) -> np.ndarray:
+    """Expected values and tie rates for n from 1 to M: `[2, M]`."""
+    curves = []
+    for n in range(1, len(pool) + 1):
+        counts = [count(list(drawn)) for drawn in combinations(pool, n)]
+        value = sum((value for value, _ in counts), Fraction(0)) / len(counts)
+        curves.append((float(value), sum(tied for _, tied in counts) / len(counts)))
+    return np.array(curves).T
+
+
+def curves(pool: Pool, weighted: bool) -> np.ndarray:
+    groups, values, tenths = zip(*pool, strict=True)
+    weights = [[nan if weight is None else weight / 10 for weight in tenths]] if weighted else None
+    found = expected_votes([groups], [values], range(1, len(pool) + 1), weights)
+    np.testing.assert_array_equal(found.error, 0)
+    return np.array([found.values[0], found.ties[0]])
+
+
+def sampling(monkeypatch: pytest.MonkeyPatch, subsets: int = 1, draws: int = 1000) -> None:
+    """No vote is exact but by its subsets, if they are few."""
+    monkeypatch.setattr(votes, "EXACT_UP_TO", 0)
+    monkeypatch.setattr(votes, "ENUMERATE_UP_TO", subsets)
+    monkeypatch.setattr(votes, "DRAWS", draws)
+
+
+def many_pools(prompts: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Groups with ties and failures, values that depend on them, and weights of few levels."""
+    rng = np.random.default_rng(seed)
+    groups = np.minimum(rng.geometric(0.3, size=(prompts, size)), 9) - 1
+    groups[rng.random(groups.shape) < 0.1] = -1
+    values = (groups == 1) + 0.1 * rng.normal(size=groups.shape)
+    weights = rng.choice([0.0, 0.1, 0.2, 0.3, 1.0, nan], size=groups.shape)
+    return groups, values, weights
+
+
+@settings(max_examples=600, deadline=None)
+@given(POOL)
+def test_votes_equal_enumeration(pool: Pool) -> None:
+    np.testing.assert_allclose(curves(pool, True), every_subset(pool), rtol=0, atol=1e-12)
+    alike: Pool = [(answer, value, 1) for answer, value, _ in pool]
+    expected = every_subset(alike)
+    np.testing.assert_allclose(curves(alike, False), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(curves(alike, True), expected, rtol=0, atol=1e-12)
+
+
+def test_two_answers_are_the_hypergeometric_law() -> None:
+    """Of 256, 140 right ones against 116: the sum over how many of each are drawn."""
+    right = np.arange(256) < 140
+    ns = [1, 2, 25, 128, 201, 256]
+    found = expected_votes(right.astype(int)[None], right[None], ns)
+    for column, n in enumerate(ns):
+        share, tied = Fraction(0), Fraction(0)
+        for hits in range(max(0, n - 116), min(n, 140) + 1):
+            ways = Fraction(comb(140, hits) * comb(116, n - hits), comb(256, n))
+            share += ways * (Fraction(1, 2) if 2 * hits == n else int(2 * hits > n))
+            tied += ways * (2 * hits == n)
+        assert found.values[0, column] == pytest.approx(float(share), abs=1e-12)
+        assert found.ties[0, column] == pytest.approx(float(tied), abs=1e-12)
+
+
+@pytest.mark.parametrize(("size", "weighted"), [(12, False), (40, False), (11, True)])
+def test_monte_carlo_is_within_its_error(
+    size: int, weighted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups, values, weights = many_pools(60, size)
+    given_weights = weights if weighted else None
+    ns = [1, 2, 3, 5, 8, size]
+    exact = expected_votes(groups, values, ns, given_weights)
+    sampling(monkeypatch, draws=400)
+    sampled = expected_votes(groups, values, ns, given_weights)
+    assert (exact.error == 0).all()
+    assert (sampled.error[[0, -1]] == 0).all()
+    assert (sampled.error[1:-1] > 0).all()
+    off = sampled.values.mean(axis=0) - exact.values.mean(axis=0)
+    assert (np.abs(off) <= 5 * sampled.error + 1e-12).all()
+    rates = exact.ties.mean(axis=0)
+    spread = np.sqrt((exact.ties * (1 - exact.ties)).mean(axis=0) / (60 * 400))
+    assert (np.abs(sampled.ties.mean(axis=0) - rates) <= 5 * spread + 1e-12).all()
+
+
+def test_blocks_of_prompts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than one block in each way of drawing: what a prompt gets depends on itself alone."""
+    groups, values, _ = many_pools(300, 16)
+    exact = expected_votes(groups, values, [3, 8])
+    sampling(monkeypatch, subsets=comb(16, 3))
+    found = expected_votes(groups, values, [3, 8])
+    np.testing.assert_allclose(found.values[:, 0], exact.values[:, 0], atol=1e-12)
+    assert np.abs(found.values - exact.values).max() < 6 * 0.6 / np.sqrt(1000)
+
+
+def test_names_of_answers_do_not_count() -> None:
+    groups, values, _ = many_pools(20, 12)
+    names = np.array([2**62, 5, 2**62 + 1, 0, 77, 3, 2**40, 8, 9, -1])  # the last is that of -1
+    found = expected_votes(names[groups], values, [4, 9])
+    np.testing.assert_allclose(found.values, expected_votes(groups, values, [4, 9]).values)
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        lambda groups, values, _, ns: best_of_n(np.where(groups < 0, nan, groups), values, ns),
+        lambda groups, values, _, ns: tie_rate(np.where(groups < 0, nan, groups), ns),
+        lambda groups, values, _, ns: expected_votes(groups, values, ns).values,
+        lambda groups, values, weights, ns: expected_votes(groups, values, ns, weights).values,
+        lambda groups, values, weights, ns: expected_votes(groups, values, ns, weights).ties,
+    ],
+)
+def test_prompts_and_sizes_do_not_mix(curve: Callable[..., Any]) -> None:
+    pools, ns = many_pools(40, 9), [9, 2, 2, 5]  # any order, also twice
+    alone = [curve(*(column[[row]] for column in pools), ns)[0] for row in range(40)]
+    np.testing.assert_allclose(curve(*pools, ns), alone, atol=1e-12)
+
+
+# --- intervals ------------------------------------------------------------------------------------
 
 
 def test_bootstrap_is_the_quantile_of_resampled_means() -> None:
@@ -102,120 +224,126 @@ def test_bootstrap_is_the_quantile_of_resampled_means() -> None:
     values = np.random.default_rng(6).normal(size=(7, 2))
     counts = np.random.default_rng(9).multinomial(7, [1 / 7] * 7, size=600)
     low, high = np.quantile(counts @ values / 7, [0.1, 0.9], axis=0)
-    interval = bootstrap_mean(values, resamples=600, level=0.8, seed=9)
-    np.testing.assert_allclose(interval.mean, values.mean(axis=0))
-    np.testing.assert_allclose(interval.low, low)
-    np.testing.assert_allclose(interval.high, high)
-
-
-def means_within(
-    pools: int, between: float, fixed_prompts: bool, data_sets: int = 300, prompts: int = 30
-) -> float:
-    """How often the interval holds the mean: of these prompts, or of all prompts, which is 0."""
-    rng = np.random.default_rng(10)
-    held = 0
-    for _ in range(data_sets):
-        truth = rng.normal(scale=between, size=prompts)
-        values = truth + rng.normal(size=(pools, prompts))
-        found = bootstrap_pools(values, fixed_prompts=fixed_prompts, resamples=300)
-        held += bool(found.low <= (truth.mean() if fixed_prompts else 0.0) <= found.high)
-    return held / data_sets
+    found = bootstrap_mean(values, resamples=600, level=0.8, seed=9)
+    np.testing.assert_allclose(found.mean, values.mean(axis=0))
+    np.testing.assert_allclose(found.low, low)
+    np.testing.assert_allclose(found.high, high)
+    alone = bootstrap_mean([0.25])
+    assert (alone.mean, alone.low, alone.high) == (0.25, 0.25, 0.25)
 
 
 @pytest.mark.parametrize("between", [0.0, 1.0])
-@pytest.mark.parametrize("pools", [2, 5])
+@pytest.mark.parametrize("pools", [1, 2, 5])
 @pytest.mark.parametrize("fixed_prompts", [False, True])
-def test_pools_cover_what_they_speak_of(pools: int, between: float, fixed_prompts: bool) -> None:
-    assert 0.90 <= means_within(pools, between, fixed_prompts) <= 0.985
+def test_intervals_cover_the_mean(pools: int, between: float, fixed_prompts: bool) -> None:
+    """Of these prompts, or of all prompts, which is 0, in about 95 % of 300 data sets."""
+    if fixed_prompts and pools == 1:
+        return
+    rng = np.random.default_rng(10)
+    held = 0
+    for _ in range(300):
+        truth = rng.normal(scale=between, size=30)
+        values = truth + rng.normal(size=(pools, 30))
+        found = bootstrap_pools(values, fixed_prompts=fixed_prompts, resamples=300)
+        held += bool(found.low <= (truth.mean() if fixed_prompts else 0.0) <= found.high)
+    assert 0.90 <= held / 300 <= 0.985
 
 
-def test_fixed_prompts_leave_the_scatter_between_them_out() -> None:
-    """With pools that agree nothing is uncertain about these prompts, but much about others."""
-    values = np.tile(np.random.default_rng(11).normal(size=(30, 2)), (4, 1, 1))
-    fixed = bootstrap_pools(values, fixed_prompts=True)
-    np.testing.assert_allclose([fixed.low, fixed.high], [values[0].mean(axis=0)] * 2)
-    free, plain = bootstrap_pools(values, seed=3), bootstrap_mean(values[0], seed=3)
-    for name in ("mean", "low", "high"):
-        np.testing.assert_allclose(getattr(free, name), getattr(plain, name))
-        assert (free.high - free.low > 0.1).all()
+def test_an_unpaired_difference_scatters_by_both_sides() -> None:
+    a, b = np.random.default_rng(7).normal(size=(2, 300)) * [[1.0], [3.0]]
+    found = unpaired_difference(a, b[:100], resamples=4000)
+    error = np.sqrt(a.var() / 300 + b[:100].var() / 100)
+    assert found.mean == pytest.approx(a.mean() - b[:100].mean())
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(error, rel=0.05)
 
 
-def test_fixed_prompts_resample_pools_in_each_prompt_alone() -> None:
-    """The spread is that of the mean of S pools: columns of one prompt each, and of both."""
-    pools = np.random.default_rng(12).normal(size=(40, 2)) * [1.0, 3.0]
-    both = bootstrap_pools(pools, fixed_prompts=True, resamples=20_000)
-    error = np.sqrt((pools.var(axis=0, ddof=1) / 40).sum()) / 2
-    assert both.mean == pytest.approx(pools.mean())
-    assert (both.high - both.low) / (2 * 1.96) == pytest.approx(error, rel=0.04)
-    columns = bootstrap_pools(pools[:, None], fixed_prompts=True, resamples=20_000)
-    errors = np.sqrt(pools.var(axis=0, ddof=1) / 40)
-    np.testing.assert_allclose((columns.high - columns.low) / (2 * 1.96), errors, rtol=0.04)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=4), st.integers(0, 1000))
+def test_stratum_means_by_hand(sizes: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    strata = rng.permutation([place for place, size in enumerate(sizes) for _ in range(size)])
+    values = rng.random((len(strata), 2))
+    by_hand = [values[strata == place].sum(axis=0) / size for place, size in enumerate(sizes)]
+    found = stratum_means(values, strata.tolist())
+    assert found[:-1] == pytest.approx(np.array(by_hand))
+    assert found[-1] == pytest.approx(np.mean(by_hand, axis=0))
 
 
-def test_small_cases() -> None:
-    np.testing.assert_allclose(kl_upper_bound([1, 4]), [0, np.log(4) - 0.75])
-    alone = bootstrap_mean([0.25])
-    assert (alone.mean, alone.low, alone.high) == (0.25, 0.25, 0.25)
-    a, b = np.random.default_rng(7).normal(size=(2, 30, 3))
-    paired, plain = paired_difference(a, b, seed=4), bootstrap_mean(a - b, seed=4)
-    for name in ("mean", "low", "high"):
-        np.testing.assert_array_equal(getattr(paired, name), getattr(plain, name))
-
-
-def refused(function: Callable[..., object], match: str, *given: object, **options: object) -> None:
-    with pytest.raises(ValueError, match=match):
-        function(*given, **options)
+def test_resamples_stay_within_their_strata_and_are_shared() -> None:
+    draws = resampled_stratum_means([[1.0, 1], [1, 1], [0, 0], [0, 0]], [0, 0, 1, 1], resamples=50)
+    assert draws.shape == (50, 3, 2)
+    assert np.array_equal(draws[:, :, 0], np.tile([1.0, 0.0, 0.5], (50, 1)))
+    values = np.random.default_rng(1).random((30, 1))
+    strata = [0] * 10 + [1] * 20
+    both = resampled_stratum_means(np.hstack([values, values]), strata, resamples=20, seed=3)
+    alone = resampled_stratum_means(values, strata, resamples=20, seed=3)
+    assert both == pytest.approx(np.concatenate([alone, alone], axis=-1))
 
 
 @pytest.mark.parametrize(
-    ("proxy", "ns", "match"),
+    ("a", "b", "a_draws", "b_draws", "expected"),
     [
-        ([1.0], [1], r"\[prompts, M\]"),
-        ([[]], [1], "not empty"),
-        ([[1.0]], [0], "from 1 to the pool size 1"),
-        ([[1.0]], [2], "from 1 to the pool size 1"),
-        ([[1.0]], [1.5], "whole numbers"),
-        ([[1.0]], [], "whole numbers"),
+        (0.345, 0.173, [0.345], [0.173], (99.42, 99.42, 99.42)),  # as in the paper
+        (0.5, 0.4, [0.5] * 100, [0.0] * 20 + [0.5] * 80, (25, 0, np.inf)),
+        # Resamples in which both are zero do not count.
+        (0.3, 0.15, [0.0] * 50 + [0.6] * 50, [0.0] * 50 + [0.3] * 50, (100, 100, 100)),
     ],
 )
-def test_bad_pools_and_sizes(proxy: object, ns: list[int], match: str) -> None:
-    refused(best_of_n, match, proxy, proxy, ns)
-    refused(tie_rate, match, proxy, ns)
-    refused(failure_rate, match, proxy, ns)
-
-
-@pytest.mark.parametrize(
-    ("value", "match"), [([[1.0, 2.0]], "shape"), ([[nan]], "finite"), ([[np.inf]], "finite")]
-)
-def test_bad_values(value: object, match: str) -> None:
-    refused(best_of_n, match, [[1.0]], value, [1])
-
-
-@pytest.mark.parametrize(
-    ("function", "given", "options", "match"),
-    [
-        (kl_upper_bound, [0], {}, "at least 1"),
-        (kl_upper_bound, [1.5], {}, "whole numbers"),
-        (kl_upper_bound, [], {}, "whole numbers"),
-        (bootstrap_mean, [], {}, "values must be"),
-        (bootstrap_mean, 1.0, {}, "values must be"),
-        (bootstrap_mean, [[[1.0]]], {}, "values must be"),
-        (bootstrap_mean, [nan], {}, "finite"),
-        (bootstrap_mean, [np.inf], {}, "finite"),
-        (bootstrap_mean, [1.0], {"level": 1.0}, "level"),
-        (bootstrap_mean, [1.0], {"level": 0.0}, "level"),
-        (bootstrap_mean, [1.0], {"resamples": 0}, "resamples"),
-        (paired_difference, [1.0, 2.0], {"b": [1.0]}, "shape"),
-        (bootstrap_pools, [1.0, 2.0], {}, "seeds, prompts"),
-        (bootstrap_pools, [[[[1.0]]]], {}, "seeds, prompts"),
-        (bootstrap_pools, np.zeros((2, 0)), {}, "not empty"),
-        (bootstrap_pools, [[1.0, nan]], {}, "finite"),
-        (bootstrap_pools, [[1.0, nan], [1.0, 1.0]], {"fixed_prompts": True}, "finite"),
-        (bootstrap_pools, [[1.0, 2.0]], {"fixed_prompts": True}, "two or more"),
-        (bootstrap_pools, [[1.0], [2.0]], {"fixed_prompts": True, "level": 1.0}, "level"),
-    ],
-)
-def test_what_is_refused(
-    function: Callable[..., object], given: object, options: dict[str, object], match: str
+def test_gains(
+    a: float, b: float, a_draws: list[float], b_draws: list[float], expected: tuple[float, ...]
 ) -> None:
-    refused(function, match, given, **options)
+    gain = gain_percent(a, b, np.array(a_draws), np.array(b_draws))
+    assert gain is not None
+    assert (gain.mean, gain.low, gain.high) == pytest.approx(expected, abs=0.01)
+    assert gain_percent(a, 0.0, np.array(a_draws), np.zeros(len(a_draws))) is None
+
+
+# --- what is refused ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "match"),
+    [
+        (best_of_n, ([1.0], [1.0], [1]), r"\[prompts, M\]"),
+        (best_of_n, ([[]], [[]], [1]), "not empty"),
+        (best_of_n, ([[1.0]], [[1.0]], [0]), "from 1 to the pool size 1"),
+        (tie_rate, ([[1.0]], [2]), "from 1 to the pool size 1"),
+        (failure_rate, ([[1.0]], [1.5]), "whole numbers"),
+        (best_of_n, ([[1.0]], [[1.0, 2.0]], [1]), "shape"),
+        (best_of_n, ([[1.0]], [[nan]], [1]), "finite"),
+        (expected_cost, ([[1, 2]], [[1.0]], [1]), "shape"),
+        (expected_votes, ([[0, 1, 2]], [[1.0, 2.0]], [1]), "groups has shape"),
+        (expected_votes, ([[0.0, 1.0]], [[1.0, 2.0]], [1]), "groups must be whole"),
+        (expected_votes, ([[0, -2]], [[1.0, 2.0]], [1]), "-1 for no answer"),
+        (expected_votes, ([[0, 1]], [[1.0, nan]], [1]), "finite"),
+        (expected_votes, ([[0, 1]], [[1.0, 2.0]], [3]), "from 1 to the pool size 2"),
+        (expected_votes, ([[0, 1]], [[1.0, 2.0]], [1], [[1.0]]), "weights has shape"),
+        (expected_votes, ([[0, 1]], [[1.0, 2.0]], [1], [[1.0, -0.1]]), "negative"),
+        (kl_upper_bound, ([0],), "at least 1"),
+        (kl_upper_bound, ([],), "whole numbers"),
+        (bootstrap_mean, ([],), "values must be"),
+        (bootstrap_mean, ([[[1.0]]],), "values must be"),
+        (bootstrap_mean, ([np.inf],), "finite"),
+        (bootstrap_pools, ([1.0, 2.0],), "seeds, prompts"),
+        (bootstrap_pools, (np.zeros((2, 0)),), "not empty"),
+        (unpaired_difference, ([1.0], [[1.0]]), "values must be"),
+        (stratum_means, ([[1.0]], [0, 1]), "values must"),
+        (stratum_means, ([1.0], [0]), "values must"),
+        (stratum_means, ([[1.0]], [1]), "no items"),
+    ],
+)
+def test_what_is_refused(function: Callable[..., object], arguments: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        function(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"level": 1.0}, "level"),
+        ({"resamples": 0}, "resamples"),
+        ({"fixed_prompts": True}, "two or more"),
+    ],
+)
+def test_options_that_are_refused(options: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        bootstrap_pools([[1.0, 2.0]], **options)

@@ -1,4 +1,4 @@
-"""The extensions of docs/extending.md: on the command line, in a recipe and in Python."""
+"""The extensions of docs/extending.md, and what is said of arguments that a class does not take."""
 
 import json
 import re
@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fakes import ScriptedEngine
 from typer.testing import CliRunner
 
 from bestofn import BestOfN
 from bestofn.cli import app
+from bestofn.engines.base import load_engine
+from bestofn.engines.classifiers import load_classifier
+from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.rewards import load_reward
 from bestofn.store import pool
@@ -100,3 +104,71 @@ def test_a_reward_may_be_an_object(mine: Path) -> None:
     assert load_reward("mine:short", name="three").name == "three"
     with pytest.raises(ValueError, match="is no class, so it takes no options"):
         load_reward("mine:short", words=2)
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+class Broken:
+    """Its bug has nothing to do with its arguments."""
+
+    pointwise = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        raise TypeError("a bug inside")
+
+
+@pytest.mark.parametrize(
+    ("place", "load"),
+    [
+        ("engines.hf.TransformersEngine", lambda: load_engine("hf:model", dtype="auto")),
+        ("rewards.baselines.Longest", lambda: load_reward("longest")),
+    ],
+)
+def test_an_error_inside_stays_what_it_is(
+    place: str, load: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"bestofn.{place}", Broken)
+    with pytest.raises(TypeError, match=r"^a bug inside$"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("load", "sentence"),
+    [
+        (
+            lambda: load_engine("openai:http://localhost/v1#model", patience=3),
+            "engine 'openai:http://localhost/v1#model' does not take these arguments: "
+            "got an unexpected keyword argument 'patience'",
+        ),
+        (
+            lambda: load_engine("tiny", max_rows="many"),
+            "engine 'tiny': max_rows must be int, not 'many'",
+        ),
+        (
+            lambda: load_reward("flip", engine=ScriptedEngine(), samples="two"),
+            "the reward 'flip': samples must be int, not 'two'",
+        ),
+        (
+            lambda: load_reward("flip", engine=ScriptedEngine(), target="x"),
+            "target must be 'user' or 'system', not 'x'",
+        ),
+        (
+            lambda: load_classifier("model", "transformers", batch_size="x"),
+            "the backend 'transformers': batch_size must be int, not 'x'",
+        ),
+    ],
+)
+def test_what_a_class_does_not_take_is_one_sentence(load: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load()
+    assert str(caught.value) == sentence
+
+
+def test_a_value_that_may_be_a_secret_is_not_repeated() -> None:
+    with pytest.raises(ConfigError, match=r"api_key must be str") as raised:
+        load_engine("openai:http://localhost/v1#model", api_key=123456789)
+    assert "123456789" not in str(raised.value)
+    with pytest.raises(ConfigError) as raised:
+        load_engine("openai:http://me:secretpw@host:80a/v1#model")
+    assert "secretpw" not in str(raised.value)

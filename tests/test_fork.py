@@ -1,7 +1,5 @@
 """Processes that were forked after a first use: what works there, and what says that it cannot."""
 
-from pathlib import Path
-
 import pytest
 from faulty_server import FaultyServer
 from forking import run_forking
@@ -22,23 +20,6 @@ work()
 in_child(work)
 """)
     assert shown.count("engine: an answer 1.0\nfunction: ababab ccc\n") == 2
-
-
-def test_multiprocessing_forks_workers_that_select() -> None:
-    shown = run_forking("""
-import multiprocessing
-
-best = BestOfN(lambda prompt, n: [prompt] * n, Longest(), n=2)
-best.select("first")
-
-def work(prompt):
-    return best.select(prompt).text
-
-with multiprocessing.get_context("fork").Pool(2) as pool:
-    print(pool.map(work, ["a", "bb", "ccc"]))
-print("child ended with 0")
-""")
-    assert "['a', 'bb', 'ccc']" in shown
 
 
 def test_a_loaded_model_says_that_it_is_of_another_process() -> None:
@@ -62,21 +43,6 @@ print("parent:", drawing.select("Name 2 fruits.").error)
 """)
     assert shown.count("EngineError: a loaded model works only in the process that made it") == 5
     assert "parent: None" in shown
-
-
-def test_a_loaded_reward_model_says_so_too(tmp_path: Path) -> None:
-    shown = run_forking(f"""
-from pathlib import Path
-from reward_models import random_model
-
-reward = ScalarReward(random_model(Path({str(tmp_path)!r})))
-best = BestOfN(lambda prompt, n: ["x", "y"], reward, n=2)
-assert best.select("a").error is None
-in_child(lambda: (refused(lambda: best.select("a")), reward.close()))
-print("parent:", best.select("a").fallback)
-""")
-    assert "EngineError: a loaded model works only in the process that made it" in shown
-    assert "parent: False" in shown
 
 
 def test_an_engine_for_a_server_connects_anew() -> None:

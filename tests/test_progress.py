@@ -40,25 +40,17 @@ def written_to_stderr(command: list[str], tmp_path: Path) -> str:
     return log.read_bytes().decode()
 
 
-def many(every: float, progress: bool = True) -> list[str]:
-    return ["-c", MANY.format(tests=str(TESTS), every=every, progress=progress)]
-
-
-def test_select_many_writes_one_line_at_the_end_of_a_short_run(tmp_path: Path) -> None:
-    (line,) = written_to_stderr(many(1000.0), tmp_path).splitlines()
-    assert line.startswith("400 of 400 prompts, ")
-    assert line.endswith(" candidates/s, 0.0% failed, 0% cached, 00:00 left")
-
-
-def test_select_many_writes_a_line_now_and_then_in_a_long_one(tmp_path: Path) -> None:
-    first, *_, last = written_to_stderr(many(0.2), tmp_path).splitlines()
-    assert " of 400 prompts, " in first
-    assert first.endswith(" left")
-    assert last.startswith("400 of 400 prompts, ")
-
-
-def test_select_many_writes_nothing_that_nobody_wants(tmp_path: Path) -> None:
-    assert written_to_stderr(many(0.0, progress=False), tmp_path) == ""
+@pytest.mark.parametrize(("every", "progress"), [(1000.0, True), (0.2, True), (0.0, False)])
+def test_select_many_writes_lines_now_and_then_and_one_at_the_end(
+    every: float, progress: bool, tmp_path: Path
+) -> None:
+    script = MANY.format(tests=str(TESTS), every=every, progress=progress)
+    lines = written_to_stderr(["-c", script], tmp_path).splitlines()
+    assert (len(lines) > 1) == (every == 0.2)
+    assert all(" of 400 prompts, " in line and line.endswith(" left") for line in lines)
+    assert bool(lines) == progress
+    end = "400 of 400 prompts, ", " candidates/s, 0.0% failed, 0% cached, 00:00 left"
+    assert all(line.startswith(end[0]) and line.endswith(end[1]) for line in lines[-1:])
 
 
 @pytest.mark.parametrize(
@@ -89,29 +81,3 @@ def test_commands_write_no_bars_to_a_file(command: str, tmp_path: Path) -> None:
     assert "%|" not in log
     assert "Loading weights" not in log
     assert len(log.splitlines()) <= 4
-
-
-def test_loading_a_model_leaves_the_users_bars_as_they_were(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    from huggingface_hub.utils import (
-        are_progress_bars_disabled,
-        disable_progress_bars,
-        enable_progress_bars,
-    )
-    from transformers.utils import logging
-
-    from bestofn import load_engine
-
-    before = logging.is_progress_bar_enabled(), are_progress_bars_disabled()
-    try:
-        for weights, downloads in ((True, True), (True, False), (False, True), (False, False)):
-            (logging.enable_progress_bar if weights else logging.disable_progress_bar)()
-            (enable_progress_bars if downloads else disable_progress_bars)()
-            load_engine("tiny").close()
-            assert logging.is_progress_bar_enabled() is weights
-            assert are_progress_bars_disabled() is not downloads
-    finally:
-        (logging.enable_progress_bar if before[0] else logging.disable_progress_bar)()
-        (disable_progress_bars if before[1] else enable_progress_bars)()
-    assert "Loading weights" not in capsys.readouterr().err

@@ -10,7 +10,7 @@ import bestofn
 PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
-    {"types", "errors", "values", "thinking", "identity", "redaction", "tiny"},
+    {"types", "errors", "thinking", "identity", "redaction", "tiny"},
     {"prompts", "concurrency", "registry", "progress", "section"},
     {"store", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},

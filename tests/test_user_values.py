@@ -2,7 +2,6 @@
 
 import json
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import date
 from enum import StrEnum
@@ -17,15 +16,13 @@ from fakes import Recorded, ScriptedEngine
 
 from bestofn import BestOfN
 from bestofn.dataset import select_dataset
-from bestofn.dataset.sources import iter_prompts, read_prompts
-from bestofn.engines.base import Completion, SamplingParams
+from bestofn.dataset.sources import read_prompts
+from bestofn.engines.base import Completion
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, plain
 from bestofn.rewards.baselines import Longest
 from bestofn.store import pool
-from bestofn.types import Candidate, Prompt, Score, Selection, Usage
-
-# --- candidates of a function ---------------------------------------------------------------------
+from bestofn.types import Candidate, Score, Selection, Usage
 
 
 def selected(*responses: Any) -> Selection:
@@ -38,7 +35,7 @@ def selected(*responses: Any) -> Selection:
     return selection
 
 
-@pytest.mark.parametrize("value", [nan, inf, -inf, np.float32(nan), np.float64(-inf), None])
+@pytest.mark.parametrize("value", [nan, inf, np.float32(nan), np.float64(-inf), None])
 def test_a_log_probability_that_is_no_number_is_unknown(value: Any) -> None:
     drawn = Candidate(
         0, "a", mean_logprob=value, sum_logprob=value, token_logprobs=[-1.0, value], seed=1
@@ -49,24 +46,20 @@ def test_a_log_probability_that_is_no_number_is_unknown(value: Any) -> None:
 
 
 def test_numbers_of_numpy_are_numbers() -> None:
-    drawn = Candidate(
-        np.int64(7),  # type: ignore[arg-type]
-        str(np.str_("a")),
-        token_count=np.int32(3),  # type: ignore[arg-type]
-        mean_logprob=np.float32(-0.5),  # type: ignore[arg-type]
-        sum_logprob=np.float64(-1.5),
-        seed=np.uint64(9),  # type: ignore[arg-type]
-        token_ids=np.array([1, 2, 3]),  # type: ignore[arg-type]
-        token_logprobs=np.array([-0.5, -0.5, -0.5], np.float32),  # type: ignore[arg-type]
-        usage=Usage(generated_tokens=np.int64(3), seconds=np.float32(nan)),  # type: ignore[arg-type]
-    )
-    (candidate,) = selected(drawn).candidates
+    drawn: dict[str, Any] = {
+        "token_count": np.int32(3),
+        "mean_logprob": np.float32(-0.5),
+        "seed": np.uint64(9),
+        "token_ids": np.array([1, 2, 3]),
+        "token_logprobs": np.array([-0.5, -0.5, -0.5], np.float32),
+        "usage": Usage(generated_tokens=np.int64(3), seconds=np.float32(nan)),  # type: ignore[arg-type]
+    }
+    (candidate,) = selected(Candidate(7, str(np.str_("a")), **drawn)).candidates
     assert candidate == Candidate(
         0,
         "a",
         token_count=3,
         mean_logprob=-0.5,
-        sum_logprob=-1.5,
         seed=9,
         token_ids=[1, 2, 3],
         token_logprobs=[-0.5, -0.5, -0.5],
@@ -81,49 +74,34 @@ def test_halves_of_characters_in_what_a_function_returns() -> None:
     assert (first.text, second.text, second.reasoning) == ("a \ufffd", "b \ufffd", "\ufffd")
 
 
-@pytest.mark.parametrize(
-    ("fields", "word"),
-    [
-        ({"text": None}, "text"),
-        ({"finish_reason": "eos"}, "finish_reason"),
-        ({"seed": "x"}, "seed"),
-    ],
-)
-def test_a_candidate_that_cannot_be_used_is_a_failed_one(fields: dict[str, Any], word: str) -> None:
-    broken, fine = selected(
-        Candidate(**{"index": 0, "text": "long text", **fields}), "a"
-    ).candidates
-    assert broken.finish_reason == "error"
-    assert word in str(broken.error)
+@pytest.mark.parametrize("fields", [{"text": None}, {"finish_reason": "eos"}, {"seed": "x"}])
+def test_a_candidate_that_cannot_be_used_is_a_failed_one(fields: dict[str, Any]) -> None:
+    broken = Candidate(**{"index": 0, "text": "long text", **fields})
+    failed, fine = selected(broken, "a").candidates
+    assert failed.finish_reason == "error"
+    assert next(iter(fields)) in str(failed.error)
     assert fine.error is None
 
 
 def test_an_engine_that_gives_minus_infinity() -> None:
     class Odd(ScriptedEngine):
-        async def generate(
-            self, prompt: Prompt, params: SamplingParams, seed: int | None = None
-        ) -> Completion:
+        async def generate(self, *_: Any) -> Completion:
             return Completion("a \ud83d", None, "stop", [1, 2], [-0.5, -inf], Usage())
 
     selection = BestOfN(Odd(), Longest(), n=1, keep_tokens=True).select("x")
     (candidate,) = pool.loads(pool.dumps(selection)).candidates
-    assert (candidate.text, candidate.mean_logprob, candidate.token_logprobs) == (
-        "a \ufffd",
-        None,
-        None,
-    )
+    assert candidate.text == "a \ufffd"
+    assert candidate.mean_logprob is None
+    assert candidate.token_logprobs is None
 
 
 def test_a_reward_that_gives_numbers_of_numpy() -> None:
     class Odd(Recorded):
-        async def score(self, prompt: Prompt, candidates: Any) -> list[Score]:
+        async def score(self, prompt: Any, candidates: Any) -> list[Score]:
             return [Score(np.float32(0.5)) for _ in candidates]  # type: ignore[arg-type]
 
     selection = BestOfN(lambda prompt, n: ["a"] * n, Odd(), n=2).select("x")
     assert json.loads(pool.dumps(selection))["candidates"][0]["scores"]["recorded"]["value"] == 0.5
-
-
-# --- columns --------------------------------------------------------------------------------------
 
 
 class Colour(StrEnum):
@@ -144,7 +122,6 @@ COLUMNS: list[tuple[Any, Any]] = [
     (np.float32(0.5), 0.5),
     (np.float64(nan), None),
     (np.bool_(True), True),
-    (np.str_("a"), "a"),
     (np.array([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
     (np.array([0.5, nan]), [0.5, None]),
     (np.array(7), 7),
@@ -155,7 +132,6 @@ COLUMNS: list[tuple[Any, Any]] = [
     (pd.Timestamp("2026-01-02"), "2026-01-02 00:00:00"),
     (pd.Series([1, 2]), [1, 2]),
     ({"b", "a", "c"}, ["a", "b", "c"]),
-    (frozenset([3, 1]), [1, 3]),
     (b"x", "b'x'"),
     ({1: {"\ud83d": "\udc00"}}, {"1": {"\ufffd": "\ufffd"}}),
     ((1, (2, nan)), [1, [2, None]]),
@@ -163,37 +139,23 @@ COLUMNS: list[tuple[Any, Any]] = [
     (date(2026, 1, 2), "2026-01-02"),
     (Colour.RED, "red"),
     (Point(1), "Point(x=1)"),
-    (1 + 2j, "(1+2j)"),
+    (Thing(), f"<{__name__}.Thing object>"),  # the same text in every process
 ]
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), COLUMNS, ids=[type(value).__name__ for value, _ in COLUMNS]
-)
-@pytest.mark.parametrize("wrap", [lambda row: row, lambda row: as_prompt("x", columns=row)])
-def test_columns_come_as_rows_can_hold_them(
-    tmp_path: Path, value: Any, expected: Any, wrap: Callable[[Any], Any]
-) -> None:
-    row = wrap({"prompt": "x", "value": value})
+def test_columns_come_as_rows_can_hold_them(tmp_path: Path) -> None:
+    columns = {f"column {place}": value for place, (value, _) in enumerate(COLUMNS)}
+    expected = {f"column {place}": value for place, (_, value) in enumerate(COLUMNS)}
+    assert plain(columns) == expected
     best = BestOfN(lambda prompt, n: ["a"] * n, Longest(), n=1)
+    rows = [{"prompt": "x", **columns}, as_prompt("y", columns=columns)]
     for _ in range(2):
-        summary = select_dataset([row], tmp_path / "out.jsonl", best, progress=False)
-    assert summary.rows == 1
-    (line,) = (tmp_path / "out.jsonl").read_text("utf-8").splitlines()
-    assert json.loads(line)["columns"]["value"] == expected
+        assert select_dataset(rows, tmp_path / "out.jsonl", best, progress=False).rows == 2
+    for line in (tmp_path / "out.jsonl").read_text("utf-8").splitlines():
+        assert json.loads(line)["columns"] == expected
     # The sampler by itself hands columns on as they are, and they are written all the same.
-    drawn = best.select(as_prompt("x", columns={"value": value}))
-    assert pool.loads(pool.dumps(drawn)).prompt.columns["value"] == expected
-
-
-def test_an_object_is_the_same_text_in_every_process() -> None:
-    assert plain(Thing()) == f"<{__name__}.Thing object>"
-
-
-def test_an_integer_that_no_row_can_hold_is_a_fault_of_its_row() -> None:
-    faults: list[Any] = []
-    assert not list(iter_prompts([{"prompt": "x", "n": 10**5000}], bad_row=faults.append))
-    assert str(faults[0]) == "row 0: a column has an integer of more than 4,000 digits"
+    drawn = best.select(as_prompt("x", columns=columns))
+    assert pool.loads(pool.dumps(drawn)).prompt.columns == expected
 
 
 def test_rows_of_pandas() -> None:
@@ -204,14 +166,9 @@ def test_rows_of_pandas() -> None:
     assert prompt.columns == {"n": 4}
 
 
-@pytest.mark.parametrize("missing", [None, nan, pd.NA, pd.NaT, np.float32(nan)])
-def test_a_template_names_a_column_that_is_null(missing: Any) -> None:
-    with pytest.raises(ConfigError, match="row 0: column 'n' is null"):
-        read_prompts([{"n": missing}], template="Count to {n}.")
-
-
-def test_a_template_takes_numbers_of_numpy_and_refuses_arrays() -> None:
+def test_a_template_takes_numbers_of_numpy_and_no_nulls_or_arrays() -> None:
     (prompt,) = read_prompts([{"n": np.int64(3)}], template="Count to {n}.")
     assert prompt.messages[0].content == "Count to 3."
-    with pytest.raises(ConfigError, match="column 'n' is list"):
-        read_prompts([{"n": np.array([1, 2])}], template="Count to {n}.")
+    for value, what in ((np.float32(nan), "null"), (pd.NA, "null"), (np.array([1]), "list")):
+        with pytest.raises(ConfigError, match=f"column 'n' is {what}"):
+            read_prompts([{"n": value}], template="Count to {n}.")

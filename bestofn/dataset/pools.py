@@ -9,8 +9,7 @@ from bestofn import concurrency
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, collect
-from bestofn.sampler import window_of
-from bestofn.scoring import RewardModel, add_nested_scores, add_scores, without_cost
+from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Pool, Prompt
 
@@ -35,7 +34,7 @@ def draw(
     async def work(prompt: Prompt) -> _Work:
         return Pool(prompt, await collect(generator.draw(prompt, m))), {"sample": 1.0}
 
-    return _timed(concurrency.map_in_window(work, prompts, window_of(m, window)))
+    return _timed(concurrency.map_in_window(work, prompts, concurrency.Window(m, window)))
 
 
 def add(
@@ -122,7 +121,9 @@ async def _add_cut_scores(
             if limit < _token_count(pool.prompt, candidate)
         ]
         responses.append(cuts)
-    await add_nested_scores(pool.prompt, responses, reward)
+    # From short to long, so that an engine with a prefix cache computes only what is more.
+    for level in zip_longest(*responses):
+        await add_scores(pool.prompt, [cut for cut in level if cut is not None], reward)
     for candidate, cuts in zip(pool.candidates, responses, strict=True):
         for limit, cut in zip_longest(limits, cuts):
             score = without_cost(candidate.scores[reward.name])

@@ -92,7 +92,7 @@ class Replica:
             return
         prompts = [_unpacked(text) for text in block.column("prompt").to_pylist()]
         work = [
-            asyncio.ensure_future(concurrency.bridge(select_row(self._best, prompt)))
+            asyncio.ensure_future(concurrency.on_background_loop(select_row(self._best, prompt)))
             for prompt in prompts
         ]
         for selection in work if self._config.ordered else asyncio.as_completed(work):

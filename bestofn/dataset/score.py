@@ -8,6 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import Any
 
+from bestofn.concurrency import Window
 from bestofn.config import NO_ENGINE, EngineConfig, RewardConfig, ScoreConfig, ScorerConfig, checked
 from bestofn.dataset.pools import add, cut_name, has_scores
 from bestofn.dataset.summary import Summary, bar_of
@@ -18,7 +19,6 @@ from bestofn.models import Engines
 from bestofn.redaction import without_secrets
 from bestofn.resuming import engine_files, with_one_spelling
 from bestofn.rewards.base import is_pointwise, load_reward, needs_engine, reward_identity
-from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import (
@@ -240,7 +240,7 @@ def _score(
             rewards,
             limits=config.limits,
             decoder=loaded[-1] if config.limits else None,
-            window=window_of(max(sizes)),
+            window=Window(max(sizes)),
         )
         for row in scored:
             for name in lacking.pop(row.prompt.id):

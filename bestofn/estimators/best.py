@@ -1,48 +1,31 @@
-"""Expected best-of-N from a pool of M candidates a prompt.
+"""Expected best-of-N from a pool of M candidates a prompt, over all subsets of size N.
 
-Drawing N of the M at random and taking the best is averaged over *all* subsets of size N, so no
-subset has to be drawn. NaN in `proxy` is a failed score: it loses to any value, and among N that
-all failed the choice is uniform.
+`proxy` is `[prompts, M]`, NaN where scoring failed: that loses to any value, and among N that all
+failed the choice is uniform. `value` is `[prompts, M]`, finite; `ns` are sizes from 1 to M. Results
+are `[prompts, len(ns)]`. Shapes that differ, other sizes and other values raise ValueError.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bestofn.estimators.arrays import (
-    Array,
-    all_among_lowest,
-    as_finite,
-    as_matrix,
-    check_sizes,
-    whole_numbers,
-)
+Array = NDArray[np.float64]
+Whole = NDArray[np.int64]
 
 
 def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
-    """Expected `value` of the candidate with the highest `proxy` among n, for each prompt and n.
+    """Expected `value` of the candidate with the highest `proxy` among n, in the unit of `value`.
 
     Exact over all subsets of size n drawn without replacement, ties broken at random. With
     samples sorted by proxy, C(h, n) / C(M, n) is the probability that all n lie among the h
     lowest; a tie group that ends at h and starts above l is chosen from with the difference of
     the two, and contributes its mean value. For binary values with proxy = value this is pass@k
     (arXiv 2107.03374).
-
-    Args:
-        proxy: `[prompts, M]`, NaN where scoring failed.
-        value: `[prompts, M]`, finite.
-        ns: Sizes, each from 1 to M.
-
-    Returns:
-        `[prompts, len(ns)]`, in the unit of `value`.
-
-    Raises:
-        ValueError: shapes differ, a size is out of range, or a value is not finite.
     """
     proxies, values = as_matrix(proxy, "proxy"), as_finite(as_matrix(value, "value"))
-    if proxies.shape != values.shape:
-        raise ValueError(f"proxy has shape {proxies.shape} but value has {values.shape}")
+    same_shape("proxy", proxies, values)
     ordered, order, ends = _tie_groups(proxies)
     means = _group_means(np.take_along_axis(values, order, axis=1), ends)
     # coefficients[h] = mean of the group ending at h, minus mean of the group starting above h.
@@ -54,7 +37,7 @@ def best_of_n(proxy: ArrayLike, value: ArrayLike, ns: Sequence[int]) -> Array:
 
 
 def failure_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
-    """Probability that all n drawn have failed, `[prompts, len(ns)]`. Arguments: `best_of_n`."""
+    """Probability that all n drawn have failed."""
     proxies = as_matrix(proxy, "proxy")
     failed = np.isnan(proxies).sum(axis=1)
     rates: Array = all_among_lowest(proxies.shape[1], ns)[failed]
@@ -62,10 +45,7 @@ def failure_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
 
 
 def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
-    """Probability that several of the n drawn share the highest proxy, `[prompts, len(ns)]`.
-
-    Draws that all failed count as a failure, not as a tie. Arguments: `best_of_n`.
-    """
+    """Probability that several of the n drawn share the highest proxy; not if all have failed."""
     proxies = as_matrix(proxy, "proxy")
     size = proxies.shape[1]
     sizes = check_sizes(ns, size)
@@ -84,22 +64,11 @@ def tie_rate(proxy: ArrayLike, ns: Sequence[int]) -> Array:
 def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Array:
     """Expected cost of n drawn, where each distinct group is paid for once.
 
-    A group of c among M is missed with probability C(M - c, n) / C(M, n).
-
-    Args:
-        groups: `[prompts, M]`, equal whole numbers where one payment serves both.
-        cost: `[prompts, M]`, finite; what a group costs is the sum over its members.
-        ns: Sizes, each from 1 to M.
-
-    Returns:
-        `[prompts, len(ns)]`, in the unit of `cost`.
-
-    Raises:
-        ValueError: shapes differ, a size is out of range, or a cost is not finite.
+    `groups` are whole numbers, equal where one payment serves both; the cost of a group is the sum
+    over its members. One of c among M is missed with probability C(M - c, n) / C(M, n).
     """
     costs, members = as_finite(as_matrix(cost, "cost")), np.asarray(groups)
-    if members.shape != costs.shape:
-        raise ValueError(f"groups has shape {members.shape} but cost has {costs.shape}")
+    same_shape("groups", members, costs)
     size = costs.shape[1]
     drawn = 1.0 - all_among_lowest(size, ns)[::-1]  # by how many the group holds
     by_held = np.zeros((len(costs), size + 1))
@@ -112,16 +81,9 @@ def expected_cost(groups: ArrayLike, cost: ArrayLike, ns: Sequence[int]) -> Arra
 
 
 def kl_upper_bound(ns: Sequence[int]) -> Array:
-    """Most that best-of-n may move the policy: log n - (n - 1) / n, in nats (arXiv 2401.01879).
+    """Upper bound of KL(best-of-n || policy), `[len(ns)]`: log n - (n - 1) / n, in nats.
 
-    Args:
-        ns: Sizes, each at least 1.
-
-    Returns:
-        `[len(ns)]`, an upper bound of KL(best-of-n || policy).
-
-    Raises:
-        ValueError: a size is not a whole number, or less than 1.
+    Source: arXiv 2401.01879.
     """
     sizes = whole_numbers(ns)
     if sizes.min() < 1:
@@ -151,3 +113,48 @@ def _group_means(values: Array, ends: NDArray[np.bool_]) -> Array:
     held = _group_sizes(ends)
     means = np.add.reduceat(values.ravel(), np.cumsum(held) - held) / held
     return np.repeat(means, held).reshape(values.shape)
+
+
+def as_matrix(data: ArrayLike, name: str) -> Array:
+    matrix = np.asarray(data, dtype=np.float64)
+    if matrix.ndim != 2 or not matrix.size:
+        raise ValueError(f"{name} must be [prompts, M] and not empty, not {matrix.shape}")
+    return matrix
+
+
+def same_shape(name: str, data: NDArray[Any], values: Array) -> None:
+    if data.shape != values.shape:
+        raise ValueError(f"{name} has shape {data.shape} but there are {values.shape} values")
+
+
+def as_finite(values: Array) -> Array:
+    if not np.isfinite(values).all():
+        raise ValueError("every value must be finite; leave out prompts without a known value")
+    return values
+
+
+def all_among_lowest(size: int, ns: Sequence[int] | Whole, least: int = 1) -> Array:
+    """C(h, n) / C(size, n) for h = 0..size and each n: `[size + 1, len(ns)]`.
+
+    By the recurrence over h downwards from 1, C(h - 1, n) / C(h, n) = (h - n) / h.
+    """
+    sizes = check_sizes(ns, size, least)
+    places = np.arange(size, 0, -1)[:, None]
+    factors = np.maximum(places - sizes, 0) / places
+    table = np.ones((size + 1, len(sizes)))
+    table[:size] = np.cumprod(factors, axis=0)[::-1]
+    return table
+
+
+def check_sizes(ns: Sequence[int] | Whole, size: int, least: int = 1) -> Whole:
+    sizes = whole_numbers(ns)
+    if sizes.min() < least or sizes.max() > size:
+        raise ValueError(f"each n must be from {least} to the pool size {size}, not {list(ns)}")
+    return sizes
+
+
+def whole_numbers(ns: Sequence[int] | Whole) -> Whole:
+    numbers = np.asarray(ns)
+    if numbers.ndim != 1 or not numbers.size or numbers.dtype.kind not in "iu":
+        raise ValueError(f"ns must be whole numbers, not {ns!r}")
+    return numbers.astype(np.int64)

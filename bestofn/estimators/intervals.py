@@ -1,4 +1,9 @@
-"""Means over prompts, or over strata such as the subsets of a benchmark, with their intervals."""
+"""Means over prompts, or over strata such as the subsets of a benchmark, with their intervals.
+
+Values are finite; shapes that do not fit, nothing to resample and other values raise ValueError.
+All columns share their resamples, and so does any other call with as many prompts and the same
+seed. `level` is that of the interval.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bestofn.estimators.arrays import Array, as_finite
+from bestofn.estimators.best import Array, as_finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,25 +32,12 @@ def interval(value: ArrayLike, draws: Array, level: float = 0.95) -> Interval:
 def bootstrap_mean(
     values: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Mean over prompts with a percentile interval from resampled prompts.
+    """Mean over prompts, `[prompts]` or `[prompts, columns]`, with an interval from resampled ones.
 
     The percentile bootstrap of Efron and Tibshirani (1993, chapter 13), a prompt being the unit.
-    With a single prompt the interval is that prompt's value.
-
-    Args:
-        values: `[prompts]` or `[prompts, columns]`, finite. All columns share the resamples, and
-            so does any other call with as many prompts and the same seed.
-        resamples: Their number.
-        level: Of the interval.
-        seed: Of the resampling.
-
-    Raises:
-        ValueError: nothing to resample, or a value is not finite.
     """
-    data = np.asarray(values, dtype=np.float64)
-    if data.ndim not in (1, 2) or not len(data):
-        raise ValueError(f"values must be [prompts] or [prompts, columns], not {data.shape}")
-    draws = _resampled(as_finite(data), np.random.default_rng(seed), resamples)
+    data = _values(values, "[prompts]", "[prompts, columns]")
+    draws = _resampled(data, np.random.default_rng(seed), resamples)
     return interval(data.mean(axis=0), draws, level)
 
 
@@ -57,41 +49,19 @@ def bootstrap_pools(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Mean over prompts that have several pools each, drawn with different seeds.
+    """Mean over prompts with several pools, `[seeds, prompts]` or `[seeds, prompts, columns]`.
 
-    A prompt's pools are independent draws given the prompt: what a seed gave on one prompt says
-    nothing about another, so pools are nested in prompts. With S pools a prompt, the mean over
-    prompts varies by (between + within / S) / prompts, where `between` is the variance of the
-    prompts' true values, and `within` that of one pool's value around its prompt's.
-
-    - By default prompts are resampled, each with all its pools. The means of the prompts already
-      scatter by between + within / S, so the interval covers both: what would other prompts, with
-      new pools, have given? Resampling seeds as well, inside each drawn prompt, would count the
-      pools' part nearly twice; Davison and Hinkley (1997, section 3.8) and Field and Welsh (JRSS
-      B 69, 2007) recommend resampling whole clusters.
-    - With `fixed_prompts` the prompts stay, and in each of them its pools are resampled: the
-      interval covers within / S alone: what would new pools for these prompts have given? The
-      spread of S resampled pools is (S - 1) / S of the variance and is widened by as much.
-
-    Args:
-        values: `[seeds, prompts]` or `[seeds, prompts, columns]`, finite. All columns share the
-            resamples.
-        fixed_prompts: Whether the prompts are all there is to speak of, or a sample of more.
-        resamples: Their number.
-        level: Of the interval.
-        seed: Of the resampling.
-
-    Raises:
-        ValueError: nothing to resample, a value is not finite, or prompts are fixed and have one
-            pool each, which says nothing of its scatter.
+    By default prompts are resampled, each with all its pools: what would other prompts, with new
+    pools, have given? The prompts' means scatter by the variance between prompts plus that of one
+    pool by their number S, so the interval covers both (whole clusters are resampled: Davison and
+    Hinkley 1997, section 3.8; Field and Welsh, JRSS B 69, 2007). With `fixed_prompts` each prompt
+    stays and its pools are resampled: what would new pools for these prompts have given? The
+    spread of S resampled pools is (S - 1) / S of the variance and is widened by as much.
     """
-    data = np.asarray(values, dtype=np.float64)
-    if data.ndim not in (2, 3) or not data.size:
-        wanted = "[seeds, prompts] or [seeds, prompts, columns]"
-        raise ValueError(f"values must be {wanted} and not empty, not {data.shape}")
+    data = _values(values, "[seeds, prompts]", "[seeds, prompts, columns]")
     if not fixed_prompts:
         return bootstrap_mean(data.mean(axis=0), resamples=resamples, level=level, seed=seed)
-    pools, prompts, *columns = as_finite(data).shape
+    pools, prompts, *columns = data.shape
     if pools < 2:
         raise ValueError("values of one seed do not tell how pools scatter; give two or more")
     by_prompt = np.swapaxes(data, 0, 1).reshape(prompts * pools, *columns)
@@ -101,53 +71,20 @@ def bootstrap_pools(
     return Interval(mean, mean + widen * (narrow.low - mean), mean + widen * (narrow.high - mean))
 
 
-def paired_difference(
-    a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
-) -> Interval:
-    """Mean of a - b with its interval; both are resampled by the same prompts.
-
-    Raises:
-        ValueError: shapes differ, and what `bootstrap_mean` raises.
-    """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    if first.shape != second.shape:
-        raise ValueError(f"a has shape {first.shape} but b has {second.shape}")
-    return bootstrap_mean(first - second, resamples=resamples, level=level, seed=seed)
-
-
 def unpaired_difference(
     a: ArrayLike, b: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Mean of a minus mean of b, of different prompts; each side is resampled by itself.
-
-    Args:
-        a: `[prompts]`, finite.
-        b: `[other prompts]`, finite.
-        resamples: Their number.
-        level: Of the interval.
-        seed: Of the resampling.
-
-    Raises:
-        ValueError: a side is empty or not one-dimensional, or a value is not finite.
-    """
+    """Mean of a, `[prompts]`, minus mean of b, `[other prompts]`, each resampled by itself."""
     rng = np.random.default_rng(seed)
-    sides = [np.asarray(side, dtype=np.float64) for side in (a, b)]
-    for side in sides:
-        if side.ndim != 1 or not side.size:
-            raise ValueError(f"each side must be [prompts] and not empty, not {side.shape}")
-    first, second = (_resampled(as_finite(side), rng, resamples) for side in sides)
+    sides = [_values(side, "[prompts]") for side in (a, b)]
+    first, second = (_resampled(side, rng, resamples) for side in sides)
     return interval(sides[0].mean() - sides[1].mean(), first - second, level)
 
 
 def stratum_means(values: ArrayLike, strata: Sequence[int]) -> Array:
     """The mean of each stratum and, last, the mean of these means: `[strata + 1, columns]`.
 
-    Args:
-        values: `[items, columns]`, finite.
-        strata: `[items]`, which stratum an item is in: 0, 1, ..., each at least once.
-
-    Raises:
-        ValueError: shapes do not fit, or a value is not finite.
+    `values` are `[items, columns]`; `strata`, `[items]`, says which an item is in: 0, 1, ...
     """
     return _with_mean([block.mean(axis=0) for block in _blocks(values, strata)])
 
@@ -155,14 +92,7 @@ def stratum_means(values: ArrayLike, strata: Sequence[int]) -> Array:
 def resampled_stratum_means(
     values: ArrayLike, strata: Sequence[int], *, resamples: int = 2000, seed: int = 0
 ) -> Array:
-    """`stratum_means` of resampled items: `[resamples, strata + 1, columns]`.
-
-    Items are resampled within their strata, as the sizes of subsets are no accident. All columns
-    share the resamples, and so does any other call with the same strata and seed.
-
-    Raises:
-        ValueError: what `stratum_means` raises, or there are no resamples.
-    """
+    """`stratum_means` of items resampled in their strata: `[resamples, strata + 1, columns]`."""
     rng = np.random.default_rng(seed)
     return _with_mean([_resampled(b, rng, resamples) for b in _blocks(values, strata)])
 
@@ -170,16 +100,10 @@ def resampled_stratum_means(
 def gain_percent(
     a: float, b: float, a_draws: Array, b_draws: Array, level: float = 0.95
 ) -> Interval | None:
-    """By how many percent a is more than b, 100 (a / b - 1); None where b is 0.
+    """By how many percent share a is more than share b, 100 (a / b - 1); None where b is 0.
 
-    An end of the interval is infinite where b is 0 in enough of the resamples.
-
-    Args:
-        a: A share.
-        b: Another one.
-        a_draws: `[resamples]`, of the first.
-        b_draws: `[resamples]`, of the second on the same resamples.
-        level: Of the interval.
+    Both draws are `[resamples]`, on the same resamples. An end of the interval is infinite where b
+    is 0 in enough of them.
     """
     if b <= 0:
         return None
@@ -204,9 +128,17 @@ def _resampled(data: Array, rng: np.random.Generator, resamples: int, blocks: in
     return means
 
 
+def _values(values: ArrayLike, *shapes: str) -> Array:
+    """Finite values, of one of these shapes."""
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim not in [shape.count(",") + 1 for shape in shapes] or not data.size:
+        raise ValueError(f"values must be {' or '.join(shapes)} and not empty, not {data.shape}")
+    return as_finite(data)
+
+
 def _blocks(values: ArrayLike, strata: Sequence[int]) -> list[Array]:
-    data, places = as_finite(np.asarray(values, dtype=np.float64)), np.asarray(strata)
-    if data.ndim != 2 or places.shape != data.shape[:1] or not places.size:
+    data, places = _values(values, "[items, columns]"), np.asarray(strata)
+    if places.shape != data.shape[:1]:
         raise ValueError(f"values must be [items, columns] of {places.size} items")
     blocks = [data[places == stratum] for stratum in range(int(places.max()) + 1)]
     if not all(map(len, blocks)):

@@ -4,25 +4,33 @@ The unweighted vote is exact: an answer that c of the M candidates give gets j v
 ways, so ways to draw are counted by generating functions in x, whose exponent is the number drawn.
 For k votes to win, every answer has fewer (sum of C(c, j) x^j for j < k) or as many, and is then
 tied: y C(c, k) x^k. The winner's share among t + 1 tied is 1 / (t + 1), the integral of y^t over
-[0, 1], which Gauss-Legendre nodes give exactly: the product over the other answers is taken at
-each node. Every term is positive, so nothing cancels, and no coefficient exceeds C(M, N), so
-nothing overflows up to M = 1,000.
+[0, 1], which Gauss-Legendre nodes give exactly. Every term is positive, so nothing cancels.
 
 The weighted vote is counted draw by draw: over every subset of a size, or random permutations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import combinations
-from math import comb
+from math import comb, prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bestofn.estimators.arrays import Array, Whole, as_finite, as_matrix, check_sizes
+from bestofn.estimators.best import (
+    Array,
+    Whole,
+    as_finite,
+    as_matrix,
+    check_sizes,
+    same_shape,
+)
 
-LARGEST_POOL = 1_000  # C(1,000, 500) is 3e299
+EXACT_UP_TO = 256  # the largest pool whose unweighted vote is exact; time grows as its cube
+ENUMERATE_UP_TO = 4096  # the most subsets that are enumerated; M are in any case
+DRAWS = 1000  # permutations of each prompt's pool
 # Sums of the same weights in another order differ by rounding alone; totals so close are tied.
 ROUNDING = 1e-12
 BLOCK = 2**19  # drawn candidates that are counted at once
@@ -30,18 +38,12 @@ BLOCK = 2**19  # drawn candidates that are counted at once
 
 @dataclass(frozen=True, slots=True)
 class Votes:
-    """What a vote selects, for each prompt and size.
+    """What a vote selects, for each prompt and size."""
 
-    Attributes:
-        values: `[prompts, sizes]`, the expected value of the chosen candidate.
-        ties: `[prompts, sizes]`, the probability that several answers share the most votes; where
-            the values are estimated, so is this.
-        error: `[sizes]`, the Monte Carlo standard error of the mean of `values` over prompts; 0
-            where the values are exact. It says nothing of the scatter between prompts.
-    """
-
-    values: Array
-    ties: Array
+    values: Array  # `[prompts, sizes]`, expected, of the chosen candidate
+    ties: Array  # `[prompts, sizes]`, the probability that several answers share the most votes
+    # `[sizes]`, the Monte Carlo standard error of the mean of `values` over prompts, 0 where they
+    # are exact; it says nothing of the scatter between prompts.
     error: Array
 
 
@@ -51,9 +53,6 @@ def expected_votes(
     ns: Sequence[int],
     weights: ArrayLike | None = None,
     *,
-    exact_up_to: int = 256,
-    enumerate_up_to: int = 4096,
-    draws: int = 1000,
     seed: int = 0,
 ) -> Votes:
     """Expected `value` of the candidate that a vote among n chooses, for each prompt and n.
@@ -63,71 +62,41 @@ def expected_votes(
     random, and so is the choice among the winner's drawn candidates. A candidate without an answer
     is chosen only where none of the n has one, then at random; those draws are no ties.
 
-    The unweighted vote is exact by generating functions . The weighted vote, and the
-    unweighted one of a pool over `exact_up_to`, is exact for each n with at most `enumerate_up_to`
-    subsets, and always at n = 1 and n = M; any other n is estimated from random permutations, the
-    same for every n and for every call with the same shape, `draws` and seed. Totals of weights
-    that differ by less than 1e-12 of themselves count as tied, as sums in another order may.
+    The unweighted vote is exact up to M = 256. All else is exact for each n with at most 4,096
+    subsets, and at n = 1 and n = M; any other n is estimated from 1,000 random permutations, the
+    same for every n and for every call with the same shape and seed.
 
     Args:
         groups: `[prompts, M]`, whole numbers: equal ones give the same answer, -1 gives none.
         value: `[prompts, M]`, finite.
         ns: Sizes, each from 1 to M.
         weights: `[prompts, M]`, not negative; NaN where the candidate has no vote, as with -1.
-        exact_up_to: The largest pool, up to 1,000, whose unweighted vote is computed exactly. The
-            time grows with the third power of M and with the number of different sizes of answers.
-        enumerate_up_to: The most subsets that are enumerated; M are in any case.
-        draws: Permutations of each prompt's pool; 2 or more.
         seed: Of the permutations.
 
     Raises:
-        ValueError: shapes differ, a size is out of range, a group is below -1 or no whole number, a
-            value is not finite, a weight is negative or infinite, or an option is out of range.
+        ValueError: one of these does not hold.
     """
     values, answers = as_finite(as_matrix(value, "value")), np.asarray(groups)
-    _same_shape("groups", answers, values)
+    same_shape("groups", answers, values)
     if answers.dtype.kind not in "iu" or answers.min() < -1:
         raise ValueError("groups must be whole numbers, equal where answers are; -1 for no answer")
     sizes = check_sizes(ns, values.shape[1])
-    if not 0 <= exact_up_to <= LARGEST_POOL:
-        raise ValueError(f"exact_up_to must be from 0 to {LARGEST_POOL}, not {exact_up_to}")
-    if draws < 2 or enumerate_up_to < 1:
-        raise ValueError("draws must be at least 2 and enumerate_up_to at least 1")
-    if weights is None and values.shape[1] <= exact_up_to:
+    if weights is None and values.shape[1] <= EXACT_UP_TO:
         return _exact(_numbered(answers), values, sizes)
-    weighing = np.ones_like(values) if weights is None else _checked_weights(weights, values)
+    weighing = np.ones_like(values) if weights is None else as_matrix(weights, "weights")
+    same_shape("weights", weighing, values)
+    if (weighing < 0).any() or np.isinf(weighing).any():
+        raise ValueError("weights must not be negative or infinite; NaN for a candidate with none")
     votes = ~np.isnan(weighing) & (answers != -1)
     numbered = _numbered(np.where(votes, answers, -1))
     ballots = _Ballots(numbered, np.where(votes, weighing, 0.0), values)
-    return _by_draws(ballots, sizes, enumerate_up_to, draws, seed)
+    return _by_draws(ballots, sizes, seed)
 
 
 def _numbered(groups: Whole) -> Whole:
     """Answers numbered from 0 up within their prompt; -1 stays."""
-    order = np.argsort(groups, axis=1, kind="stable")
-    ordered = np.take_along_axis(groups, order, axis=1)
-    numbers = np.zeros(groups.shape, dtype=np.int64)
-    numbers[:, 1:] = np.cumsum(ordered[:, 1:] != ordered[:, :-1], axis=1)
-    numbers -= ordered[:, :1] == -1
-    numbered = np.empty_like(numbers)
-    np.put_along_axis(numbered, order, numbers, axis=1)
-    return numbered
-
-
-def _checked_weights(weights: ArrayLike, values: Array) -> Array:
-    checked = as_matrix(weights, "weights")
-    _same_shape("weights", checked, values)
-    if (checked < 0).any() or np.isinf(checked).any():
-        raise ValueError("weights must not be negative or infinite; NaN for a candidate with none")
-    return checked
-
-
-def _same_shape(name: str, data: Array | Whole, values: Array) -> None:
-    if data.shape != values.shape:
-        raise ValueError(f"{name} has shape {data.shape} but value has {values.shape}")
-
-
-# --- the exact vote, from the sizes of the answers alone ------------------------------------------
+    rows = [np.unique(row, return_inverse=True) for row in groups]
+    return np.array([numbers - (known[0] == -1) for known, numbers in rows])
 
 
 def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
@@ -149,15 +118,9 @@ def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
 
 
 def _shares(sizes: Whole) -> tuple[Array, Array]:
-    """How a vote among N of a pool falls out, for all N.
+    """The chance that candidate i is chosen among N, `[M, M]` at [i, N - 1], and of a tie, `[M]`.
 
-    Args:
-        sizes: `[M]`, for each candidate how many give its answer (itself counted), 0 where it
-            gives none.
-
-    Returns:
-        `[M, M]`, at row i and column N - 1 the probability that candidate i is chosen, and `[M]`,
-        that several answers share the most votes.
+    `sizes`, `[M]`, says for each candidate how many give its answer, 0 where it gives none.
     """
     pool = len(sizes)
     held = np.bincount(sizes, minlength=pool + 1)
@@ -174,15 +137,10 @@ def _shares(sizes: Whole) -> tuple[Array, Array]:
 
 
 def _count_wins(distinct: Whole, many: Whole, failed: int) -> tuple[Array, Array]:
-    """Ways to draw N = 0..M in which an answer wins, a tie counted by its share.
+    """Ways to draw N = 0..M in which an answer wins, a tie counted by its share: `[D, M + 1]`.
 
-    Args:
-        distinct: `[D]`, the sizes that answers have, rising.
-        many: `[D]`, how many answers have each.
-        failed: Candidates without an answer.
-
-    Returns:
-        `[D, M + 1]`, for one answer of each size, and `[M + 1]`, ways in which any wins untied.
+    Second, `[M + 1]`, those in which any wins untied. `distinct`, `[D]`, are the sizes that answers
+    have, rising; `many` how many have each; `failed` how many candidates have no answer.
     """
     pool = failed + int(distinct @ many)
     wins, alone = np.zeros((len(distinct), pool + 1)), np.zeros(pool + 1)
@@ -219,11 +177,11 @@ def _without_one(able: Whole, many: Whole, votes: int, rest: int, nodes: Array) 
 def _times(stack: Array, factor: Array, nodes: Array) -> Array:
     """Polynomials times one answer's, whose last term is marked by y."""
     *rows, terms = stack.shape
-    votes = len(factor) - 1
-    product = np.zeros((*rows, terms + votes))
-    for drawn in range(votes):
-        product[..., drawn : drawn + terms] += factor[drawn] * stack
-    product[..., votes:] += (nodes * factor[votes])[:, None] * stack
+    marked = np.tile(factor, (len(nodes), 1))
+    marked[:, -1] *= nodes
+    product = np.zeros((*rows, terms + len(factor) - 1))
+    for drawn, column in enumerate(marked.T):
+        product[..., drawn : drawn + terms] += column[:, None] * stack
     return product
 
 
@@ -248,17 +206,10 @@ def _padded(polynomials: Array, terms: int) -> Array:
     return np.pad(polynomials, [(0, 0)] * (polynomials.ndim - 1) + [(0, short)])
 
 
-# --- the vote counted draw by draw ----------------------------------------------------------------
+class _Ballots(NamedTuple):
+    """The pools of several prompts as the count sees them, each `[prompts, M]`.
 
-
-@dataclass(frozen=True, slots=True)
-class _Ballots:
-    """The pools of several prompts, as the count sees them.
-
-    Attributes:
-        answers: `[prompts, M]`, the number of the answer, from 0 up within its prompt; -1: none.
-        weights: `[prompts, M]`, what the candidate's vote counts; 0 where it has no answer.
-        values: `[prompts, M]`.
+    An answer is a number from 0 up within its prompt, or -1 for none, whose weight is 0.
     """
 
     answers: Whole
@@ -266,55 +217,44 @@ class _Ballots:
     values: Array
 
 
-def _by_draws(ballots: _Ballots, sizes: Whole, most: int, draws: int, seed: int) -> Votes:
+def _by_draws(ballots: _Ballots, sizes: Whole, seed: int) -> Votes:
+    """Over all subsets of a size, or random permutations whose first n are the draw of size n."""
+    rng = np.random.default_rng(seed)
     prompts, pool = ballots.answers.shape
-    values, ties, spread = np.zeros((3, prompts, len(sizes)))
-    few = np.array([comb(pool, int(n)) <= max(most, pool) for n in sizes])
+    found = np.zeros((3, prompts, len(sizes)))
+    few = np.array([comb(pool, int(n)) <= max(ENUMERATE_UP_TO, pool) for n in sizes])
     for n in np.unique(sizes[few]):
-        values[:, sizes == n], ties[:, sizes == n] = _enumerated(ballots, int(n))
+        subsets = np.array(list(combinations(range(pool), int(n))))
+        each = _moments(ballots, n[None], partial(np.broadcast_to, subsets), subsets.shape)
+        found[:2, :, sizes == n] = each[:2]
     if not few.all():
-        sampled = _sampled(ballots, sizes[~few], draws, seed)
-        values[:, ~few], ties[:, ~few], spread[:, ~few] = sampled
-    return Votes(values, ties, np.sqrt(spread.sum(axis=0) / (draws - 1)) / prompts)
+        largest = sizes[~few].max()
 
+        def permute(shape: tuple[int, ...]) -> Whole:
+            return rng.random(shape).argsort(axis=2)[:, :, :largest]
 
-def _enumerated(ballots: _Ballots, n: int) -> Array:
-    """Mean value of the chosen and tie rate over all subsets of size n: `[2, prompts, 1]`."""
-    subsets = np.array(list(combinations(range(ballots.answers.shape[1]), n)))
-
-    def draw(count: int) -> Whole:
-        return np.broadcast_to(subsets, (count, *subsets.shape))
-
-    return _moments(ballots, np.array([n]), draw, subsets.size)[:2]
-
-
-def _sampled(ballots: _Ballots, sizes: Whole, draws: int, seed: int) -> Array:
-    """`_moments` of random permutations, whose first n are the draw of size n."""
-    rng, pool = np.random.default_rng(seed), ballots.answers.shape[1]
-
-    def draw(count: int) -> Whole:
-        return rng.random((count, draws, pool)).argsort(axis=2)[:, :, : sizes.max()]
-
-    return _moments(ballots, sizes, draw, draws * pool)
+        found[:, :, ~few] = _moments(ballots, sizes[~few], permute, (DRAWS, pool))
+    return Votes(found[0], found[1], np.sqrt(found[2].sum(axis=0) / (DRAWS - 1)) / prompts)
 
 
 def _moments(
-    ballots: _Ballots, sizes: Whole, draw: Callable[[int], Whole], per_prompt: int
+    ballots: _Ballots,
+    sizes: Whole,
+    draw: Callable[[tuple[int, ...]], Whole],
+    per_prompt: tuple[int, ...],
 ) -> Array:
     """Mean value of the chosen, tie rate, variance of that value: `[3, prompts, len(sizes)]`.
 
-    Args:
-        ballots: Of all prompts.
-        sizes: How many of the drawn have a vote.
-        draw: Gives for so many prompts `[prompts, draws, largest size]`, which are drawn.
-        per_prompt: Candidates that `draw` draws for each prompt.
+    `draw` makes of `[prompts, *per_prompt]` which candidates are drawn, one after another; of them
+    the first n have a vote, for each n of `sizes`.
     """
-    prompts, at_once = len(ballots.answers), max(1, BLOCK // per_prompt)
+    prompts, at_once = len(ballots.answers), max(1, BLOCK // prod(per_prompt))
     moments = np.empty((3, prompts, len(sizes)))
     for start in range(0, prompts, at_once):
         rows = slice(start, min(start + at_once, prompts))
         part = _Ballots(ballots.answers[rows], ballots.weights[rows], ballots.values[rows])
-        for n, (chosen, tied) in enumerate(_count(part, draw(rows.stop - start)), start=1):
+        drawn = draw((rows.stop - start, *per_prompt))
+        for n, (chosen, tied) in enumerate(_count(part, drawn), start=1):
             if n in sizes:
                 found = np.stack([chosen.mean(axis=1), tied.mean(axis=1), chosen.var(axis=1)])
                 moments[:, rows, sizes == n] = found[:, :, None]
@@ -322,23 +262,17 @@ def _moments(
 
 
 def _count(ballots: _Ballots, drawn: Whole) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
-    """Counts vote by vote, and after each gives the chosen value and whether answers are tied.
+    """After each vote of `drawn`, `[prompts, draws, n]`: the chosen value and whether answers tie.
 
-    The chosen value is the mean over tied answers of the mean over their drawn candidates. Those
-    without an answer have a column of their own, the last, that any vote beats.
-
-    Args:
-        ballots: Of some prompts.
-        drawn: `[prompts, draws, n]`, which candidates, one after another.
-
-    Yields:
-        n times two arrays `[prompts, draws]`.
+    Both are `[prompts, draws]`. The chosen value is the mean over tied answers of the mean over
+    their drawn candidates. Those without an answer have a column of their own, the last, that any
+    vote beats.
     """
     shape = drawn.shape[:2]
     flat = drawn.reshape(len(drawn), -1)
     answers, weights, values = (
         np.ascontiguousarray(np.take_along_axis(column, flat, axis=1).reshape(-1, drawn.shape[2]).T)
-        for column in (ballots.answers, ballots.weights, ballots.values)
+        for column in ballots
     )
     count = answers.shape[1]
     columns = int(ballots.answers.max()) + 2

@@ -18,30 +18,22 @@ RewardFunction = Callable[..., list[float | None]]
 
 NOT_COLUMNS = ("completion_ids", "environments")  # lists that the trainer passes beside the columns
 REASONING = ("reasoning_content", "thinking", "reasoning")  # where chat templates put it
-UNUSABLE = (ConfigError, RecursionError)  # what a prompt or completion of another form raises
-NO_PROMPT = Prompt(())  # of a group whose prompt cannot be used
 
 
 def flip_reward_func(reward: RewardModel, *, opened: bool = False) -> RewardFunction:
     """A reward as one of the `reward_funcs` of TRL's `GRPOTrainer`; any reward, not FLIP alone.
 
-    The function returned is called `(prompts, completions, **columns)`, by the trainer or by hand,
-    from anywhere but the loop that runs engines. It returns a score for each completion, None
-    where scoring failed; TRL leaves those out of the group's mean and learns nothing from them.
+    The function returned is called `(prompts, completions, **columns)`, by the trainer or by hand.
+    Both are texts or lists of chat messages; other columns are `Prompt.columns`, for verifiers. It
+    returns a score for each completion, None where scoring failed or a form is another one, such as
+    a completion that ends with a tool call; TRL learns nothing from those. Equal prompts that
+    follow each other are a group: of equal responses in it one is scored, and a setwise reward is
+    given all of it.
 
-    Prompts and completions are texts or lists of chat messages, as in TRL's plain and
-    conversational data sets. System prompt and earlier turns are context; the other columns of the
-    data set are `Prompt.columns`, which verifiers read. Equal prompts that follow each other are a
-    group: of equal responses in it one is scored, and a setwise reward is given all of it.
-
-    What cannot be scored ends no training: a prompt or a completion of another form, such as one
-    that ends with a tool call, has no score, and the reason says why.
-
-    Where the trainer passes `log_metric` and `log_extra`, they get, under the reward's name:
-    `failure_rate`, the share of completions without a score; `tie_rate`, the share of pairs within
-    groups that have the same score; `tokens`, how many the scoring model computed for a
-    completion; and for the table of completions `reason` (why there is no score) and `inferred`
-    (the inferred instructions). The mean reward TRL logs itself.
+    Where the trainer passes `log_metric` and `log_extra`, they get, under the reward's name, the
+    shares `failure_rate` (of completions without a score) and `tie_rate` (of pairs within groups
+    that have the same score), `tokens` (that the scoring model computed for a completion), and for
+    the table of completions `reason` (why there is no score) and `inferred` (instructions).
 
     Args:
         reward: Scores completions; its name is the function's.
@@ -84,9 +76,9 @@ async def _score(groups: Sequence[Pool], reward: RewardModel) -> None:
     usable = []
     for group in groups:
         for candidate in group.candidates:
-            candidate.scores[reward.name] = Score(reason=candidate.error or "")
-        if drawn := [candidate for candidate in group.candidates if candidate.error is None]:
-            usable.append(add_scores(group.prompt, drawn, reward))
+            candidate.scores[reward.name] = Score(reason=candidate.error)
+        drawn = [candidate for candidate in group.candidates if candidate.error is None]
+        usable.append(add_scores(group.prompt, drawn, reward))
     await concurrency.gather(*usable)
 
 
@@ -108,29 +100,23 @@ def _groups(
     lists = {n: v for n, v in columns.items() if isinstance(v, list) and n not in NOT_COLUMNS}
     groups: list[Pool] = []
     for row, (asked, completion) in enumerate(zip(prompts, completions, strict=True)):
+        prompt, what = Prompt(()), "prompt"
         try:
             own = {name: plain(values[row]) for name, values in lists.items()}
-            prompt = as_prompt(asked, columns=own)
-        except UNUSABLE as error:
-            groups.append(Pool(NO_PROMPT, [_failed(0, "prompt", error)]))
-            continue
+            prompt, what = as_prompt(asked, columns=own), "completion"
+            candidate = _candidate(asked, completion, opened)
+        except (ConfigError, RecursionError) as error:
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            candidate = Candidate(0, "", finish_reason="error", error=f"{what}: {reason}")
         # Columns count: the same question may come with another reference answer.
         if not groups or (prompt, prompt.columns) != (groups[-1].prompt, groups[-1].prompt.columns):
             groups.append(Pool(prompt, []))
-        group = groups[-1].candidates
-        try:
-            group.append(_candidate(len(group), asked, completion, opened))
-        except UNUSABLE as error:
-            group.append(_failed(len(group), "completion", error))
+        candidate.index = len(groups[-1].candidates)
+        groups[-1].candidates.append(candidate)
     return groups
 
 
-def _failed(index: int, what: str, error: Exception) -> Candidate:
-    reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-    return Candidate(index, "", finish_reason="error", error=f"{what}: {reason}")
-
-
-def _candidate(index: int, prompt: Turns, completion: Turns, opened: bool) -> Candidate:
+def _candidate(prompt: Turns, completion: Turns, opened: bool) -> Candidate:
     """One completion, its reasoning split off. Of several messages the last is the response.
 
     Raises:
@@ -139,27 +125,22 @@ def _candidate(index: int, prompt: Turns, completion: Turns, opened: bool) -> Ca
     if isinstance(completion, str):
         opened = opened or (isinstance(prompt, str) and ends_in_opening(prompt))
         reasoning, text = split_thinking(clean(completion), opened=opened)
-        return Candidate(index, text, reasoning=reasoning)
+        return Candidate(0, text, reasoning=reasoning)
     message = completion[-1] if isinstance(completion, Sequence) and completion else None
     if not isinstance(message, Mapping):
         raise ConfigError(f"a completion is a text or chat messages, not {completion!r}")
     apart = next((clean(str(message[name])) for name in REASONING if message.get(name)), None)
-    # What the chat template has split has no tags left.
-    content = _content(message, apart)
-    reasoning, text = (None, content) if apart else split_thinking(content, opened=opened)
-    return Candidate(index, text, reasoning=apart or reasoning)
-
-
-def _content(message: Mapping[str, Any], reasoning: str | None) -> str:
-    """The text of a completion's last message."""
-    if "content" in message and message["content"] is None and reasoning is not None:
-        return ""  # it was cut off while it was thinking
+    if apart is not None and message.get("content", "") is None:
+        return Candidate(0, "", reasoning=apart)  # it was cut off while it was thinking
     turn = as_message({"role": "assistant", **message})
     if turn.role != "assistant":
         raise ConfigError(f"it ends with a message of the role {turn.role!r}, not the assistant's")
     if turn.extra and not turn.content.strip():
         raise ConfigError("it ends with a call of a tool, without an answer")
-    return clean(turn.content)
+    # What the chat template has split has no tags left.
+    content = clean(turn.content)
+    reasoning, text = (apart, content) if apart else split_thinking(content, opened=opened)
+    return Candidate(0, text, reasoning=reasoning)
 
 
 def _metrics(groups: Sequence[Sequence[Score]]) -> dict[str, float]:

@@ -1,14 +1,13 @@
 """FLIP (arXiv 2602.13551): score a response by the instruction that can be read back from it.
 
 Both rewards build the same prefix from the response and the rest of the conversation, never from
-the instruction. `FLIPReward` decodes an instruction after it and compares; `FLIPLikelihood` asks
-how likely the true one is there.
+the instruction. One decodes an instruction after it, one asks how likely the true one is there.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
@@ -25,155 +24,112 @@ from bestofn.types import Candidate, Prompt, Score, Usage
 CopyGuard = Literal["off", "flag", "strip"]
 
 CUTS = 8  # attempts to cut a response so that it fits into the context
-# Share of the context that is kept for what stands behind the prefix. It is the same for every
-# instruction: the length of the true one must not decide where the response is cut.
+# Share of the context that is kept free behind the prefix. It is the same for every instruction:
+# the length of the true one must not decide where the response is cut.
 RESERVE = 0.25
-
-
-@dataclass(slots=True)
-class _Backward:
-    """The response of one candidate on its way to a score."""
-
-    response: str
-    context: str
-    flags: list[str] = field(default_factory=list)
 
 
 @dataclass(eq=False, kw_only=True)
 class InverseReward(Pointwise):
-    """What both rewards share: target, context, template, copy guard, cutting to the context.
+    """What both rewards share: target, context, template, copy guard, cutting to the context."""
 
-    Args:
-        engine: The model that infers.
-        target: What is inferred: "user" for the last user message, "system" for the system prompt.
-        template: "auto" (what suits the reward and the engine), a built-in name, or a path; see
-            `load_template`.
-        copy_guard: "flag" marks responses that quote the instruction, "strip" also removes the
-            quote before the inference, "off" does neither.
-        name: Of the scores on a candidate.
-    """
-
-    engine: Engine = field(kw_only=False)
-    target: Target = "user"
-    template: str | Path = "auto"
+    engine: Engine = field(kw_only=False)  # the model that infers
+    target: Target = "user"  # infer the last user message, or the "system" prompt
+    template: str | Path = "auto"  # what suits reward and engine, or see `load_template`
+    # "flag" marks responses that quote the instruction, "strip" also removes the quote before the
+    # inference, "off" does neither.
     copy_guard: CopyGuard = "flag"
-    name: str = ""
+    name: str = ""  # of the scores on a candidate
 
-    requests = 1
-    """Requests that share one prefix."""
+    auto_template: ClassVar[str] = ""  # what "auto" takes, where that is not the engine's own
 
     def __post_init__(self) -> None:
         check_choice("target", self.target, Target)
         check_choice("copy_guard", self.copy_guard, CopyGuard)
-        self.texts = load_template(
-            self._auto_template() if self.template == "auto" else self.template
-        )
-
-    def _auto_template(self) -> str:
-        return self.engine.default_template
+        auto = self.auto_template or self.engine.default_template
+        self.texts = load_template(auto if self.template == "auto" else self.template)
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {
-            "engine": identity_of(self.engine),
-            "template": self.texts.fingerprint,
-            "target": self.target,
-            "copy_guard": self.copy_guard,
-        }
+        own = {option.name: getattr(self, option.name) for option in fields(self)}
+        own |= {"engine": identity_of(self.engine), "template": self.texts.fingerprint}
+        return super().identity() | own
+
+    def prefix(self, prompt: Prompt, response: str) -> Prompt:
+        """The backward prompt, from all of the conversation but what is to be inferred."""
+        return self.texts.fill(response, _known_context(prompt, self.target), self.target)
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
-        instruction = self.instruction(prompt)
+        instruction = (user_message if self.target == "user" else system_message)(prompt)
         if instruction is None:
             return Score(reason="the prompt has no system message to infer")
-        backward = self.prepare(prompt, candidate.text)
-        if not backward.response.strip():
-            return Score(reason=EMPTY, flags=backward.flags)
-        score = await self._fit(backward, prompt, candidate, instruction)
-        score.flags = [*backward.flags, *score.flags]
-        return score
-
-    def instruction(self, prompt: Prompt) -> str | None:
-        """The message that is to be inferred; None where the prompt has no such message."""
-        return user_message(prompt) if self.target == "user" else system_message(prompt)
-
-    def prepare(self, prompt: Prompt, response: str) -> _Backward:
-        """The part of the response that is inverted, with what was noticed about it."""
-        backward = _Backward(response, _known_context(prompt, self.target))
+        response, flags = candidate.text, []
         if self.engine.control_tokens(response):
-            backward.flags.append("control_tokens")
-        instruction = self.instruction(prompt)
-        if self.copy_guard != "off" and instruction is not None:
-            if quotes := find_quotes(instruction, response):
-                backward.flags.append("quotes_instruction")
-            if self.copy_guard == "strip":
-                backward.response = without_spans(response, quotes)
-        return backward
-
-    def prefix(self, backward: _Backward) -> Prompt:
-        """The backward prompt. It has no access to the instruction."""
-        return self.texts.fill(backward.response, backward.context, self.target)
+            flags.append("control_tokens")
+        quotes = [] if self.copy_guard == "off" else find_quotes(instruction, response)
+        if quotes:
+            flags.append("quotes_instruction")
+        if self.copy_guard == "strip":
+            response = without_spans(response, quotes)
+        if not response.strip():
+            return Score(reason=EMPTY, flags=flags)
+        return await self._fit(prompt, candidate, instruction, response, flags)
 
     async def _fit(
-        self, backward: _Backward, prompt: Prompt, candidate: Candidate, instruction: str
+        self,
+        prompt: Prompt,
+        candidate: Candidate,
+        instruction: str,
+        response: str,
+        flags: list[str],
     ) -> Score:
         """Scores the longest beginning of the response that leaves room behind the prefix."""
         spent = Usage()
-        for _ in range(CUTS):
-            prefix, limit = self.prefix(backward), self.engine.context
-            tokens = await self._count_if_long(prefix)
+        for attempt in range(CUTS):
+            flags += ["cut_to_context"] if attempt == 1 else []
+            prefix, limit = self.prefix(prompt, response), self.engine.context
+            texts, tokens = [message.content for message in prefix.messages], None
+            # A token is at least a byte, and no chat template adds as much again.
+            size = 2 * sum(len(text.encode("utf-8", "replace")) for text in texts)
+            if limit is not None and size > _room(limit):
+                tokens = await self.engine.count_tokens(prefix)
             if limit is None or tokens is None or tokens <= _room(limit):
                 try:
-                    score = await self._invert(prefix, prompt, candidate, instruction)
-                    tokens = score.usage.prompt_tokens // self.requests
+                    score, tokens = await self._invert(prefix, prompt, candidate, instruction)
                 except ContextLengthError as error:
                     score = Score(reason="too long: no room for an answer behind the response")
                     limit, tokens = error.limit, error.prompt_tokens
                 except OtherProcessError:
                     raise
                 except EngineError as error:
-                    return Score(reason=f"engine: {error}", usage=spent)
+                    score, tokens = Score(reason=f"engine: {error}"), 0
                 spent += score.usage
                 if limit is None or tokens <= _room(limit):
-                    score.usage = spent
-                    return score
+                    return replace(score, flags=[*flags, *score.flags], usage=spent)
             # Characters per token differ along a text: aim a little below what the mean allows.
-            characters = sum(len(message.content) for message in prefix.messages)
-            keep = len(backward.response) - characters * (1 - 0.95 * _room(limit) / tokens)
+            over = 1 - 0.95 * _room(limit) / tokens
+            keep = int(len(response) - sum(map(len, texts)) * over)
             if keep < 1:
                 break
-            backward.response = backward.response[: int(keep)]
-            if "cut_to_context" not in backward.flags:
-                backward.flags.append("cut_to_context")
-        return Score(reason="too long: the context leaves no room for the response", usage=spent)
-
-    async def _count_if_long(self, prefix: Prompt) -> int | None:
-        """Tokens of a prefix that may leave too little room; None if it fits or nobody knows."""
-        limit = self.engine.context
-        size = sum(len(message.content.encode("utf-8", "replace")) for message in prefix.messages)
-        # A token is at least a byte, and no chat template adds as much again.
-        if limit is None or 2 * size <= _room(limit):
-            return None
-        return await self.engine.count_tokens(prefix)
+            response = response[:keep]
+        reason = "too long: the context leaves no room for the response"
+        return Score(reason=reason, flags=flags, usage=spent)
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
-    ) -> Score:
-        """The score behind one prefix; its usage counts the prefix's tokens once a request."""
+    ) -> tuple[Score, int]:
+        """The score behind one prefix, and how many tokens that has."""
         raise NotImplementedError
-
-
-def _reserve(limit: int) -> int:
-    return max(1, int(RESERVE * limit))
 
 
 def _room(limit: int) -> int:
     """Tokens that a prefix may have."""
-    return limit - _reserve(limit)
+    return limit - max(1, int(RESERVE * limit))
 
 
 def _known_context(prompt: Prompt, target: Target) -> str:
     """All of the conversation but the message that is to be inferred, and the calls it led to.
 
-    Those often repeat the instruction, and would tell it without the response.
+    Those often repeat the instruction, and would give it away without the response.
     """
     asked = max(place for place, turn in enumerate(prompt.messages) if turn.role == "user")
     hidden = asked if target == "user" else 0
@@ -186,30 +142,21 @@ def _known_context(prompt: Prompt, target: Target) -> str:
 class FLIPReward(InverseReward):
     """Similarity between the instruction and the one inferred from the response alone.
 
-    Args:
-        similarity: "f1" (the paper's word F1), "rouge_l", "package.module:name", or any function
-            `(inferred, true) -> float`.
-        samples: Inferences to average; the mean is over those that can be parsed. Several need a
-            temperature above 0, as greedy ones would be the same.
-        temperature: Of the inferences.
-        max_tokens: Of one inference.
-        seed: Of sampled inferences, together with prompt, candidate and sample.
-        engine, target, template, copy_guard, name: See `InverseReward`.
-
-    Source: arXiv 2602.13551.
+    Source: arXiv 2602.13551. Raises ConfigError where an option makes no sense.
     """
 
+    # "f1" (the paper's word F1), "rouge_l", "package.module:name", or a function
+    # `(inferred, true) -> float`.
     similarity: str | Similarity = "f1"
-    samples: int = 1
-    temperature: float = 0.0
-    max_tokens: int = 512
-    seed: int = 0
+    samples: int = 1  # inferences; the mean is over those that can be parsed
+    temperature: float = 0.0  # several samples need one above 0, as greedy ones would be the same
+    max_tokens: int = 512  # of one inference
+    seed: int = 0  # of sampled inferences, together with prompt, candidate and sample
     name: str = "flip"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_samples(self.samples, self.temperature)
-        self.requests = self.samples
         self.similar = resolve(self.similarity)
         self.params = SamplingParams(
             temperature=self.temperature,
@@ -219,17 +166,12 @@ class FLIPReward(InverseReward):
         )
 
     def identity(self) -> dict[str, Any]:
-        found = super().identity() | {
-            "similarity": name_of(self.similar),
-            "samples": self.samples,
-            "temperature": self.temperature,
-            "max_tokens": self.max_tokens,
-        }
-        return found | ({"seed": self.seed} if self.temperature else {})
+        found = super().identity() | {"similarity": name_of(self.similar)}
+        return {k: v for k, v in found.items() if k != "seed" or self.temperature}
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
-    ) -> Score:
+    ) -> tuple[Score, int]:
         # Seeds follow prompt and response, so that equal responses get equal inferences.
         source = replace(prefix, id=f"{prompt.id}\x1f{candidate.text}")
         seeds = [
@@ -242,16 +184,16 @@ class FLIPReward(InverseReward):
         parsed = [parse_completion(answer, self.texts.field) for answer in answers]
         inferred = [p.text for p in parsed if p.text is not None]
         score = Score(inferred=inferred, usage=sum((a.usage for a in answers), Usage()))
-        if not inferred:
-            score.reason = "parse: " + "; ".join(sorted({str(p.reason) for p in parsed}))
-            return score
-        if len(inferred) < len(parsed):
+        if 0 < len(inferred) < len(parsed):
             score.flags.append("some_inferences_failed")
         try:
-            score.value = fmean(self.similar(text, instruction) for text in inferred)
+            if inferred:
+                score.value = fmean(self.similar(text, instruction) for text in inferred)
+            else:
+                score.reason = "parse: " + "; ".join(sorted({str(p.reason) for p in parsed}))
         except Exception as error:  # the user's own function may do anything
             score.reason = f"similarity: {type(error).__name__}: {error}"
-        return score
+        return score, score.usage.prompt_tokens // self.samples
 
 
 @dataclass(eq=False, kw_only=True)
@@ -260,29 +202,20 @@ class FLIPLikelihood(InverseReward):
 
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
     instruction that takes a quarter of the model's context or more only the beginning is scored,
-    the same for all candidates, and flagged.
-
-    Args:
-        forward_weight: Adds this times the mean log p(response | prompt) that sampling returned,
-            a heuristic mix in the spirit of the noisy channel. Tune it on other prompts than
-            those that are reported.
-        engine, target, template, copy_guard, name: See `InverseReward`. The template is one whose
-            answer is the instruction alone; "auto" takes `direct`.
+    the same for all candidates, and flagged. The template's answer is the instruction alone.
     """
 
+    # Adds this times the mean log p(response | prompt) that sampling returned, a heuristic mix in
+    # the spirit of the noisy channel. Tune it on other prompts than those that are reported.
     forward_weight: float = 0.0
     name: str = "flip-likelihood"
+
+    auto_template = "direct"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.texts.output != "text":
             raise ConfigError("FLIPLikelihood needs a template whose answer is the instruction")
-
-    def _auto_template(self) -> str:
-        return "direct"
-
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"forward_weight": self.forward_weight}
 
     def distinct_by(self, candidate: Candidate) -> object:
         """Equal responses score alike, unless their own probability counts."""
@@ -290,12 +223,11 @@ class FLIPLikelihood(InverseReward):
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
-    ) -> Score:
+    ) -> tuple[Score, int]:
         limit = self.engine.context
-        # One token less, which engines need behind what they score.
-        scores = await self.engine.loglikelihood(
-            prefix, instruction, close=True, max_tokens=limit and max(1, _reserve(limit) - 1)
-        )
+        # One token less than is free, which engines need behind what they score.
+        most = limit and max(1, limit - _room(limit) - 1)
+        scores = await self.engine.loglikelihood(prefix, instruction, close=True, max_tokens=most)
         value = fmean(scores.token_logprobs)
         if self.forward_weight:
             if candidate.mean_logprob is None:
@@ -305,4 +237,4 @@ class FLIPLikelihood(InverseReward):
                 )
             value += self.forward_weight * candidate.mean_logprob
         flags = [] if scores.complete else ["instruction_cut"]
-        return Score(value=value, flags=flags, usage=scores.usage)
+        return Score(value=value, flags=flags, usage=scores.usage), scores.usage.prompt_tokens

@@ -217,7 +217,7 @@ def test_odd_tool_calls_are_no_crash(template: str | None, calls: Any) -> None:
 
 def test_flip_knows_of_calls_and_results(tiny: TransformersEngine) -> None:
     reward = FLIPReward(tiny)
-    context = reward.prefix(reward.prepare(Prompt(CALLING), "20 C in Bonn.")).messages[-1].content
+    context = reward.prefix(Prompt(CALLING), "20 C in Bonn.").messages[-1].content
     for known in ("Weather in Bonn?", 'Tool call: weather({"in": "Bonn"})', "Tool result: 20 C"):
         assert known in context
     assert "In one sentence." not in context

@@ -1,6 +1,5 @@
 """The reward function in every form of TRL's data, called as its trainer calls it."""
 
-import asyncio
 from math import nan
 from typing import Any
 
@@ -9,8 +8,8 @@ from fakes import Recorded, ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestofn import FLIPLikelihood, FLIPReward
-from bestofn.errors import ConfigError, EngineError
+from bestofn import FLIPReward
+from bestofn.errors import EngineError
 from bestofn.integrations.trl import flip_reward_func
 from bestofn.rewards.baselines import Majority
 from bestofn.rewards.gold import Gold
@@ -48,21 +47,6 @@ def test_texts_and_conversations_are_scored_alike() -> None:
     assert texts == chats == [0.25, 0.5, 1.0]
 
 
-def test_earlier_turns_and_the_system_prompt_are_context() -> None:
-    engine = ScriptedEngine("Add 2.")
-    earlier = [
-        {"role": "system", "content": "Be terse."},
-        {"role": "user", "content": "Hello."},
-        {"role": "assistant", "content": "Yes?"},
-    ]
-    func = flip_reward_func(FLIPReward(engine))
-    assert func([[*earlier, *asked("Add 2.")]], [said("4")]) == [1.0]
-    (backward,) = engine.generated
-    text = "\n".join(message.content for message in backward.messages)
-    assert all(part in text for part in ("Be terse.", "Hello.", "Yes?"))
-    assert "Add 2." not in text
-
-
 def test_columns_come_along_and_what_the_trainer_adds_does_not() -> None:
     reward = Watched()
     flip_reward_func(reward)(
@@ -83,12 +67,6 @@ def test_a_verifier_reads_the_columns_of_its_row() -> None:
     func = flip_reward_func(Gold(load_verifier("exact:answer")))
     # The same question twice, one after the other, with different reference answers.
     assert func(["x"] * 4, ["7", "8", "7", "8"], answer=["7", "7", "8", "8"]) == [1, 0, 0, 1]
-
-
-def test_the_last_of_several_messages_is_the_response() -> None:
-    reward = Watched({"done": 1.0})
-    turns = [*said("", tool_calls=[{}]), {"role": "tool", "content": "4"}, *said("done")]
-    assert flip_reward_func(reward)([asked("x")], [turns]) == [1.0]
 
 
 @pytest.mark.parametrize(
@@ -127,19 +105,6 @@ def test_reasoning_that_the_template_opened_and_nothing_closed_is_no_response(
     assert scores[1] is not None
 
 
-def test_what_the_template_has_split_is_not_split_again() -> None:
-    reward = Watched()
-    message = said("<think> is the tag.", reasoning_content="hm")
-    for opened in (True, False):
-        flip_reward_func(reward, opened=opened)([asked("x")], [message])
-    assert [candidate.text for _, candidate in reward.seen] == ["<think> is the tag."] * 2
-
-
-def test_another_number_of_completions_is_an_error() -> None:
-    with pytest.raises(ConfigError, match="1 prompts but 0 completions"):
-        flip_reward_func(Recorded())(["x"], [])
-
-
 def calling(content: str | None) -> list[dict[str, Any]]:
     call = {"type": "function", "function": {"name": "w", "arguments": "{}"}}
     return [{"role": "assistant", "content": content, "tool_calls": [call]}]
@@ -151,23 +116,15 @@ for _ in range(50_000):
     DEEP = [DEEP]
 UNUSABLE = {
     "answered prompt": (asked("x") + said("y"), "a", "last message of a prompt must be a user"),
-    "blank prompt": (" ", "a", "prompt: the prompt is empty"),
     "no prompt": (None, "a", "prompt: a prompt is a string or a list of chat messages"),
-    "robot's prompt": ([{"role": "robot", "content": "x"}, *asked("x")], "a", "not 'robot'"),
     "picture": ([{"role": "user", "content": [{"type": "image"}]}], "a", "of type 'image'"),
-    "null prompt": ([{"role": "user", "content": None}], "a", "a text `content`"),
-    "tools alone": (RESULT, "a", "prompt: a prompt needs a user message"),
     "deep prompt": ([DEEP], "a", "prompt: nested too deeply"),
     "no messages": ("x", [], "completion: a completion is a text or chat messages"),
-    "texts": ("x", ["a"], "completion: a completion is a text or chat messages"),
     "a number": ("x", 7, "completion: a completion is a text or chat messages"),
     "call": ("x", calling(None), "completion: it ends with a call of a tool"),
-    "blank call": ("x", calling(""), "completion: it ends with a call of a tool"),
     "result": ("x", calling(None) + RESULT, "message of the role 'tool'"),
     "null": ("x", [{"role": "assistant", "content": None}], "a text `content`"),
-    "robot": ("x", [{"role": "robot", "content": "a"}], "not 'robot'"),
     "part": ("x", said([{"type": "refusal"}]), "a part of type 'refusal'"),  # type: ignore[arg-type]
-    "deep": ("x", [{"role": "assistant", "content": DEEP}], "completion: nested too deeply"),
 }
 
 
@@ -183,34 +140,6 @@ def test_other_forms_have_no_score_and_a_reason(kind: str, pointwise: bool) -> N
     first, middle, last = extra["recorded/reason"]
     assert (first, last) == ("", "")
     assert reason in middle
-
-
-def test_a_column_that_no_row_can_hold_is_no_exception() -> None:
-    assert flip_reward_func(Recorded())(["x"], ["a"], deep=[DEEP]) == [None]
-
-
-def test_turns_of_tools_and_text_parts_are_scored() -> None:
-    reward = Watched({"20 degrees.": 1.0})
-    prompt = [
-        {"role": "developer", "content": "Be brief."},
-        {"role": "user", "content": [{"type": "text", "text": "Weather?"}]},
-        *calling(None),
-        *RESULT,
-    ]
-    completion = [{"role": "assistant", "content": [{"type": "text", "text": "20 degrees."}]}]
-    assert flip_reward_func(reward)([prompt], [completion]) == [1.0]
-    (asked_for, _), *_ = reward.seen
-    assert [turn.role for turn in asked_for.messages] == ["developer", "user", "assistant", "tool"]
-    assert asked_for.messages[1].content == "Weather?"
-
-
-def test_a_flip_score_of_a_prompt_that_ends_with_a_tool() -> None:
-    engine = ScriptedEngine("Weather in Bonn?")
-    prompt = [*asked("Weather in Bonn?"), *calling(None), *RESULT]
-    assert flip_reward_func(FLIPReward(engine))([prompt], [said("It is 20 degrees.")]) == [1.0]
-    backward = "\n".join(message.content for message in engine.generated[0].messages)
-    assert "20 C" in backward
-    assert "Weather in Bonn?" not in backward
 
 
 # --- groups ---------------------------------------------------------------------------------------
@@ -232,12 +161,6 @@ def test_a_setwise_reward_is_given_the_whole_group() -> None:
     assert [s == max(shares) for s in shares] == [False, True, True, True, True, False]  # type: ignore[type-var]
 
 
-def test_all_completions_are_under_way_together() -> None:
-    engine = ScriptedEngine("x", delay=lambda _: 0.05)
-    flip_reward_func(FLIPReward(engine))([f"p{i // 4}" for i in range(16)], [*"abcdefghijklmnop"])
-    assert engine.most_running == 16
-
-
 @given(
     st.lists(st.tuples(st.sampled_from("xyz"), st.sampled_from("abcd")), max_size=12),
     st.booleans(),
@@ -256,7 +179,7 @@ def test_each_completion_gets_its_own_score(rows: list[tuple[str, str]], pointwi
     assert scores == [ord(x) * 1000 + ord(a) for x, a in rows]
 
 
-# --- what the trainer is told ---------------------------------------------------------------------
+# --- what the trainer logs ------------------------------------------------------------------------
 
 
 def test_a_failed_score_is_none_and_counted() -> None:
@@ -278,32 +201,3 @@ def test_a_failed_score_is_none_and_counted() -> None:
     assert metrics["mine/tokens"] == pytest.approx(12 / 4)
     assert extra["mine/reason"] == ["engine: gone", "", "empty response", ""]
     assert extra["mine/inferred"] == ["", "x", "", "x"]
-
-
-def test_ties_are_counted_within_groups_only() -> None:
-    metrics: dict[str, float] = {}
-    func = flip_reward_func(Recorded({"a": 1.0, "b": 2.0}))
-    func(["x", "x", "y", "y"], ["a", "b", "a", "b"], log_metric=metrics.__setitem__)
-    assert metrics["recorded/tie_rate"] == 0
-    func(["x", "y"], ["a", "b"], log_metric=metrics.__setitem__)
-    assert metrics["recorded/tie_rate"] == 0
-
-
-def test_an_empty_batch_logs_nothing() -> None:
-    metrics: dict[str, float] = {}
-    assert flip_reward_func(Recorded())([], [], log_metric=metrics.__setitem__) == []
-    assert not metrics
-
-
-def test_it_is_called_as_its_reward() -> None:
-    engine = ScriptedEngine()
-    mix = FLIPReward(engine) + 0.5 * FLIPLikelihood(engine)
-    assert flip_reward_func(FLIPReward(engine)).__name__ == "flip"
-    assert flip_reward_func(mix).__name__ == "flip + 0.5 * flip-likelihood"
-
-
-def test_it_works_inside_a_running_loop() -> None:
-    async def caller() -> list[float | None]:
-        return flip_reward_func(Recorded({"a": 1.0}))(["x"], ["a"])
-
-    assert asyncio.run(caller()) == [1.0]

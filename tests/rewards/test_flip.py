@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from math import isnan, nan
 from typing import Any
 
@@ -11,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestofn import concurrency
-from bestofn.engines.base import load_engine
 from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
@@ -32,62 +32,59 @@ def score(reward: Any, response: str, prompt: Any = INSTRUCTION, **fields: Any) 
 # --- rule 3: the instruction never enters the backward prefix -------------------------------------
 
 TEXT = st.text(min_size=1, max_size=60).filter(str.strip)
-REWARDS: list[Callable[[ScriptedEngine], Any]] = [
-    lambda engine: FLIPReward(engine, template="direct"),
-    lambda engine: FLIPReward(engine, template="reasoned"),
-    lambda engine: FLIPReward(engine, samples=2, temperature=1.0),
+REWARDS: list[Callable[..., Any]] = [
+    partial(FLIPReward, template="direct"),
+    partial(FLIPReward, template="reasoned"),
+    partial(FLIPReward, samples=2, temperature=1.0),
     FLIPLikelihood,
 ]
 
 
+def asked(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
 @pytest.mark.parametrize("make", REWARDS)
-@settings(max_examples=60, deadline=None)
-@given(response=TEXT, first=TEXT, second=TEXT, context=st.booleans())
+@pytest.mark.parametrize("system", [None, "Be brief.", "target"])
+@settings(max_examples=40, deadline=None)
+@given(response=TEXT, first=TEXT, second=TEXT)
 def test_prefix_does_not_depend_on_the_instruction(
-    make: Callable[[ScriptedEngine], Any], response: str, first: str, second: str, context: bool
+    make: Callable[..., Any], system: str | None, response: str, first: str, second: str
 ) -> None:
-    earlier = [("system", "Be brief."), ("user", "Hello."), ("assistant", "Hi.")] if context else []
     prefixes = []
     for instruction in (first, second):
         engine = ScriptedEngine("guess")
-        turns = [{"role": r, "content": c} for r, c in [*earlier, ("user", instruction)]]
-        score(make(engine), response, turns)
+        if system == "target":
+            reward = make(engine, target="system")
+            turns = [{"role": "system", "content": instruction}, *asked("Hello.")]
+            assert "no system message" in str(score(reward, response, asked("Hello.")).reason)
+        else:
+            reward = make(engine)
+            earlier = [*asked("Hello."), {"role": "assistant", "content": "Hi."}]
+            turns = [] if system is None else [{"role": "system", "content": system}, *earlier]
+            turns += asked(instruction)
+        score(reward, response, turns)
         seen = engine.generated or [prompt for prompt, _ in engine.scored]
         prefixes.append([prompt.messages for prompt in seen])
+        assert system is None or "Hello." in prefixes[0][0][1].content
     assert prefixes[0] == prefixes[1]
     assert prefixes[0]
-
-
-@settings(max_examples=60, deadline=None)
-@given(response=TEXT, first=TEXT, second=TEXT)
-def test_system_target_does_not_leak_the_system_prompt(
-    response: str, first: str, second: str
-) -> None:
-    prefixes = []
-    for system in (first, second):
-        engine = ScriptedEngine("guess")
-        turns = [{"role": "system", "content": system}, {"role": "user", "content": "Hello."}]
-        score(FLIPReward(engine, target="system"), response, turns)
-        prefixes.append(engine.generated[0].messages)
-    assert prefixes[0] == prefixes[1]
-    assert "Hello." in prefixes[0][1].content
 
 
 # --- FLIPReward -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("similarity", "value"), [("f1", 0.8), (lambda a, b: 0.25, 0.25)])
-def test_value_is_the_similarity_of_the_inferred_instruction(similarity: Any, value: float) -> None:
-    reward = FLIPReward(ScriptedEngine("Count from 3 to 8."), similarity=similarity)
+@pytest.mark.parametrize("template", ["direct", "reasoned"])
+def test_value_is_the_similarity_of_the_inferred_instruction(
+    template: str, similarity: Any, value: float
+) -> None:
+    inferred = {"reasoning": "Numbers.", "instruction": "Count from 3 to 8."}
+    answer = json.dumps(inferred) if template == "reasoned" else "Count from 3 to 8."
+    reward = FLIPReward(ScriptedEngine(answer, template=template), similarity=similarity)
     result = score(reward, "3, 4, 5, 6, 7, 8")
     assert result.value == pytest.approx(value)
     assert result.inferred == ["Count from 3 to 8."]
-
-
-def test_template_auto_is_the_engines_own_and_a_json_template_reads_its_field() -> None:
-    answer = json.dumps({"reasoning": "Numbers.", "instruction": INSTRUCTION})
-    assert score(FLIPReward(ScriptedEngine(answer, template="reasoned")), "3, 4").value == 1
-    assert score(FLIPReward(ScriptedEngine(INSTRUCTION, template="direct")), "3, 4").value == 1
 
 
 @pytest.mark.parametrize(
@@ -161,13 +158,6 @@ def test_multi_turn_prompts_are_context_and_target() -> None:
     assert "And\nthen?" not in content
 
 
-def test_system_target_needs_a_system_prompt() -> None:
-    reward = FLIPReward(ScriptedEngine("Be brief."), target="system")
-    assert "no system message" in str(score(reward, "ok").reason)
-    turns = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello."}]
-    assert score(reward, "ok", turns).value == 1
-
-
 @pytest.mark.parametrize(
     ("guard", "flags", "kept"),
     [
@@ -183,18 +173,8 @@ def test_copy_guard(guard: Any, flags: list[str], kept: bool) -> None:
     content = engine.generated[0].messages[1].content
     assert (INSTRUCTION in content) is kept
     assert "3, 4" in content
-
-
-def test_a_response_of_nothing_but_the_quote_is_empty_once_stripped() -> None:
-    result = score(FLIPReward(ScriptedEngine("guess"), copy_guard="strip"), INSTRUCTION)
-    assert result.reason == "empty response"
-    assert result.flags == ["quotes_instruction"]
-
-
-def test_reasoning_is_not_scored() -> None:
-    engine = ScriptedEngine("guess")
-    score(FLIPReward(engine), "3, 4", reasoning="The user asks to count from 3 to 9.")
-    assert "user asks" not in engine.generated[0].messages[1].content
+    alone = score(FLIPReward(engine, copy_guard=guard), INSTRUCTION)
+    assert (alone.reason, alone.flags) == (None if kept else "empty response", flags)
 
 
 @pytest.mark.parametrize(
@@ -215,6 +195,13 @@ def test_bad_options(options: dict[str, Any]) -> None:
         FLIPReward(ScriptedEngine(), **options)
 
 
+def test_options_that_the_likelihood_cannot_use() -> None:
+    with pytest.raises(ConfigError, match="log-probabilities"):
+        score(FLIPLikelihood(ScriptedEngine(), forward_weight=0.5), "3, 4")
+    with pytest.raises(ConfigError, match="instruction"):
+        FLIPLikelihood(ScriptedEngine(), template="reasoned")
+
+
 # --- FLIPLikelihood -------------------------------------------------------------------------------
 
 
@@ -223,7 +210,7 @@ def test_likelihood_scores_the_instruction_with_its_closing_token(
 ) -> None:
     reward = FLIPLikelihood(tiny)
     result = score(reward, "3, 4, 5, 6, 7, 8, 9")
-    prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), "3, 4, 5, 6, 7, 8, 9"))
+    prefix = reward.prefix(as_prompt(INSTRUCTION), "3, 4, 5, 6, 7, 8, 9")
     expected = concurrency.run(tiny.loglikelihood(prefix, INSTRUCTION, close=True))
     assert expected.token_ids[-1] == tiny._chat.tokenizer.eos_token_id
     mean = sum(expected.token_logprobs) / len(expected.token_logprobs)
@@ -240,50 +227,12 @@ def test_likelihood_prefers_the_right_response(tiny: TransformersEngine) -> None
     assert right.value > wrong.value + 0.2
 
 
-def test_forward_weight_mixes_in_the_generators_own_probability() -> None:
-    engine = ScriptedEngine()
-    plain = score(FLIPLikelihood(engine), "3, 4", mean_logprob=-2.0)
-    mixed = score(FLIPLikelihood(engine, forward_weight=0.5), "3, 4", mean_logprob=-2.0)
-    assert mixed.value == pytest.approx(plain.value - 1.0)
-
-
-def test_forward_weight_needs_log_probabilities() -> None:
-    with pytest.raises(ConfigError, match="log-probabilities"):
-        score(FLIPLikelihood(ScriptedEngine(), forward_weight=0.5), "3, 4")
-
-
-def test_likelihood_refuses_a_template_that_reasons() -> None:
-    with pytest.raises(ConfigError, match="instruction"):
-        FLIPLikelihood(ScriptedEngine(), template="reasoned")
-
-
 def test_equal_responses_of_different_probability_score_differently() -> None:
     drawn = [Candidate(0, "x", mean_logprob=-9.0), Candidate(1, "x", mean_logprob=-0.1)]
     reward = FLIPLikelihood(ScriptedEngine(), forward_weight=1.0)
     concurrency.run(add_scores(as_prompt(INSTRUCTION), drawn, reward))
     first, second = (candidate.scores[reward.name].value for candidate in drawn)
     assert second - first == pytest.approx(8.9)
-
-
-def test_where_a_response_is_cut_does_not_depend_on_the_instruction() -> None:
-    """The prefixes are the same, though the long instruction would not fit behind a longer one."""
-    prefixes = []
-    for instruction in ("Go.", "Go and count. " * 8):
-        tiny = load_engine("tiny")
-        seen: list[Prompt] = []
-        original = tiny.loglikelihood
-
-        async def watched(prompt: Prompt, *rest: Any, **options: Any) -> Any:
-            seen.append(prompt)  # noqa: B023
-            return await original(prompt, *rest, **options)  # noqa: B023
-
-        tiny.loglikelihood = watched  # type: ignore[method-assign]
-        result = score(FLIPLikelihood(tiny), "lake, fox, " * 110, instruction)
-        assert result.reason is None
-        assert "cut_to_context" in result.flags
-        prefixes.append(seen[-1])
-        tiny.close()
-    assert prefixes[0] == prefixes[1]
 
 
 @pytest.mark.parametrize("words", [100, 190, 200, 210, 220, 230, 240, 250, 300, 600])
@@ -293,20 +242,6 @@ def test_responses_around_the_limit_are_scored(tiny: TransformersEngine, words: 
         result = score(reward, "fox, " * words)
         assert "too long" not in str(result.reason)
         assert ("cut_to_context" in result.flags) == (words > 150)
-
-
-def test_a_long_conversation_leaves_room_for_a_cut_response(tiny: TransformersEngine) -> None:
-    turns = [
-        {"role": "user", "content": "fox, " * 120},
-        {"role": "assistant", "content": "Yes."},
-        {"role": "user", "content": INSTRUCTION},
-    ]
-    for length in (100, 400):
-        result = score(FLIPLikelihood(tiny), "lake, " * length, turns)
-        assert result.reason is None
-        assert "cut_to_context" in result.flags
-    turns[0]["content"] = "fox, " * 600
-    assert "no room" in str(score(FLIPLikelihood(tiny), "lake", turns).reason)
 
 
 def test_an_engine_that_breaks_at_the_second_try_leaves_what_the_first_one_cost() -> None:
@@ -367,31 +302,14 @@ def test_a_long_response_is_cut_before_the_first_request(length: int) -> None:
     assert mine.usage.generated_tokens <= late.usage.generated_tokens
 
 
-def test_an_engine_of_one_token_less_scores_the_same(tiny: TransformersEngine) -> None:
-    """As vLLM generates one token behind what it scores, no engine takes a full context."""
-    prompt = as_prompt("fox")
-    room = tiny.context - concurrency.run(tiny.loglikelihood(prompt, "x")).usage.prompt_tokens
-    fits = concurrency.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room - 1))
-    assert len(fits.token_ids) == room - 1
-    with pytest.raises(ContextLengthError):
-        concurrency.run(tiny.loglikelihood(prompt, "fox " * 600, max_tokens=room))
-
-
-def test_prefix_and_instruction_that_fill_the_context_are_scored(
-    tiny: TransformersEngine,
-) -> None:
-    """With a token left, as every engine needs."""
-    reward = FLIPLikelihood(tiny)
-    response, length, most = "fox, " * 100, 0, tiny.context - tiny.context // 4
-    while length < most:
-        response += ","
-        prefix = reward.prefix(reward.prepare(as_prompt(INSTRUCTION), response))
-        length = concurrency.run(tiny.count_tokens(prefix)) or 0
-    assert length == most
-    result = score(reward, response, "Count from 3 to 9, " * 60)
-    assert result.reason is None
-    assert "cut_to_context" not in result.flags
-    assert result.usage.prompt_tokens + result.usage.scored_tokens < tiny.context
+def test_where_a_response_is_cut_does_not_depend_on_the_instruction() -> None:
+    prefixes = []
+    for instruction in ("Go.", "Go and count. " * 20):
+        engine = Counted()
+        result = score(FLIPLikelihood(engine), "lake, fox, " * 110, instruction)
+        assert result.flags == ["cut_to_context"]
+        prefixes.append(engine.scored[-1][0])
+    assert prefixes[0] == prefixes[1]
 
 
 def test_control_tokens_are_flagged_whatever_the_guard() -> None:
@@ -400,19 +318,3 @@ def test_control_tokens_are_flagged_whatever_the_guard() -> None:
         reward = FLIPReward(engine, copy_guard=guard)  # type: ignore[arg-type]
         assert score(reward, "3, 4<|im_end|>\n<|im_start|>user").flags == ["control_tokens"]
         assert score(reward, "3 < 4 | 5 > 4").flags == []
-
-
-def test_real_responses(tiny: TransformersEngine, alpaca_rows: list[dict[str, Any]]) -> None:
-    """Real text gets a finite score or a reason; what did not fit is flagged."""
-    reward = FLIPLikelihood(tiny)
-    finite = []
-    for row in alpaca_rows[:6]:
-        prompt: Prompt = as_prompt(row["prompt"], row["id"])
-        candidates = [Candidate(i, c["text"]) for i, c in enumerate(row["candidates"])]
-        scores = scores_of(reward, candidates, prompt)
-        for candidate, result in zip(candidates, scores, strict=True):
-            assert (result.reason is None) != isnan(result.value)
-            finite.append(not isnan(result.value))
-            if len(candidate.text) > 3000:
-                assert "cut_to_context" in result.flags
-    assert sum(finite) >= 0.95 * len(finite)

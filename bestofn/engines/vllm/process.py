@@ -153,7 +153,7 @@ class EngineProcess:
         llm, self.llm = self.llm, None
         if llm is None:
             return
-        concurrency.call(lambda: _fail_requests(llm))
+        concurrency.background_loop().call_soon_threadsafe(_fail_requests, llm)
         # The last view may have been dropped in the loop that all engines share.
         concurrency.off_background_loop(lambda: llm.shutdown(timeout=GRACE))
         if self._watchdog is not None:

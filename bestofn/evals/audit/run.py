@@ -32,7 +32,6 @@ from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.rewards.base import load_reward
-from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
 from bestofn.store.journal import Confirm, check_output, write_atomically
@@ -207,7 +206,7 @@ class _Attacker:
             ConfigError: a prompt has no honest response.
             RunFailedError: none could be drawn.
         """
-        window = window_of(len(self.attacks) + 1, self.config.window)
+        window = concurrency.Window(len(self.attacks) + 1, self.config.window)
         reasons = set[str | None]()
         for row in concurrency.map_in_window(self._row, prompts, window):
             reasons.add(row.candidates[0].error)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestofn.engines.base import spelt_like_control_tokens
 from bestofn.engines.hf import TransformersEngine
+from bestofn.engines.literal import CONTROL
 from bestofn.errors import ConfigError
 from bestofn.evals.audit.attacks import ATTACKS, attack, chosen
 from bestofn.rewards.copying import find_quotes, without_spans
@@ -66,7 +66,7 @@ def test_control_tokens_are_those_of_the_embedded_model_and_others(
 ) -> None:
     text = written("control-tokens")
     assert set(tiny.control_tokens(text)) == {"<|end|>", "<|assistant|>"}
-    assert len(spelt_like_control_tokens(text)) >= 9
+    assert len({*CONTROL.findall(text)}) >= 9
 
 
 @pytest.mark.parametrize("name", ["quote", *DISGUISED])
