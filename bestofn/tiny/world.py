@@ -7,20 +7,302 @@ order of drawing nor the wording can leak one into the training data.
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from random import Random
-from typing import Literal
+from typing import Any, Literal
 
 from bestofn.errors import ConfigError
-from bestofn.tiny.answers import Slots
-from bestofn.tiny.families import FAMILIES, Family
+from bestofn.tiny import answers
+from bestofn.tiny.answers import LARGEST, WORDS
 
+Slots = dict[str, str]
+"""What fills an instruction, as texts."""
 Split = Literal["train", "heldout"]
 
 HELDOUT_SHARE = 10  # one combination in ten is never trained on
 WORDING_WEIGHTS = (5, 3, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """A gap in an instruction: the pattern of what fills it, and how that is drawn."""
+
+    pattern: str
+    draw: Callable[[Random], str]
+
+
+def one_of(values: Iterable[object], pattern: str | None = None) -> Slot:
+    """One of the values; `pattern` where instructions may have others, too."""
+    texts = [str(value) for value in values]
+    known = "|".join(re.escape(text) for text in texts)
+    return Slot(pattern or f"(?:{known})", lambda rng: rng.choice(texts))
+
+
+def count(low: int, usual: int, high: int) -> Slot:
+    """A number that is at most `usual` in four draws of five."""
+    ranges = range(low, usual + 1), range(usual + 1, high + 1)
+    return Slot(
+        one_of(range(low, high + 1)).pattern,
+        lambda rng: str(rng.choice(ranges[rng.random() >= 0.8])),
+    )
+
+
+def some_of(
+    low: int, high: int, values: Iterable[object] = range(1, 100), pattern: str = r"\d{1,2}"
+) -> Slot:
+    """From `low` to `high` distinct values, with commas; each of them has the pattern."""
+    texts = [str(value) for value in values]
+    return Slot(
+        f"{pattern}(?:, {pattern})+",
+        lambda rng: ", ".join(rng.sample(texts, rng.randint(low, high))),
+    )
+
+
+NUMBER = one_of(range(LARGEST + 1), r"\d{1,2}")
+WORD = one_of([*answers.NOUNS, *WORDS["colour"], *WORDS["job"]], "[a-z]+")
+NAME = one_of(WORDS["name"], "[A-Z][a-z]+")
+SLOTS = {
+    **{name: one_of(WORDS[name]) for name in ("day", "animal", "place", "job", "thing")},
+    **dict.fromkeys(("low", "high", "a", "b"), NUMBER),
+    **dict.fromkeys(("name", "to"), NAME),
+    "word": WORD,
+    "sep": one_of(answers.SEPARATORS),
+    "order": one_of(["ascending", "descending"]),
+    "which": one_of(["largest", "smallest"]),
+    "way": one_of(["", " backwards"]),
+    "style": one_of(answers.LAYOUTS),
+}
+"""Slots that are the same in all families."""
+
+
+class Family:
+    """One kind of instruction: wordings (the most common first), slots, and what is right.
+
+    Args:
+        wordings: Its instructions, with the names of slots.
+        write: A right answer, from the values of the slots. Of an open-ended family it takes a
+            source of randomness first.
+        check: Whether a response is right, where there is more than one right answer.
+        own: Slots that other families do not have, or of another kind; they are drawn first.
+        first: Draws slots that depend on each other, before all others.
+        valid: Which values of slots fit together.
+    """
+
+    def __init__(
+        self,
+        *wordings: str,
+        write: Callable[..., str],
+        check: Callable[..., bool] | None = None,
+        own: dict[str, Slot] | None = None,
+        first: Callable[[Random], dict[str, Any]] = lambda _: {},
+        valid: Callable[..., bool] = lambda **_: True,
+    ) -> None:
+        self.wordings = wordings
+        self._write, self._check, self._first, self._valid = write, check, first, valid
+        own = own or {}
+        named = re.findall(r"\{(\w+)\}", wordings[0])
+        self.slots = own | {name: SLOTS[name] for name in named if name not in own}
+
+    def draw(self, rng: Random) -> Slots:
+        """What fills the slots of a random instruction."""
+        drawn = {name: str(value) for name, value in self._first(rng).items()}
+        for name, slot in self.slots.items():
+            if name not in drawn:
+                drawn[name] = slot.draw(rng)
+        return drawn
+
+    def valid(self, slots: Slots) -> bool:
+        return self._valid(**_values(slots))
+
+    def answer(self, slots: Slots, rng: Random) -> str:
+        """A right response to the instruction with these slots."""
+        open_ended = () if self._check is None else (rng,)
+        return self._write(*open_ended, **_values(slots))
+
+    def verify(self, slots: Slots, response: str) -> bool:
+        """Whether `response` is right, surrounding white space aside."""
+        response, values = response.strip(), _values(slots)
+        if self._check is None:
+            return response == self._write(**values)
+        return self._check(response, **values)
+
+
+def _values(slots: Slots) -> dict[str, Any]:
+    return {name: int(text) if text.isdigit() else text for name, text in slots.items()}
+
+
+FAMILIES = {
+    "count_up": Family(
+        "Count from {low} to {high}{sep}.",
+        "Give me the numbers from {low} to {high}{sep}.",
+        "List all numbers between {low} and {high}, both included{sep}.",
+        write=lambda low, high, sep: answers.join(range(low, high + 1), sep),
+        first=answers.draw_range,
+        valid=lambda low, high, **_: 2 <= high - low <= 30,
+    ),
+    "count_down": Family(
+        "Count down from {high} to {low}{sep}.",
+        "Give me the numbers from {high} down to {low}{sep}.",
+        "Start at {high} and count backwards until {low}{sep}.",
+        write=lambda low, high, sep: answers.join(range(high, low - 1, -1), sep),
+        first=answers.draw_range,
+        valid=lambda low, high, **_: 2 <= high - low <= 30,
+    ),
+    "steps": Family(
+        "Count from {low} to {high} in steps of {step}.",
+        "Give me every number from {low} to {high} in steps of {step}.",
+        "Start at {low} and keep adding {step} until {high}.",
+        own={"step": one_of(range(10))},
+        write=lambda low, high, step: answers.join(range(low, high + 1, step)),
+        first=answers.draw_steps,
+        valid=lambda low, high, step: (
+            step > 1 and high - low >= 2 * step and (high - low) % step == 0
+        ),
+    ),
+    "times_table": Family(
+        "Write the {n} times table up to {last}.",
+        "Show the first {last} lines of the {n} times table.",
+        "Multiply {n} by every number from 1 to {last}.",
+        own={"n": NUMBER, "last": one_of(range(3, 11))},
+        write=lambda n, last: "\n".join(f"{k} x {n} = {k * n}" for k in range(1, last + 1)),
+        first=answers.draw_table,
+        valid=lambda n, last: 2 <= n <= LARGEST // last,
+    ),
+    "add": Family(
+        "What is {a} + {b}?",
+        "Add {a} and {b}.",
+        "How much is {a} plus {b}?",
+        write=lambda a, b: f"{a} + {b} = {a + b}",
+        first=answers.draw_sum,
+        valid=lambda a, b: a + b <= LARGEST,
+    ),
+    "subtract": Family(
+        "What is {a} - {b}?",
+        "Take {b} away from {a}.",
+        "How much is {a} minus {b}?",
+        write=lambda a, b: f"{a} - {b} = {a - b}",
+        first=answers.draw_difference,
+        valid=lambda a, b: a > b > 0,
+    ),
+    "sort": Family(
+        "Sort {values} in {order} order.",
+        "Put the numbers {values} in {order} order.",
+        "Arrange {values} so that they are in {order} order.",
+        own={"values": some_of(3, 6)},
+        write=lambda values, order: answers.join(
+            sorted(answers.listed(values), reverse=order == "descending")
+        ),
+    ),
+    "extreme": Family(
+        "Which of {values} is the {which}?",
+        "Find the {which} of {values}.",
+        "Tell me the {which} number among {values}.",
+        own={"values": some_of(3, 6)},
+        write=answers.extreme,
+    ),
+    "even_odd": Family(
+        "Split {values} into even and odd numbers.",
+        "Group {values} by even and odd.",
+        "Which of {values} are even and which are odd?",
+        own={"values": some_of(4, 8)},
+        write=answers.even_and_odd,
+    ),
+    "day": Family(
+        "What day is {n} days after {day}?",
+        "Which day comes {n} days after {day}?",
+        "Today is {day}. What day will it be in {n} days?",
+        own={"n": one_of(range(2, 31))},
+        write=answers.day_after,
+    ),
+    "alphabetical": Family(
+        "Put {values} in alphabetical order.",
+        "Sort the words {values} from a to z.",
+        "Arrange {values} by the alphabet.",
+        own={"values": some_of(3, 6, answers.NOUNS, "[a-z]+")},
+        write=lambda values: answers.join(sorted(values.split(", "))),
+    ),
+    "repeat": Family(
+        "Write the word {word} {n} times{sep}.",
+        "Repeat {word} {n} times{sep}.",
+        "I want to read {word} exactly {n} times{sep}.",
+        own={"word": WORD, "n": count(2, 9, 24)},
+        write=lambda word, n, sep: answers.join([word] * n, sep),
+    ),
+    "spell": Family(
+        "Spell the word {word}{way}.",
+        "Give me the letters of {word}{way}.",
+        "How do you spell {word}{way}?",
+        write=lambda word, way: "-".join(word[:: -1 if way else 1]),
+    ),
+    "wrap": Family(
+        "Put each of {values} in {kind}.",
+        "Write {values} with {kind} around each word.",
+        "Wrap the words {values} in {kind}.",
+        own={"values": some_of(3, 7, answers.NOUNS, "[a-z]+"), "kind": one_of(answers.BRACKETS)},
+        write=answers.wrap,
+    ),
+    "list": Family(
+        "Name {n} {kind}{style}.",
+        "Give me {n} {kind}{style}.",
+        "I need a list of {n} {kind}{style}.",
+        own={"n": one_of(range(2, 10)), "kind": one_of(answers.CATEGORIES)},
+        write=answers.list_members,
+        check=answers.check_members,
+    ),
+    "record": Family(
+        "Write {name}, age {age}, {job}, as {format}.",
+        "Make a {format} record for {name}, a {job} of age {age}.",
+        "Turn this into {format}: {name} is a {job} of age {age}.",
+        own={
+            "name": NAME,
+            "age": one_of(range(18, 91), NUMBER.pattern),
+            "job": one_of(WORDS["job"], WORD.pattern),
+            "format": one_of(["JSON", "lines"]),
+        },
+        write=answers.record,
+    ),
+    "sentence": Family(
+        "Write a sentence about a {animal} and a {place}.",
+        "Make one sentence with the words {animal} and {place}.",
+        "Use {animal} and {place} in a sentence.",
+        write=answers.write_sentence,
+        check=answers.check_sentence,
+    ),
+    "story": Family(
+        "Write a story of {n} sentences about {name} the {job} and a {animal}.",
+        "Tell me a story about {name} the {job} and a {animal} in {n} sentences.",
+        "I want a story with {name} the {job}, a {animal} and exactly {n} sentences.",
+        own={"n": count(3, 7, 28)},
+        write=answers.write_story,
+        check=answers.check_story,
+    ),
+    "letter": Family(
+        "Write a letter from {name} to {to} about the {thing} in {n} sentences.",
+        "Write to {to} about the {thing} in {n} sentences and sign as {name}.",
+        "Help {name} write {n} sentences to {to} about the {thing}.",
+        own={"n": one_of(range(1, 7))},
+        write=answers.write_letter,
+        check=answers.check_letter,
+        first=answers.draw_names,
+        valid=lambda name, to, **_: name != to,
+    ),
+    "dialogue": Family(
+        "Write a dialogue of {n} lines between {name} and {to} about a {animal}.",
+        "Let {name} and {to} talk about a {animal} in {n} lines.",
+        "I need {n} lines in which {name} and {to} speak of a {animal}.",
+        own={"n": count(2, 6, 16)},
+        write=answers.write_dialogue,
+        check=answers.check_dialogue,
+        first=answers.draw_names,
+        valid=lambda name, to, **_: name != to,
+    ),
+}
+
+
+# --- tasks ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +312,6 @@ class Task:
     family: str
     slots: Slots
     instruction: str
-
-
-def render(family: Family, slots: Slots, wording: int) -> str:
-    return family.wordings[wording].format(**slots)
 
 
 def split_of(family: str, slots: Slots) -> Split:
@@ -48,8 +326,8 @@ def draw(rng: Random, split: Split, family: str | None = None) -> Task:
     name = family or rng.choice([*FAMILIES])
     while split_of(name, slots := FAMILIES[name].draw(rng)) != split:
         pass
-    (wording,) = rng.choices(range(len(WORDING_WEIGHTS)), WORDING_WEIGHTS)
-    return Task(name, slots, render(FAMILIES[name], slots, wording))
+    (wording,) = rng.choices(FAMILIES[name].wordings, WORDING_WEIGHTS)
+    return Task(name, slots, wording.format(**slots))
 
 
 def answer(task: Task, rng: Random) -> str:
@@ -58,9 +336,9 @@ def answer(task: Task, rng: Random) -> str:
 
 
 @cache
-def wording_patterns() -> tuple[tuple[Family, re.Pattern[str]], ...]:
+def _patterns() -> list[tuple[str, re.Pattern[str]]]:
     patterns = []
-    for family in FAMILIES.values():
+    for name, family in FAMILIES.items():
         for wording in family.wordings:
             # Splitting at the slots gives literal text and slot names in turn.
             parts = re.split(r"\{(\w+)\}", wording)
@@ -68,8 +346,8 @@ def wording_patterns() -> tuple[tuple[Family, re.Pattern[str]], ...]:
                 f"(?P<{part}>{family.slots[part].pattern})" if index % 2 else re.escape(part)
                 for index, part in enumerate(parts)
             )
-            patterns.append((family, re.compile(pattern)))
-    return tuple(patterns)
+            patterns.append((name, re.compile(pattern)))
+    return patterns
 
 
 def read(instruction: str) -> Task:
@@ -78,10 +356,10 @@ def read(instruction: str) -> Task:
     Raises:
         ConfigError: the text is no instruction of the tiny world.
     """
-    for family, pattern in wording_patterns():
+    for family, pattern in _patterns():
         found = pattern.fullmatch(instruction.strip())
-        if found and family.valid(slots := found.groupdict()):
-            return Task(family.name, slots, instruction.strip())
+        if found and FAMILIES[family].valid(slots := found.groupdict()):
+            return Task(family, slots, instruction.strip())
     raise ConfigError(
         f"the tiny world has no instruction like {instruction[:80]!r}; "
         "`bestofn demo` shows some that it has"
@@ -100,18 +378,24 @@ def verify(instruction: str, response: str) -> bool:
 
 def heldout_tasks(count: int, seed: int = 2026) -> list[Task]:
     """The first `count` tasks of the evaluation set: held-out, distinct, families in turn."""
-    stream = _heldout_stream(seed)
-    return [next(stream) for _ in range(count)]
+    return [*islice(distinct_tasks(Random(seed), FAMILIES, tries=50, drop=False), count)]
 
 
-def _heldout_stream(seed: int) -> Iterator[Task]:
-    rng, seen = Random(seed), set[str]()
-    while True:
-        for family in FAMILIES:
-            # A small family runs out of distinct instructions and is then passed over.
-            for _ in range(50):
-                task = draw(rng, "heldout", family)
-                if task.instruction not in seen:
-                    seen.add(task.instruction)
-                    yield task
-                    break
+def distinct_tasks(
+    rng: Random, families: Iterable[str], *, tries: int, drop: bool
+) -> Iterator[Task]:
+    """Held-out tasks, families in turn.
+
+    A small family runs out of distinct instructions: where `tries` draws give none it is passed
+    over, with `drop` for good.
+    """
+    left, seen = [*families], set[str]()
+    while left:
+        for family in [*left]:
+            drawn = (draw(rng, "heldout", family) for _ in range(tries))
+            task = next((task for task in drawn if task.instruction not in seen), None)
+            if task is not None:
+                seen.add(task.instruction)
+                yield task
+            elif drop:
+                left.remove(family)
