@@ -7,20 +7,16 @@ takes a source of randomness first, its checks the response.
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
 from random import Random
+from typing import Any
 
-LEXICON = {
-    "animal": "cat dog fox hen horse sheep rabbit goose bear frog wolf mouse tiger camel seal hawk",
-    "fruit": "apple pear plum fig cherry lemon peach mango grape melon kiwi banana",
-    "tool": "hammer saw drill wrench chisel ladder shovel rake axe brush needle anvil",
-    "colour": "red blue green yellow black white brown pink grey purple orange silver",
-    "instrument": "drum flute harp violin piano guitar trumpet organ cello banjo",
-    "place": "river lake forest garden market harbour castle bridge mountain village island mill",
-    "job": "baker farmer sailor teacher painter doctor miller weaver tailor singer guard smith",
-    "name": "Anna Ben Clara David Emma Felix Grace Hugo Ivy Jonas Kira Leon Mia Noah Olga Paul",
-    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
-}
-WORDS = {kind: words.split() for kind, words in LEXICON.items()}
+import yaml
+
+WORLD: dict[str, Any] = yaml.safe_load((files("bestofn.tiny") / "world.yaml").read_text("utf-8"))
+"""The words, sentences and instructions."""
+PROSE = WORLD["prose"]
+WORDS = {kind: words.split() for kind, words in WORLD["words"].items()}
 WORDS["thing"] = [*WORDS["fruit"], *WORDS["tool"], *WORDS["instrument"]]
 FILLERS = ("place", "fruit", "tool", "colour", "day")
 CATEGORIES = {
@@ -28,65 +24,6 @@ CATEGORIES = {
     for kind in ("animal", "fruit", "tool", "colour", "instrument", "place", "job")
 }
 NOUNS = [*WORDS["animal"], *WORDS["thing"], *WORDS["place"]]
-
-SENTENCES = (
-    "The {animal} sleeps near the {place}.",
-    "A {animal} walks to the {place} every morning.",
-    "I saw a {animal} in the {place}.",
-    "The {place} is home to a small {animal}.",
-    "Every {animal} likes the old {place}.",
-    "There is a {animal} behind the {place}.",
-)
-STORY_OPENINGS = (
-    "{name} the {job} had a {animal}.",
-    "Once {name} the {job} met a {animal}.",
-    "{name} was a {job} who loved a {animal}.",
-)
-STORY_MIDDLES = (
-    "The {animal} ran to the {place}.",
-    "{name} gave the {animal} a {fruit}.",
-    "They slept near the {place}.",
-    "The day was long and warm.",
-    "{name} found a {tool} in the {place}.",
-    "The {animal} was happy.",
-    "It rained all night.",
-    "They walked to the {place} together.",
-    "{name} sang a song for the {animal}.",
-    "The {animal} ate the {fruit}.",
-)
-STORY_ENDINGS = (
-    "In the end {name} and the {animal} went home.",
-    "Then the {animal} fell asleep.",
-    "They were friends for ever.",
-)
-LETTER_OPENINGS = (
-    "I am writing to you about the {thing}.",
-    "Thank you for the {thing}.",
-    "Have no fear, I found the {thing}.",
-)
-LETTER_MIDDLES = (
-    "It is {colour} and very old.",
-    "It was in the {place} all the time.",
-    "Please come to the {place} on {day}.",
-    "My mother likes it too.",
-    "I will bring it on {day}.",
-    "You can have it for free.",
-)
-DIALOGUE_OPENINGS = (
-    "Have you seen the {animal}?",
-    "Do you like the {animal}?",
-    "Where is the {animal} today?",
-)
-DIALOGUE_LINES = (
-    "Yes, it is in the {place}.",
-    "No, I was in the {place}.",
-    "It is {colour} and fast.",
-    "Let us go to the {place} now.",
-    "I will give it a {fruit}.",
-    "That is a good idea.",
-    "Maybe on {day}.",
-    "I am not sure.",
-)
 
 SEPARATORS = {"": ", ", ", one per line": "\n", ", with semicolons": "; ", ", with dashes": " - "}
 LAYOUTS = {"": ("", ", "), " as a numbered list": ("{}. ", "\n"), " as bullets": ("- ", "\n")}
@@ -200,13 +137,11 @@ def fill(rng: Random, template: str, slots: Mapping[str, object]) -> str:
     return template.format_map({**others, **slots})
 
 
-def passage(
-    rng: Random, n: int, opening: Sequence[str], middle: Sequence[str], slots: Mapping[str, object]
-) -> list[str]:
+def passage(rng: Random, n: int, kind: str, slots: Mapping[str, object]) -> list[str]:
     """One opening sentence and `n - 1` others, no two neighbours of the same template."""
-    templates = [rng.choice(opening)]
+    templates = [rng.choice(PROSE[f"{kind}_opening"])]
     while len(templates) < n:
-        templates.append(rng.choice([line for line in middle if line != templates[-1]]))
+        templates.append(rng.choice([line for line in PROSE[kind] if line != templates[-1]]))
     return [fill(rng, template, slots) for template in templates]
 
 
@@ -223,7 +158,7 @@ def count_sentences(text: str) -> int:
 
 
 def write_sentence(rng: Random, **slots: str) -> str:
-    return fill(rng, rng.choice(SENTENCES), slots)
+    return fill(rng, rng.choice(PROSE["sentence"]), slots)
 
 
 def check_sentence(text: str, **slots: str) -> bool:
@@ -231,8 +166,8 @@ def check_sentence(text: str, **slots: str) -> bool:
 
 
 def write_story(rng: Random, n: int, **slots: str) -> str:
-    lines = passage(rng, n - 1, STORY_OPENINGS, STORY_MIDDLES, slots)
-    return " ".join([*lines, fill(rng, rng.choice(STORY_ENDINGS), slots)])
+    lines = passage(rng, n - 1, "story", slots)
+    return " ".join([*lines, fill(rng, rng.choice(PROSE["story_ending"]), slots)])
 
 
 def check_story(text: str, n: int, **slots: str) -> bool:
@@ -240,7 +175,7 @@ def check_story(text: str, n: int, **slots: str) -> bool:
 
 
 def write_letter(rng: Random, n: int, name: str, to: str, thing: str) -> str:
-    body = passage(rng, n, LETTER_OPENINGS, LETTER_MIDDLES, {"thing": thing})
+    body = passage(rng, n, "letter", {"thing": thing})
     return f"Dear {to},\n{' '.join(body)}\nYours, {name}"
 
 
@@ -252,7 +187,7 @@ def check_letter(text: str, n: int, name: str, to: str, thing: str) -> bool:
 
 
 def write_dialogue(rng: Random, n: int, name: str, to: str, animal: str) -> str:
-    lines = passage(rng, n, DIALOGUE_OPENINGS, DIALOGUE_LINES, {"animal": animal})
+    lines = passage(rng, n, "dialogue", {"animal": animal})
     return "\n".join(f"{(name, to)[index % 2]}: {line}" for index, line in enumerate(lines))
 
 

@@ -79,10 +79,10 @@ SLOTS = {
 
 
 class Family:
-    """One kind of instruction: wordings (the most common first), slots, and what is right.
+    """One kind of instruction: wordings, slots, and what is right.
 
     Args:
-        wordings: Its instructions, with the names of slots.
+        name: That of its instructions in world.yaml.
         write: A right answer, from the values of the slots. Of an open-ended family it takes a
             source of randomness first.
         check: Whether a response is right, where there is more than one right answer.
@@ -93,17 +93,19 @@ class Family:
 
     def __init__(
         self,
-        *wordings: str,
+        name: str,
+        *,
         write: Callable[..., str],
         check: Callable[..., bool] | None = None,
         own: dict[str, Slot] | None = None,
         first: Callable[[Random], dict[str, Any]] = lambda _: {},
         valid: Callable[..., bool] = lambda **_: True,
     ) -> None:
-        self.wordings = wordings
+        self.name = name
+        self.wordings: tuple[str, ...] = tuple(answers.WORLD["instructions"][name])
         self._write, self._check, self._first, self._valid = write, check, first, valid
         own = own or {}
-        named = re.findall(r"\{(\w+)\}", wordings[0])
+        named = re.findall(r"\{(\w+)\}", self.wordings[0])
         self.slots = own | {name: SLOTS[name] for name in named if name not in own}
 
     def draw(self, rng: Random) -> Slots:
@@ -135,170 +137,117 @@ def _values(slots: Slots) -> dict[str, Any]:
 
 
 FAMILIES = {
-    "count_up": Family(
-        "Count from {low} to {high}{sep}.",
-        "Give me the numbers from {low} to {high}{sep}.",
-        "List all numbers between {low} and {high}, both included{sep}.",
-        write=lambda low, high, sep: answers.join(range(low, high + 1), sep),
-        first=answers.draw_range,
-        valid=lambda low, high, **_: 2 <= high - low <= 30,
-    ),
-    "count_down": Family(
-        "Count down from {high} to {low}{sep}.",
-        "Give me the numbers from {high} down to {low}{sep}.",
-        "Start at {high} and count backwards until {low}{sep}.",
-        write=lambda low, high, sep: answers.join(range(high, low - 1, -1), sep),
-        first=answers.draw_range,
-        valid=lambda low, high, **_: 2 <= high - low <= 30,
-    ),
-    "steps": Family(
-        "Count from {low} to {high} in steps of {step}.",
-        "Give me every number from {low} to {high} in steps of {step}.",
-        "Start at {low} and keep adding {step} until {high}.",
-        own={"step": one_of(range(10))},
-        write=lambda low, high, step: answers.join(range(low, high + 1, step)),
-        first=answers.draw_steps,
-        valid=lambda low, high, step: (
-            step > 1 and high - low >= 2 * step and (high - low) % step == 0
+    family.name: family
+    for family in (
+        Family(
+            "count_up",
+            write=lambda low, high, sep: answers.join(range(low, high + 1), sep),
+            first=answers.draw_range,
+            valid=lambda low, high, **_: 2 <= high - low <= 30,
         ),
-    ),
-    "times_table": Family(
-        "Write the {n} times table up to {last}.",
-        "Show the first {last} lines of the {n} times table.",
-        "Multiply {n} by every number from 1 to {last}.",
-        own={"n": NUMBER, "last": one_of(range(3, 11))},
-        write=lambda n, last: "\n".join(f"{k} x {n} = {k * n}" for k in range(1, last + 1)),
-        first=answers.draw_table,
-        valid=lambda n, last: 2 <= n <= LARGEST // last,
-    ),
-    "add": Family(
-        "What is {a} + {b}?",
-        "Add {a} and {b}.",
-        "How much is {a} plus {b}?",
-        write=lambda a, b: f"{a} + {b} = {a + b}",
-        first=answers.draw_sum,
-        valid=lambda a, b: a + b <= LARGEST,
-    ),
-    "subtract": Family(
-        "What is {a} - {b}?",
-        "Take {b} away from {a}.",
-        "How much is {a} minus {b}?",
-        write=lambda a, b: f"{a} - {b} = {a - b}",
-        first=answers.draw_difference,
-        valid=lambda a, b: a > b > 0,
-    ),
-    "sort": Family(
-        "Sort {values} in {order} order.",
-        "Put the numbers {values} in {order} order.",
-        "Arrange {values} so that they are in {order} order.",
-        own={"values": some_of(3, 6)},
-        write=lambda values, order: answers.join(
-            sorted(answers.listed(values), reverse=order == "descending")
+        Family(
+            "count_down",
+            write=lambda low, high, sep: answers.join(range(high, low - 1, -1), sep),
+            first=answers.draw_range,
+            valid=lambda low, high, **_: 2 <= high - low <= 30,
         ),
-    ),
-    "extreme": Family(
-        "Which of {values} is the {which}?",
-        "Find the {which} of {values}.",
-        "Tell me the {which} number among {values}.",
-        own={"values": some_of(3, 6)},
-        write=answers.extreme,
-    ),
-    "even_odd": Family(
-        "Split {values} into even and odd numbers.",
-        "Group {values} by even and odd.",
-        "Which of {values} are even and which are odd?",
-        own={"values": some_of(4, 8)},
-        write=answers.even_and_odd,
-    ),
-    "day": Family(
-        "What day is {n} days after {day}?",
-        "Which day comes {n} days after {day}?",
-        "Today is {day}. What day will it be in {n} days?",
-        own={"n": one_of(range(2, 31))},
-        write=answers.day_after,
-    ),
-    "alphabetical": Family(
-        "Put {values} in alphabetical order.",
-        "Sort the words {values} from a to z.",
-        "Arrange {values} by the alphabet.",
-        own={"values": some_of(3, 6, answers.NOUNS, "[a-z]+")},
-        write=lambda values: answers.join(sorted(values.split(", "))),
-    ),
-    "repeat": Family(
-        "Write the word {word} {n} times{sep}.",
-        "Repeat {word} {n} times{sep}.",
-        "I want to read {word} exactly {n} times{sep}.",
-        own={"word": WORD, "n": count(2, 9, 24)},
-        write=lambda word, n, sep: answers.join([word] * n, sep),
-    ),
-    "spell": Family(
-        "Spell the word {word}{way}.",
-        "Give me the letters of {word}{way}.",
-        "How do you spell {word}{way}?",
-        write=lambda word, way: "-".join(word[:: -1 if way else 1]),
-    ),
-    "wrap": Family(
-        "Put each of {values} in {kind}.",
-        "Write {values} with {kind} around each word.",
-        "Wrap the words {values} in {kind}.",
-        own={"values": some_of(3, 7, answers.NOUNS, "[a-z]+"), "kind": one_of(answers.BRACKETS)},
-        write=answers.wrap,
-    ),
-    "list": Family(
-        "Name {n} {kind}{style}.",
-        "Give me {n} {kind}{style}.",
-        "I need a list of {n} {kind}{style}.",
-        own={"n": one_of(range(2, 10)), "kind": one_of(answers.CATEGORIES)},
-        write=answers.list_members,
-        check=answers.check_members,
-    ),
-    "record": Family(
-        "Write {name}, age {age}, {job}, as {format}.",
-        "Make a {format} record for {name}, a {job} of age {age}.",
-        "Turn this into {format}: {name} is a {job} of age {age}.",
-        own={
-            "name": NAME,
-            "age": one_of(range(18, 91), NUMBER.pattern),
-            "job": one_of(WORDS["job"], WORD.pattern),
-            "format": one_of(["JSON", "lines"]),
-        },
-        write=answers.record,
-    ),
-    "sentence": Family(
-        "Write a sentence about a {animal} and a {place}.",
-        "Make one sentence with the words {animal} and {place}.",
-        "Use {animal} and {place} in a sentence.",
-        write=answers.write_sentence,
-        check=answers.check_sentence,
-    ),
-    "story": Family(
-        "Write a story of {n} sentences about {name} the {job} and a {animal}.",
-        "Tell me a story about {name} the {job} and a {animal} in {n} sentences.",
-        "I want a story with {name} the {job}, a {animal} and exactly {n} sentences.",
-        own={"n": count(3, 7, 28)},
-        write=answers.write_story,
-        check=answers.check_story,
-    ),
-    "letter": Family(
-        "Write a letter from {name} to {to} about the {thing} in {n} sentences.",
-        "Write to {to} about the {thing} in {n} sentences and sign as {name}.",
-        "Help {name} write {n} sentences to {to} about the {thing}.",
-        own={"n": one_of(range(1, 7))},
-        write=answers.write_letter,
-        check=answers.check_letter,
-        first=answers.draw_names,
-        valid=lambda name, to, **_: name != to,
-    ),
-    "dialogue": Family(
-        "Write a dialogue of {n} lines between {name} and {to} about a {animal}.",
-        "Let {name} and {to} talk about a {animal} in {n} lines.",
-        "I need {n} lines in which {name} and {to} speak of a {animal}.",
-        own={"n": count(2, 6, 16)},
-        write=answers.write_dialogue,
-        check=answers.check_dialogue,
-        first=answers.draw_names,
-        valid=lambda name, to, **_: name != to,
-    ),
+        Family(
+            "steps",
+            own={"step": one_of(range(10))},
+            write=lambda low, high, step: answers.join(range(low, high + 1, step)),
+            first=answers.draw_steps,
+            valid=lambda low, high, step: (
+                step > 1 and high - low >= 2 * step and (high - low) % step == 0
+            ),
+        ),
+        Family(
+            "times_table",
+            own={"n": NUMBER, "last": one_of(range(3, 11))},
+            write=lambda n, last: "\n".join(f"{k} x {n} = {k * n}" for k in range(1, last + 1)),
+            first=answers.draw_table,
+            valid=lambda n, last: 2 <= n <= LARGEST // last,
+        ),
+        Family(
+            "add",
+            write=lambda a, b: f"{a} + {b} = {a + b}",
+            first=answers.draw_sum,
+            valid=lambda a, b: a + b <= LARGEST,
+        ),
+        Family(
+            "subtract",
+            write=lambda a, b: f"{a} - {b} = {a - b}",
+            first=answers.draw_difference,
+            valid=lambda a, b: a > b > 0,
+        ),
+        Family(
+            "sort",
+            own={"values": some_of(3, 6)},
+            write=lambda values, order: answers.join(
+                sorted(answers.listed(values), reverse=order == "descending")
+            ),
+        ),
+        Family("extreme", own={"values": some_of(3, 6)}, write=answers.extreme),
+        Family("even_odd", own={"values": some_of(4, 8)}, write=answers.even_and_odd),
+        Family("day", own={"n": one_of(range(2, 31))}, write=answers.day_after),
+        Family(
+            "alphabetical",
+            own={"values": some_of(3, 6, answers.NOUNS, "[a-z]+")},
+            write=lambda values: answers.join(sorted(values.split(", "))),
+        ),
+        Family(
+            "repeat",
+            own={"word": WORD, "n": count(2, 9, 24)},
+            write=lambda word, n, sep: answers.join([word] * n, sep),
+        ),
+        Family("spell", write=lambda word, way: "-".join(word[:: -1 if way else 1])),
+        Family(
+            "wrap",
+            own={
+                "values": some_of(3, 7, answers.NOUNS, "[a-z]+"),
+                "kind": one_of(answers.BRACKETS),
+            },
+            write=answers.wrap,
+        ),
+        Family(
+            "list",
+            own={"n": one_of(range(2, 10)), "kind": one_of(answers.CATEGORIES)},
+            write=answers.list_members,
+            check=answers.check_members,
+        ),
+        Family(
+            "record",
+            own={
+                "name": NAME,
+                "age": one_of(range(18, 91), NUMBER.pattern),
+                "job": one_of(WORDS["job"], WORD.pattern),
+                "format": one_of(["JSON", "lines"]),
+            },
+            write=answers.record,
+        ),
+        Family("sentence", write=answers.write_sentence, check=answers.check_sentence),
+        Family(
+            "story",
+            own={"n": count(3, 7, 28)},
+            write=answers.write_story,
+            check=answers.check_story,
+        ),
+        Family(
+            "letter",
+            own={"n": one_of(range(1, 7))},
+            write=answers.write_letter,
+            check=answers.check_letter,
+            first=answers.draw_names,
+            valid=lambda name, to, **_: name != to,
+        ),
+        Family(
+            "dialogue",
+            own={"n": count(2, 6, 16)},
+            write=answers.write_dialogue,
+            check=answers.check_dialogue,
+            first=answers.draw_names,
+            valid=lambda name, to, **_: name != to,
+        ),
+    )
 }
 
 
