@@ -1,15 +1,13 @@
 """What one server has: the fields that it takes, learned from its refusals, models and tokens."""
 
 import asyncio
-import copy
 import json
 import re
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Self
+from typing import Any
 
 import openai
 
@@ -17,7 +15,7 @@ from bestofn.concurrency import PerProcess
 from bestofn.engines.base import SamplingParams
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.literal import CONTROL
-from bestofn.engines.openai.server import NOT_THERE, Server, said_in, unusable_part
+from bestofn.engines.openai.server import NOT_THERE, Server, said_in
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_turns, clean
 from bestofn.thinking import ends_in_opening
@@ -44,9 +42,10 @@ MISSED = {
 NEEDED = frozenset({"model", "messages", "max_tokens"})
 LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 ALL_TOKENS = ("top_k", NEUTRAL["top_k"])
-# By what servers call themselves: how they name a field, how they spell a value.
-NAMES = {"llamacpp": {"repetition_penalty": "repeat_penalty"}}
-VALUES = {"sglang": {ALL_TOKENS: -1}}
+# By what servers call themselves: names of fields that they do not refuse under another one.
+NAMES: Mapping[str | None, Mapping[str, str]] = {
+    "llamacpp": {"repetition_penalty": "repeat_penalty"}
+}
 SHORT = 40  # characters of a value in a message
 
 NO_LIST = NOT_THERE | {403}  # a key may be good for a model and not for the list of all
@@ -58,83 +57,66 @@ QUESTION = Message("user", "x")
 REMEMBERED = 512  # tokenised texts: an instruction is the same for all candidates of a prompt
 
 
-@dataclass(slots=True)
 class Fields:
     """What an engine changes in its requests because the server refuses them as they are.
 
+    Args:
+        server: What the server calls itself.
+
     Attributes:
-        dropped: Fields that it does not take.
-        renamed: What it calls a field.
-        values: How it spells a value.
+        left_out: Fields that are not sent, each with its value if only that is refused.
+        renamed: What the server calls a field.
     """
 
-    dropped: set[Key] = field(default_factory=set)
-    renamed: dict[str, str] = field(default_factory=dict)
-    values: dict[Key, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, server: str | None) -> Self:
-        """Those of a server that calls itself this."""
-        known = server or ""
-        return cls(renamed={**NAMES.get(known, {})}, values={**VALUES.get(known, {})})
+    def __init__(self, server: str | None) -> None:
+        self.renamed = {**NAMES.get(server, {})}
+        self._dropped: set[Key] = set()
+        self._values: dict[Key, Any] = {}
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Fields that are not sent, each with its value if only that is refused."""
-        return tuple(sorted(map(_shown, self.dropped)))
+        return tuple(sorted(map(_shown, self._dropped)))
 
     def spell(self, request: Mapping[str, Any], asked: Collection[str]) -> dict[str, Any]:
         """The request as the server wants it; fields in `asked` are sent as they are."""
         return {
-            self.renamed.get(name, name): value if name in asked else self.values.get(key, value)
+            self.renamed.get(name, name): value if name in asked else self._values.get(key, value)
             for name, value in request.items()
             for key in [_key(name, value)]
-            if name in asked or key not in self.dropped
+            if name in asked or key not in self._dropped
         }
 
-    def amended(
+    def learn(
         self, request: Mapping[str, Any], asked: Collection[str], refusal: openai.APIStatusError
-    ) -> Self | str | None:
-        """What may be taken where this was refused.
+    ) -> str | None:
+        """Changes what the refusal names, and says once what is missed.
 
         Returns:
-            Other fields; None if the refusal names no field; what to do about it, as a text, if it
-            names one that matters.
+            What to do about a field that matters, if one is refused.
         """
-        said, amended = said_in(refusal.body), copy.deepcopy(self)
+        said = said_in(refusal.body)
         keys = [_key(name, value) for name, value in request.items()]
-        sent = [key for key in keys if key[0] in asked or key not in self.dropped]
+        sent = [key for key in keys if key[0] in asked or key not in self._dropped]
         named = [key for key in sent if refusal.param in self._spellings(key[0])]
         named = named or [key for key in sent if self._is_mentioned(key[0], said)]
         free = [key for key in named if key[0] not in asked]
         limited = any(name == LIMIT for name, _ in named) and "context length" not in said.lower()
         if idle := [key for key in free if key[0] in OPTIONAL or key in NEUTRAL.items()]:
-            if ALL_TOKENS in idle and "-1" in said and ALL_TOKENS not in self.values:
-                amended.values[ALL_TOKENS] = -1
+            if ALL_TOKENS in idle and "-1" in said and ALL_TOKENS not in self._values:
+                self._values[ALL_TOKENS] = -1
             else:
-                amended.dropped.update(idle)
+                self._dropped.update(idle)
         elif missed := [key for key in free if key[0] in MISSED]:
-            amended.dropped.update(missed)
+            self._dropped.update(missed)
+            for key in missed:
+                what = f"the server does not take {_shown(key)}, so it is left out"
+                warnings.warn(f"{what}: {MISSED[key[0]]}", stacklevel=2)
         elif limited and LIMIT not in self.renamed:
-            amended.renamed[LIMIT] = NEW_LIMIT
+            self.renamed[LIMIT] = NEW_LIMIT
         elif matters := [name for name, _ in named if name not in NEEDED]:
             options = ", ".join(_shown((name, request[name])) for name in matters)
             return f"; leave out {options}, or use a server that takes it"
-        else:
-            return None
-        return amended
-
-    def learn(self, tried: Self) -> None:
-        """Remembers what a request was answered with; says once what is missed."""
-        missed = {key for key in tried.dropped - self.dropped if key[0] in MISSED}
-        self.dropped |= tried.dropped
-        self.renamed |= tried.renamed
-        self.values |= tried.values
-        for key in missed - {*NEUTRAL.items()}:
-            warnings.warn(
-                f"the server does not take {_shown(key)}, so it is left out: {MISSED[key[0]]}",
-                stacklevel=2,
-            )
+        return None
 
     def _spellings(self, name: str) -> tuple[str, str]:
         return name, self.renamed.get(name, name)
@@ -163,27 +145,21 @@ async def list_models(server: Server, wanted: str) -> list[Card]:
         ConfigError: the URL lacks its /v1.
         EngineError: the server cannot be used, or has no list and the model is not named.
     """
-    full = f"{server.url}/v1"
     try:
         return await server.models(server.url)
-    except openai.APIStatusError as error:
-        if not server.url.endswith("/v1"):
+    except openai.APIError as error:
+        failure, status = server.as_engine_error(error), getattr(error, "status_code", None)
+        full = f"{server.url}/v1"
+        if status is not None and not server.url.endswith("/v1"):
             with suppress(openai.APIError):
                 await server.models(full)
-                raise ConfigError(
-                    f"the server's API is at {full}; write openai:{full}#MODEL"
-                ) from None
-        unusable, failure = unusable_part(error), server.as_engine_error(error)
-        listless = "a web page" not in unusable if unusable else error.status_code in NO_LIST
-        if listless and wanted:
+                wrong = f"the server's API is at {full}; write openai:{full}#MODEL"
+                raise ConfigError(wrong) from None
+        if status in NO_LIST and wanted:
             return []
-        raise (
-            EngineError(f"name the model, as {server.url}#MODEL, as none are listed: {failure}")
-            if listless
-            else failure
-        ) from None
-    except openai.APIError as error:
-        raise server.as_engine_error(error) from error
+        if status in NO_LIST:
+            failure = EngineError(f"name the model, as {server.url}#MODEL: {failure}")
+        raise failure from None
 
 
 def choose_card(url: str, wanted: str, served: Sequence[Card]) -> Card:
@@ -209,8 +185,7 @@ def choose_card(url: str, wanted: str, served: Sequence[Card]) -> Card:
 
 
 def name_some(names: Sequence[str]) -> str:
-    more = [f"{len(names) - SHOWN} more"] if len(names) > SHOWN else []
-    return ", ".join([*names[:SHOWN], *more]) or "none"
+    return ", ".join(names[:SHOWN]) or "none"
 
 
 # --- tokens ---------------------------------------------------------------------------------------
@@ -280,12 +255,9 @@ class Tokens:
     async def _closing(self) -> int:
         """The control token that the chat template sets behind an answer."""
         answered = (QUESTION, Message("assistant", "probe"))
-        opened, closed = [
-            await self._render(
-                *answered, add_generation_prompt=False, continue_final_message=opened
-            )
-            for opened in (True, False)
-        ]
+        options = {"add_generation_prompt": False}
+        closed = await self._render(*answered, **options)
+        opened = await self._render(*answered, **options, continue_final_message=True)
         behind = closed[len(opened) :][:1] if closed[: len(opened)] == opened else ()
         if not behind or not CONTROL.fullmatch((await self.decode(behind)).strip()):
             raise EngineError(

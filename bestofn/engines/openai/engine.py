@@ -141,7 +141,7 @@ class OpenAIEngine(Engine):
         self.model: str = card["id"]
         self._served = tuple(other["id"] for other in served)
         self._vllm = card.get("owned_by") == "vllm"
-        self.stats = Fields.of(card.get("owned_by"))  # views share it
+        self.stats = Fields(card.get("owned_by"))  # views share it
         described = {"template": template, "tokenizer": tokenizer}
         self._described = Described(f"openai:{self._server.url}", described)
         self._guided = False
@@ -199,25 +199,20 @@ class OpenAIEngine(Engine):
         self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
     ) -> dict[str, Any]:
         """The answer to the request, changed as little as the server demands."""
-        fields = copy.deepcopy(self.stats)  # others learn while this one is under way
         for _ in range(CHANGES):
+            sent = self.stats.spell(request, asked)
             try:
-                answer: dict[str, Any] = await self._server.post(
-                    "/chat/completions", fields.spell(request, asked)
-                )
+                answer: dict[str, Any] = await self._server.post("/chat/completions", sent)
+                return answer
             except openai.APIStatusError as refusal:
                 if refusal.status_code not in NEGOTIABLE:
                     raise
-                amended = fields.amended(request, asked, refusal)
-                if isinstance(amended, str):
-                    raise self._server.as_engine_error(refusal, amended) from None
-                if amended is None:
+                if self.stats.spell(request, asked) != sent:
+                    continue  # another request has learned while this one was under way
+                if remedy := self.stats.learn(request, asked, refusal):
+                    raise self._server.as_engine_error(refusal, remedy) from None
+                if self.stats.spell(request, asked) == sent:
                     request = await self._fitted(prompt, request, refusal)
-                else:
-                    fields = amended
-            else:
-                self.stats.learn(fields)
-                return answer
         raise EngineError(f"the server at {self._server.url} refuses the request in any form")
 
     async def _fitted(
@@ -291,28 +286,21 @@ class OpenAIEngine(Engine):
             "max_tokens": 1,
         }
         answer = await self._server.post("/completions", request)
-        logprobs = self._read_logprobs(answer, len(prefix), ids)
-        seconds = time.perf_counter() - started
-        usage = Usage(prompt_tokens=len(prefix), scored_tokens=len(ids), seconds=seconds)
-        return TokenScores(list(ids), logprobs, usage, complete=ids == whole)
-
-    def _read_logprobs(
-        self, answer: Mapping[str, Any], start: int, ids: Sequence[int]
-    ) -> list[float]:
-        """The log-probabilities of `ids`, which are in the prompt from `start` on."""
         entries = answer["choices"][0].get("prompt_logprobs")
         if entries is None:
             raise CannotScoreError(self._server.url, "prompt_logprobs")
-        found = [
+        logprobs = [
             ((entry or {}).get(str(token)) or {}).get("logprob", NO_LOGPROB)
-            for entry, token in zip(entries[start:], ids, strict=False)
+            for entry, token in zip(entries[len(prefix) :], ids, strict=False)
         ]
-        if len(entries) != start + len(ids) or not all(map(_is_known, found)):
+        if len(entries) != len(prefix) + len(ids) or not all(map(_is_known, logprobs)):
             raise EngineError(
                 f"the server at {self._server.url} gave log-probabilities of other tokens than it "
                 "was asked for, or of no finite value; this is a fault of the server"
             )
-        return found
+        seconds = time.perf_counter() - started
+        usage = Usage(prompt_tokens=len(prefix), scored_tokens=len(ids), seconds=seconds)
+        return TokenScores(list(ids), logprobs, usage, complete=ids == whole)
 
     @on_server
     async def count_tokens(self, prompt: Prompt) -> int | None:
@@ -339,20 +327,11 @@ class OpenAIEngine(Engine):
         **other: Any,
     ) -> Self:
         """A view with other options; `lora` is the name of an adapter that the server has."""
-        if other:
-            raise ConfigError(
-                f"the openai engine has no option {', '.join(other)}; it has "
-                "chat_template_kwargs, lora and guided"
-            )
+        super().with_options(**other)
         if lora is not None and self._served and lora not in self._served:
             raise ConfigError(
                 f"the server at {self._server.url} has no adapter {lora!r}, only "
                 f"{name_some(self._served)}; load it there and name it"
-            )
-        if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
-            raise ConfigError(
-                "chat_template_kwargs must be a mapping, such as {'enable_thinking': False}, not "
-                f"{chat_template_kwargs!r}"
             )
         view = copy.copy(self)
         view.model = lora or self.model

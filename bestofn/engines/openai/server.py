@@ -23,17 +23,12 @@ SCHEME = re.compile(r"(?i)(basic|bearer|digest|token|apikey) ")
 HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e]*")
 ENDPOINTS = ("/chat/completions", "/completions", "/models")
 
-# Codes of status 429 that no waiting helps: OpenAI's and Moonshot's.
-SPENT = {
-    "insufficient_quota",
-    "billing_hard_limit_reached",
-    "billing_not_active",
-    "exceeded_current_quota_error",
-}
+# Codes of status 429 that no waiting helps, such as insufficient_quota: OpenAI's and Moonshot's.
+SPENT = re.compile(r"insufficient_quota|billing_\w+|exceeded_current_quota_error")
 NOT_IMPLEMENTED = 501
 NOT_THERE = frozenset({404, 405, NOT_IMPLEMENTED})
 # What an answer must hold, by the end of the path.
-NEEDED = {"completions": "choices", "detokenize": "prompt", "tokenize": "tokens", "models": "data"}
+NEEDED = {"completions": "choices", "detokenize": "prompt", "tokenize": "tokens"}
 REMEDIES = {
     401: "; set OPENAI_API_KEY to a key that it takes",
     403: "; use a key that is allowed to use this model",
@@ -113,17 +108,13 @@ class Server:
         self._connection()
 
     async def models(self, url: str) -> list[Mapping[str, Any]]:
-        """The models that are listed below a URL, which may come as a bare list.
-
-        Raises:
-            openai.APIError: it lists none.
-        """
+        """The models that are listed below a URL; some servers have a bare list."""
         # One repetition: who mistypes a URL does not wait for a minute.
         answer: Any = await self._connection()[1].get(
             f"{url}/models", cast_to=object, options={"max_retries": 1}
         )
-        listed = answer["data"] if isinstance(answer, Mapping) else answer
-        return [card for card in listed if isinstance(card, Mapping) and "id" in card]
+        listed = answer.get("data") if isinstance(answer, Mapping) else answer
+        return [card for card in listed or [] if isinstance(card, Mapping) and "id" in card]
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The server's answer, as JSON.
@@ -155,7 +146,7 @@ class Server:
         if not isinstance(error, openai.APIStatusError):
             slow = isinstance(error, openai.APITimeoutError)
             failure = f"no answer within {self._timeout:g} s" if slow else "a broken connection"
-        elif unusable := unusable_part(error):
+        elif unusable := error.response.extensions.get("unusable"):
             failure, hint = unusable, "check the URL, which mostly ends in /v1, and the server"
         else:
             status = error.status_code
@@ -250,7 +241,7 @@ async def _as_openai_answers(response: Any) -> None:
         response.extensions["unusable"] = unusable
         repeated = int(response.request.headers.get("x-stainless-retry-count", 0))
         final = response.request.method == "GET" or repeated >= UNUSABLE_RETRIES
-    if final or SPENT.intersection({str(named.get("code")), str(named.get("type"))}):
+    if final or SPENT.search(f"{named.get('code')} {named.get('type')}"):
         response.headers["x-should-retry"] = "false"
 
 
@@ -259,18 +250,10 @@ def _unusable(response: Any, body: Any) -> str | None:
     if body is None:
         page = PAGE.match(response.text)
         return f"{said_in(response.text)} instead of JSON" if page else "text that is not JSON"
-    needed = NEEDED[response.request.url.path.rstrip("/").rpartition("/")[2]]
-    bare = body if isinstance(body, list) and needed == "data" else None
-    found = body.get(needed) if isinstance(body, Mapping) else bare
-    if isinstance(found, list | str) and (found or needed != "choices"):
-        return None
-    return f"JSON without usable {needed!r}"
-
-
-def unusable_part(error: openai.APIStatusError) -> str | None:
-    """What the server answered with instead of what was asked for."""
-    found: str | None = error.response.extensions.get("unusable")
-    return found
+    needed = NEEDED.get(response.request.url.path.rstrip("/").rpartition("/")[2])
+    found = body.get(needed) if isinstance(body, Mapping) else None
+    usable = isinstance(found, list | str) and (found or needed != "choices")
+    return None if usable or needed is None else f"JSON without usable {needed!r}"
 
 
 def said_in(body: object) -> str:
