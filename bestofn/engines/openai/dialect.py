@@ -158,7 +158,7 @@ async def list_models(server: Server, wanted: str) -> list[Card]:
         if status in NO_LIST and wanted:
             return []
         if status in NO_LIST:
-            failure = EngineError(f"name the model, as {server.url}#MODEL: {failure}")
+            failure = server.as_engine_error(error, f"; name the model, as {server.url}#MODEL")
         raise failure from None
 
 
