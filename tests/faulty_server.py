@@ -39,31 +39,12 @@ def seeded(share: float, kinds: tuple[str, ...], seed: int = 0) -> Fault:
 
 
 class FaultyServer:
-    """Answers every chat request with "answer to PROMPT".
+    """Answers every chat request with "answer to PROMPT", unless told otherwise.
 
-    Args:
-        fault: Which attempts fail, and how.
-        vllm: Whether to have vLLM's extensions: a context of 64 tokens, /tokenize, scores.
-        owner: What it calls itself.
-        models: Names of the models; those with a slash are adapters of the first.
-        listed: What it answers instead of the list of models.
-        elsewhere: What it answers to other paths.
-        thinks: Whether the chat template opens a thinking tag.
-        key: The only key that may see the models; None lets anybody.
-        delay: Seconds that each answer takes.
-        message: The fields of its message, by the prompt.
-        refuse: What it answers to a body instead, if anything.
-        changed: Changes an answer before it is sent.
-
-    Attributes:
-        attempts: By prompt and seed, how often it was asked for.
-        successes: By prompt and seed, how many whole answers were sent.
-        faults: By kind, how many were injected.
-        requests: Bodies of all chat requests.
-        headers: Of all requests.
-        most_running: The most requests under way at once.
-        aborted: Requests whose connection the client closed.
-        tampered: Changes the scores before they are sent.
+    With `vllm` it has that server's extensions, with a context of 64 tokens; names of `models` with
+    a slash are adapters of the first; `listed` and `elsewhere` replace the list of models and what
+    is at other paths; with `thinks` the chat template opens a thinking tag. By prompt and seed it
+    counts `attempts` and whole answers (`successes`), by kind `faults`.
     """
 
     def __init__(

@@ -52,16 +52,6 @@ def draw_table(rng: Random) -> dict[str, int]:
     return {"n": rng.randint(2, LARGEST // last), "last": last}
 
 
-def draw_sum(rng: Random) -> dict[str, int]:
-    a = rng.randint(1, 60)
-    return {"a": a, "b": rng.randint(1, min(60, LARGEST - a))}
-
-
-def draw_difference(rng: Random) -> dict[str, int]:
-    a = rng.randint(2, 80)
-    return {"a": a, "b": rng.randint(1, a - 1)}
-
-
 def draw_names(rng: Random) -> dict[str, str]:
     return dict(zip(("name", "to"), rng.sample(WORDS["name"], 2), strict=True))
 

@@ -6,7 +6,7 @@ is drawn at random and may come out right after all; the verifier tells.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from random import Random
 from typing import Any
@@ -82,11 +82,6 @@ def other_slot(name: str, draw: Callable[[Task, Random], object]) -> Mistake:
         return FAMILIES[task.family].answer(slots, rng)
 
     return mistake
-
-
-def one_of(name: str, values: Iterable[str]) -> Mistake:
-    known = [*values]
-    return other_slot(name, lambda _, rng: rng.choice(known))
 
 
 def other_count(least: int) -> Mistake:
@@ -177,8 +172,11 @@ SUBSETS: dict[str, dict[str, Mistake]] = {
         "record": other_field,
     },
     "Precise IF": {
-        **dict.fromkeys(("count_up", "count_down", "repeat"), one_of("sep", answers.SEPARATORS)),
-        "wrap": one_of("kind", answers.BRACKETS),
+        **dict.fromkeys(
+            ("count_up", "count_down", "repeat"),
+            other_slot("sep", lambda _, rng: rng.choice([*answers.SEPARATORS])),
+        ),
+        "wrap": other_slot("kind", lambda _, rng: rng.choice([*answers.BRACKETS])),
         "list": other_layout,
         "spell": other_hyphens,
         "record": other_record,

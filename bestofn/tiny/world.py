@@ -9,10 +9,9 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from itertools import islice
 from random import Random
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from bestofn.errors import ConfigError
 from bestofn.tiny import answers
@@ -26,8 +25,7 @@ HELDOUT_SHARE = 10  # one combination in ten is never trained on
 WORDING_WEIGHTS = (5, 3, 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(NamedTuple):
     """A gap in an instruction: the pattern of what fills it, and how that is drawn."""
 
     pattern: str
@@ -107,6 +105,10 @@ class Family:
         own = own or {}
         named = re.findall(r"\{(\w+)\}", self.wordings[0])
         self.slots = own | {name: SLOTS[name] for name in named if name not in own}
+        self._patterns = [re.escape(wording) for wording in self.wordings]
+        for name, slot in self.slots.items():
+            gap, group = re.escape(f"{{{name}}}"), f"(?P<{name}>{slot.pattern})"
+            self._patterns = [pattern.replace(gap, group) for pattern in self._patterns]
 
     def draw(self, rng: Random) -> Slots:
         """What fills the slots of a random instruction."""
@@ -115,6 +117,14 @@ class Family:
             if name not in drawn:
                 drawn[name] = slot.draw(rng)
         return drawn
+
+    def read(self, instruction: str) -> Slots | None:
+        """What fills the slots of an instruction, None if it is not one of this family."""
+        for pattern in self._patterns:
+            found = re.fullmatch(pattern, instruction)
+            if found and self.valid(slots := found.groupdict()):
+                return slots
+        return None
 
     def valid(self, slots: Slots) -> bool:
         return self._valid(**_values(slots))
@@ -136,119 +146,117 @@ def _values(slots: Slots) -> dict[str, Any]:
     return {name: int(text) if text.isdigit() else text for name, text in slots.items()}
 
 
-FAMILIES = {
-    family.name: family
-    for family in (
-        Family(
-            "count_up",
-            write=lambda low, high, sep: answers.join(range(low, high + 1), sep),
-            first=answers.draw_range,
-            valid=lambda low, high, **_: 2 <= high - low <= 30,
+_TABLE = (
+    Family(
+        "count_up",
+        write=lambda low, high, sep: answers.join(range(low, high + 1), sep),
+        first=answers.draw_range,
+        valid=lambda low, high, **_: 2 <= high - low <= 30,
+    ),
+    Family(
+        "count_down",
+        write=lambda low, high, sep: answers.join(range(high, low - 1, -1), sep),
+        first=answers.draw_range,
+        valid=lambda low, high, **_: 2 <= high - low <= 30,
+    ),
+    Family(
+        "steps",
+        own={"step": one_of(range(10))},
+        write=lambda low, high, step: answers.join(range(low, high + 1, step)),
+        first=answers.draw_steps,
+        valid=lambda low, high, step: (
+            step > 1 and high - low >= 2 * step and (high - low) % step == 0
         ),
-        Family(
-            "count_down",
-            write=lambda low, high, sep: answers.join(range(high, low - 1, -1), sep),
-            first=answers.draw_range,
-            valid=lambda low, high, **_: 2 <= high - low <= 30,
+    ),
+    Family(
+        "times_table",
+        own={"n": NUMBER, "last": one_of(range(3, 11))},
+        write=lambda n, last: "\n".join(f"{k} x {n} = {k * n}" for k in range(1, last + 1)),
+        first=answers.draw_table,
+        valid=lambda n, last: 2 <= n <= LARGEST // last,
+    ),
+    Family(
+        "add",
+        write=lambda a, b: f"{a} + {b} = {a + b}",
+        first=lambda rng: {
+            "a": (a := rng.randint(1, 60)),
+            "b": rng.randint(1, min(60, LARGEST - a)),
+        },
+        valid=lambda a, b: a + b <= LARGEST,
+    ),
+    Family(
+        "subtract",
+        write=lambda a, b: f"{a} - {b} = {a - b}",
+        first=lambda rng: {"a": (a := rng.randint(2, 80)), "b": rng.randint(1, a - 1)},
+        valid=lambda a, b: a > b > 0,
+    ),
+    Family(
+        "sort",
+        own={"values": some_of(3, 6)},
+        write=lambda values, order: answers.join(
+            sorted(answers.listed(values), reverse=order == "descending")
         ),
-        Family(
-            "steps",
-            own={"step": one_of(range(10))},
-            write=lambda low, high, step: answers.join(range(low, high + 1, step)),
-            first=answers.draw_steps,
-            valid=lambda low, high, step: (
-                step > 1 and high - low >= 2 * step and (high - low) % step == 0
-            ),
-        ),
-        Family(
-            "times_table",
-            own={"n": NUMBER, "last": one_of(range(3, 11))},
-            write=lambda n, last: "\n".join(f"{k} x {n} = {k * n}" for k in range(1, last + 1)),
-            first=answers.draw_table,
-            valid=lambda n, last: 2 <= n <= LARGEST // last,
-        ),
-        Family(
-            "add",
-            write=lambda a, b: f"{a} + {b} = {a + b}",
-            first=answers.draw_sum,
-            valid=lambda a, b: a + b <= LARGEST,
-        ),
-        Family(
-            "subtract",
-            write=lambda a, b: f"{a} - {b} = {a - b}",
-            first=answers.draw_difference,
-            valid=lambda a, b: a > b > 0,
-        ),
-        Family(
-            "sort",
-            own={"values": some_of(3, 6)},
-            write=lambda values, order: answers.join(
-                sorted(answers.listed(values), reverse=order == "descending")
-            ),
-        ),
-        Family("extreme", own={"values": some_of(3, 6)}, write=answers.extreme),
-        Family("even_odd", own={"values": some_of(4, 8)}, write=answers.even_and_odd),
-        Family("day", own={"n": one_of(range(2, 31))}, write=answers.day_after),
-        Family(
-            "alphabetical",
-            own={"values": some_of(3, 6, answers.NOUNS, "[a-z]+")},
-            write=lambda values: answers.join(sorted(values.split(", "))),
-        ),
-        Family(
-            "repeat",
-            own={"word": WORD, "n": count(2, 9, 24)},
-            write=lambda word, n, sep: answers.join([word] * n, sep),
-        ),
-        Family("spell", write=lambda word, way: "-".join(word[:: -1 if way else 1])),
-        Family(
-            "wrap",
-            own={
-                "values": some_of(3, 7, answers.NOUNS, "[a-z]+"),
-                "kind": one_of(answers.BRACKETS),
-            },
-            write=answers.wrap,
-        ),
-        Family(
-            "list",
-            own={"n": one_of(range(2, 10)), "kind": one_of(answers.CATEGORIES)},
-            write=answers.list_members,
-            check=answers.check_members,
-        ),
-        Family(
-            "record",
-            own={
-                "name": NAME,
-                "age": one_of(range(18, 91), NUMBER.pattern),
-                "job": one_of(WORDS["job"], WORD.pattern),
-                "format": one_of(["JSON", "lines"]),
-            },
-            write=answers.record,
-        ),
-        Family("sentence", write=answers.write_sentence, check=answers.check_sentence),
-        Family(
-            "story",
-            own={"n": count(3, 7, 28)},
-            write=answers.write_story,
-            check=answers.check_story,
-        ),
-        Family(
-            "letter",
-            own={"n": one_of(range(1, 7))},
-            write=answers.write_letter,
-            check=answers.check_letter,
-            first=answers.draw_names,
-            valid=lambda name, to, **_: name != to,
-        ),
-        Family(
-            "dialogue",
-            own={"n": count(2, 6, 16)},
-            write=answers.write_dialogue,
-            check=answers.check_dialogue,
-            first=answers.draw_names,
-            valid=lambda name, to, **_: name != to,
-        ),
-    )
-}
+    ),
+    Family("extreme", own={"values": some_of(3, 6)}, write=answers.extreme),
+    Family("even_odd", own={"values": some_of(4, 8)}, write=answers.even_and_odd),
+    Family("day", own={"n": one_of(range(2, 31))}, write=answers.day_after),
+    Family(
+        "alphabetical",
+        own={"values": some_of(3, 6, answers.NOUNS, "[a-z]+")},
+        write=lambda values: answers.join(sorted(values.split(", "))),
+    ),
+    Family(
+        "repeat",
+        own={"word": WORD, "n": count(2, 9, 24)},
+        write=lambda word, n, sep: answers.join([word] * n, sep),
+    ),
+    Family("spell", write=lambda word, way: "-".join(word[:: -1 if way else 1])),
+    Family(
+        "wrap",
+        own={
+            "values": some_of(3, 7, answers.NOUNS, "[a-z]+"),
+            "kind": one_of(answers.BRACKETS),
+        },
+        write=answers.wrap,
+    ),
+    Family(
+        "list",
+        own={"n": one_of(range(2, 10)), "kind": one_of(answers.CATEGORIES)},
+        write=answers.list_members,
+        check=answers.check_members,
+    ),
+    Family(
+        "record",
+        own={
+            "name": NAME,
+            "age": one_of(range(18, 91), NUMBER.pattern),
+            "job": one_of(WORDS["job"], WORD.pattern),
+            "format": one_of(["JSON", "lines"]),
+        },
+        write=answers.record,
+    ),
+    Family("sentence", write=answers.write_sentence, check=answers.check_sentence),
+    Family(
+        "story", own={"n": count(3, 7, 28)}, write=answers.write_story, check=answers.check_story
+    ),
+    Family(
+        "letter",
+        own={"n": one_of(range(1, 7))},
+        write=answers.write_letter,
+        check=answers.check_letter,
+        first=answers.draw_names,
+        valid=lambda name, to, **_: name != to,
+    ),
+    Family(
+        "dialogue",
+        own={"n": count(2, 6, 16)},
+        write=answers.write_dialogue,
+        check=answers.check_dialogue,
+        first=answers.draw_names,
+        valid=lambda name, to, **_: name != to,
+    ),
+)
+FAMILIES = {family.name: family for family in _TABLE}
 
 
 # --- tasks ----------------------------------------------------------------------------------------
@@ -284,31 +292,15 @@ def answer(task: Task, rng: Random) -> str:
     return FAMILIES[task.family].answer(task.slots, rng)
 
 
-@cache
-def _patterns() -> list[tuple[str, re.Pattern[str]]]:
-    patterns = []
-    for name, family in FAMILIES.items():
-        for wording in family.wordings:
-            # Splitting at the slots gives literal text and slot names in turn.
-            parts = re.split(r"\{(\w+)\}", wording)
-            pattern = "".join(
-                f"(?P<{part}>{family.slots[part].pattern})" if index % 2 else re.escape(part)
-                for index, part in enumerate(parts)
-            )
-            patterns.append((name, re.compile(pattern)))
-    return patterns
-
-
 def read(instruction: str) -> Task:
     """The task that an instruction states.
 
     Raises:
         ConfigError: the text is no instruction of the tiny world.
     """
-    for family, pattern in _patterns():
-        found = pattern.fullmatch(instruction.strip())
-        if found and FAMILIES[family].valid(slots := found.groupdict()):
-            return Task(family, slots, instruction.strip())
+    for name, family in FAMILIES.items():
+        if (slots := family.read(instruction.strip())) is not None:
+            return Task(name, slots, instruction.strip())
     raise ConfigError(
         f"the tiny world has no instruction like {instruction[:80]!r}; "
         "`bestofn demo` shows some that it has"
