@@ -9,13 +9,11 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-import openai
-
 from bestofn.concurrency import PerProcess
 from bestofn.engines.base import SamplingParams
 from bestofn.engines.chat import ChatFormat
 from bestofn.engines.literal import CONTROL
-from bestofn.engines.openai.server import NOT_THERE, Server, said_in
+from bestofn.engines.openai.server import NOT_THERE, RefusedError, Server
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_turns, clean
 from bestofn.thinking import ends_in_opening
@@ -87,17 +85,17 @@ class Fields:
         }
 
     def learn(
-        self, request: Mapping[str, Any], asked: Collection[str], refusal: openai.APIStatusError
-    ) -> str | None:
+        self, request: Mapping[str, Any], asked: Collection[str], refusal: RefusedError
+    ) -> None:
         """Changes what the refusal names, and says once what is missed.
 
-        Returns:
-            What to do about a field that matters, if one is refused.
+        Raises:
+            EngineError: it names a field that matters.
         """
-        said = said_in(refusal.body)
+        said = refusal.said
         keys = [_key(name, value) for name, value in request.items()]
         sent = [key for key in keys if key[0] in asked or key not in self._dropped]
-        named = [key for key in sent if refusal.param in self._spellings(key[0])]
+        named = [key for key in sent if refusal.field in self._spellings(key[0])]
         named = named or [key for key in sent if self._is_mentioned(key[0], said)]
         free = [key for key in named if key[0] not in asked]
         limited = any(name == LIMIT for name, _ in named) and "context length" not in said.lower()
@@ -115,8 +113,9 @@ class Fields:
             self.renamed[LIMIT] = NEW_LIMIT
         elif matters := [name for name, _ in named if name not in NEEDED]:
             options = ", ".join(_shown((name, request[name])) for name in matters)
-            return f"; leave out {options}, or use a server that takes it"
-        return None
+            raise EngineError(
+                f"{refusal.sentence}; leave out {options}, or use a server that takes it"
+            )
 
     def _spellings(self, name: str) -> tuple[str, str]:
         return name, self.renamed.get(name, name)
@@ -145,21 +144,21 @@ async def list_models(server: Server, wanted: str) -> list[Card]:
         ConfigError: the URL lacks its /v1.
         EngineError: the server cannot be used, or has no list and the model is not named.
     """
+    full = f"{server.url}/v1"
     try:
         return await server.models(server.url)
-    except openai.APIError as error:
-        failure, status = server.as_engine_error(error), getattr(error, "status_code", None)
-        full = f"{server.url}/v1"
-        if status is not None and not server.url.endswith("/v1"):
-            with suppress(openai.APIError):
+    except EngineError as failure:
+        if not server.url.endswith("/v1"):
+            with suppress(EngineError):
                 await server.models(full)
                 wrong = f"the server's API is at {full}; write openai:{full}#MODEL"
                 raise ConfigError(wrong) from None
-        if status in NO_LIST and wanted:
+        if not isinstance(failure, RefusedError) or failure.status not in NO_LIST:
+            raise
+        if wanted:
             return []
-        if status in NO_LIST:
-            failure = server.as_engine_error(error, f"; name the model, as {server.url}#MODEL")
-        raise failure from None
+        sentence = f"{failure.sentence}; name the model, as {server.url}#MODEL"
+        raise EngineError(sentence) from None
 
 
 def choose_card(url: str, wanted: str, served: Sequence[Card]) -> Card:
@@ -289,8 +288,8 @@ class Tokens:
         url = f"{self._server.url.removesuffix('/v1')}/{path}"  # beside /v1, not under it
         try:
             return await self._server.post(url, {"model": self._model, **request})
-        except openai.APIStatusError as error:
-            if error.status_code not in NOT_THERE:
+        except RefusedError as error:
+            if error.status not in NOT_THERE:
                 raise
             raise CannotScoreError(self._server.url, f"/{path}") from None
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from math import isfinite
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-import openai
-
 from bestofn import concurrency
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import REASONING_FIRST, ChatFormat, require_room
@@ -31,7 +29,7 @@ from bestofn.engines.openai.dialect import (
     name_some,
     turns,
 )
-from bestofn.engines.openai.server import Server, said_in
+from bestofn.engines.openai.server import RefusedError, Server
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import clean
 from bestofn.thinking import ANY, TAG, split_thinking
@@ -65,16 +63,10 @@ LENGTH = re.compile(
 def on_server(
     method: Callable[Concatenate["OpenAIEngine", P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate["OpenAIEngine", P], Coroutine[Any, Any, T]]:
-    """Runs a method on the package's loop, with the client's errors as the package's."""
-
-    async def reported(engine: "OpenAIEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return await method(engine, *args, **kwargs)
-        except openai.APIError as error:
-            raise engine._server.as_engine_error(error) from None  # a cause may show the key
+    """Runs a method on the package's loop."""
 
     async def called(engine: "OpenAIEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await concurrency.on_background_loop(reported(engine, *args, **kwargs))
+        return await concurrency.on_background_loop(method(engine, *args, **kwargs))
 
     return called
 
@@ -93,18 +85,15 @@ class OpenAIEngine(Engine):
         api_key: By default the environment's `OPENAI_API_KEY`; local servers need none.
         max_concurrency: Requests under way at once, over all views of the engine.
         timeout: Seconds to wait for one answer.
-        max_retries: How often the client repeats a request after status 429 or 5xx, a timeout, a
-            broken connection, and at most twice after an unparseable answer. Retry-After is
-            honoured, up to a minute.
-        tokenizer: Name or folder of the model's tokenizer, with which prompts are counted, scored
-            and decoded on this machine; it must have the server's chat template. By default the
-            server is asked, where it is vLLM's.
+        max_retries: How often a request is repeated after status 429 or 5xx, a timeout, a broken
+            connection, and at most twice after an unparseable answer.
+        tokenizer: Name or folder of the model's tokenizer, with the server's chat template, to
+            tokenise on this machine. By default the server is asked, where it is vLLM's.
         template: The backward template that suits the model.
         headers: Sent with each request.
 
     Raises:
-        ConfigError: the URL or an option is not usable, or the model is not named and the server
-            has several.
+        ConfigError: an option is not usable, or the server has several models and none is named.
         EngineError: the server cannot be reached, or does not have the model.
     """
 
@@ -204,29 +193,22 @@ class OpenAIEngine(Engine):
             try:
                 answer: dict[str, Any] = await self._server.post("/chat/completions", sent)
                 return answer
-            except openai.APIStatusError as refusal:
-                if refusal.status_code not in NEGOTIABLE:
+            except RefusedError as refusal:
+                if refusal.status not in NEGOTIABLE:
                     raise
                 if self.stats.spell(request, asked) != sent:
                     continue  # another request has learned while this one was under way
-                if remedy := self.stats.learn(request, asked, refusal):
-                    raise self._server.as_engine_error(refusal, remedy) from None
+                self.stats.learn(request, asked, refusal)
                 if self.stats.spell(request, asked) == sent:
                     request = await self._fitted(prompt, request, refusal)
         raise EngineError(f"the server at {self._server.url} refuses the request in any form")
 
     async def _fitted(
-        self, prompt: Prompt, request: dict[str, Any], refusal: openai.APIStatusError
+        self, prompt: Prompt, request: dict[str, Any], refusal: RefusedError
     ) -> dict[str, Any]:
-        """The request with a `max_tokens` that fits behind the prompt.
-
-        Raises:
-            ContextLengthError: none does.
-            openai.APIStatusError: that is not why the server refused.
-        """
-        said = said_in(refusal.body)
+        """The request with a `max_tokens` that fits behind the prompt, if that was refused."""
         lengths, limits = (
-            [int(n) for found in pattern.findall(said) for n in found if n]
+            [int(n) for found in pattern.findall(refusal.said) for n in found if n]
             for pattern in (LENGTH, CONTEXT_LIMIT)
         )
         if self._vllm and self.context is not None:

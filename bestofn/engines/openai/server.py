@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 from typing import Any
@@ -75,6 +75,21 @@ class Slots:
         self._free += 1
 
 
+class RefusedError(EngineError):
+    """The server does not take a request.
+
+    Attributes:
+        status: HTTP's.
+        said: What the server says about it.
+        field: The field of the request that it names, if any.
+    """
+
+    def __init__(self, sentence: str, error: openai.APIStatusError, said: str) -> None:
+        self.sentence, self.status = sentence, error.status_code
+        self.said, self.field = said, error.param
+        super().__init__(sentence + REMEDIES.get(self.status, ""))
+
+
 class Server:
     """One server, asked from the package's background loop only; see `OpenAIEngine`.
 
@@ -108,11 +123,15 @@ class Server:
         self._connection()
 
     async def models(self, url: str) -> list[Mapping[str, Any]]:
-        """The models that are listed below a URL; some servers have a bare list."""
+        """The models that are listed below a URL; some servers have a bare list.
+
+        Raises:
+            EngineError: none are listed.
+        """
         # One repetition: who mistypes a URL does not wait for a minute.
-        answer: Any = await self._connection()[1].get(
-            f"{url}/models", cast_to=object, options={"max_retries": 1}
-        )
+        options: Any = {"max_retries": 1}
+        get = self._connection()[1].get(f"{url}/models", cast_to=object, options=options)
+        answer: Any = await self._answer(get)
         listed = answer.get("data") if isinstance(answer, Mapping) else answer
         return [card for card in listed or [] if isinstance(card, Mapping) and "id" in card]
 
@@ -120,24 +139,29 @@ class Server:
         """The server's answer, as JSON.
 
         Raises:
-            openai.APIError: it gave no usable answer, however often it was asked.
-            EngineError: the engine was closed.
+            RefusedError: it does not take the request.
+            EngineError: it gave no usable answer, however often it was asked; or was closed.
         """
         # The slot is kept while waiting: a server that is overloaded gets fewer requests.
         slots, client = self._connection()
         async with slots:
-            try:
-                self._require_open()
-                return await client.post(path, cast_to=object, body=dict(body))
-            except (openai.APIError, RuntimeError):
-                self._require_open()
-                raise
+            self._require_open()
+            return await self._answer(client.post(path, cast_to=object, body=dict(body)))
+
+    async def _answer(self, request: Awaitable[Any]) -> Any:
+        try:
+            return await request
+        except (openai.APIError, RuntimeError) as error:
+            self._require_open()
+            if isinstance(error, openai.APIError):
+                raise self._failure(error) from None  # a cause may show the key
+            raise
 
     def _require_open(self) -> None:
         if self._closed:
             raise EngineError("the engine is closed; load it again")
 
-    def as_engine_error(self, error: openai.APIError, remedy: str | None = None) -> EngineError:
+    def _failure(self, error: openai.APIError) -> EngineError:
         """What the client's error means, in a sentence without a secret."""
         cause, hint = error.__cause__, "see to the server, or load the engine with more max_retries"
         if type(cause).__name__ in ("ConnectError", "ConnectTimeout", "ProxyError"):
@@ -149,14 +173,14 @@ class Server:
         elif unusable := error.response.extensions.get("unusable"):
             failure, hint = unusable, "check the URL, which mostly ends in /v1, and the server"
         else:
-            status = error.status_code
-            first = next(iter(said_in(error.body).splitlines()), "") or "no reason given"
+            status, said = error.status_code, said_in(error.body)
+            first = next(iter(said.splitlines()), "") or "no reason given"
             reason = redacted(first[:LONGEST].rstrip("."), self._secrets)
             failure = f"status {status} ({reason})"
             passing = status in (408, 409, 429) or status >= 500
             if not passing or error.response.headers.get("x-should-retry") == "false":
-                remedy = REMEDIES.get(status, "") if remedy is None else remedy
-                return EngineError(f"the server at {self.url} refuses ({status}: {reason}){remedy}")
+                sentence = f"the server at {self.url} refuses ({status}: {reason})"
+                return RefusedError(sentence, error, said)
         attempts = int(error.request.headers["x-stainless-retry-count"]) + 1
         return EngineError(
             f"the server at {self.url} failed {attempts} times, at last with {failure}; {hint}"
