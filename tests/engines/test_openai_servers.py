@@ -10,7 +10,6 @@ from test_openai import generate, serving
 from bestofn import BestOfN, FLIPReward
 from bestofn.engines.base import SamplingParams, load_engine
 from bestofn.errors import ConfigError, EngineError
-from bestofn.rewards.baselines import Longest
 
 BEYOND = ("top_k", "min_p", "repetition_penalty")
 PLAIN = SamplingParams()
@@ -115,13 +114,6 @@ def test_strict_servers_get_what_they_know(mode: str, requests: int) -> None:
             with pytest.raises(EngineError, match=rf"top_k.*; leave out top_k={value}"):
                 generate(engine, params=params)
             assert server.requests[-1]["top_k"] == value
-
-
-def test_extra_fields_are_never_dropped() -> None:
-    server = strict("plural", "frequency_penalty")
-    with serving(server) as engine, pytest.raises(EngineError, match="leave out frequency_penalty"):
-        generate(engine, params=SamplingParams(extra={"frequency_penalty": 0.5}))
-    assert len(server.requests) == 1
 
 
 def test_the_limit_under_its_new_name() -> None:
@@ -276,13 +268,3 @@ def test_an_error_with_status_200_that_may_pass(code: Any) -> None:
     server = FaultyServer(refuse=lambda body: busy if len(server.requests) == 1 else None)
     with serving(server) as engine:
         assert generate(engine).text == "answer to hello"
-
-
-def test_many_candidates_learn_together() -> None:
-    server = FaultyServer(refuse=only_temperature_1, delay=0.01)
-    with serving(server) as engine:
-        best = BestOfN(engine, Longest(), n=20, sampling=SamplingParams(temperature=0))
-        with pytest.warns(UserWarning, match="temperature=0") as warned:
-            selection = best.select("hello")
-    assert [candidate.error for candidate in selection.candidates] == [None] * 20
-    assert len(told(warned)) == 1
