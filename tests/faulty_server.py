@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import threading
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Self
 
@@ -13,12 +13,12 @@ from aiohttp import web
 Key = tuple[str, int | None]
 Fault = Callable[[Key, int], str | None]
 """By prompt and seed, and by the number of the attempt (from 0): the fault's name, if any."""
+Body = dict[str, Any]
+Response = tuple[int, Any]
+"""The status, and an object for JSON or bytes for a web page."""
 
 CONTEXT = 64  # tokens, of one byte each
-TOO_LONG = (
-    "This model's maximum context length is 100 tokens. However, your messages resulted in 130 "
-    "tokens. Please reduce the length of the messages."
-)
+PAGE = b"<!doctype html><html><title>Open WebUI</title></html>"
 SPECIAL = {1000: "<|answer|>", 1001: "<|end|>", 1002: "<think>"}
 
 
@@ -39,26 +39,12 @@ def seeded(share: float, kinds: tuple[str, ...], seed: int = 0) -> Fault:
 
 
 class FaultyServer:
-    """Answers every chat request with "answer to PROMPT".
+    """Answers every chat request with "answer to PROMPT", unless told otherwise.
 
-    Args:
-        fault: Which attempts fail, and how.
-        vllm: Whether to have vLLM's extensions: a context of 64 tokens, /tokenize, scores.
-        models: Names of the models; those with a slash are adapters of the first.
-        thinks: Whether the chat template opens a thinking tag.
-        key: The only key that may see the models; None lets anybody.
-        delay: Seconds that each answer takes.
-        refusal: How it says that a prompt is too long.
-
-    Attributes:
-        attempts: By prompt and seed, how often it was asked for.
-        times: By prompt and seed, when (seconds on the loop's clock).
-        successes: By prompt and seed, how many whole answers were sent.
-        faults: By kind, how many were injected.
-        requests: Bodies of all chat requests.
-        most_running: The most requests under way at once.
-        aborted: Requests whose connection the client closed.
-        tampered: Changes the scores before they are sent.
+    With `vllm` it has that server's extensions, with a context of 64 tokens; names of `models` with
+    a slash are adapters of the first; `listed` and `elsewhere` replace the list of models and what
+    is at other paths; with `thinks` the chat template opens a thinking tag. By prompt and seed it
+    counts `attempts` and whole answers (`successes`), by kind `faults`.
     """
 
     def __init__(
@@ -66,31 +52,26 @@ class FaultyServer:
         fault: Fault = no_fault,
         *,
         vllm: bool = False,
+        owner: str = "someone",
         models: tuple[str, ...] = ("model",),
+        listed: Response | None = None,
+        elsewhere: Response = (404, {"detail": "Not Found"}),
         thinks: bool = False,
         key: str | None = None,
         delay: float = 0.0,
-        answer: Callable[[str], dict[str, Any]] | None = None,
-        refusal: str = TOO_LONG,
+        message: Callable[[str], Body] = lambda prompt: {"content": f"answer to {prompt}"},
+        refuse: Callable[[Body], Response | None] = lambda body: None,
+        changed: Callable[[Body], Any] = lambda answer: None,
     ) -> None:
-        self.refusal = refusal
-        self.fault = fault
-        self.vllm = vllm
-        self.models = models
-        self.thinks = thinks
-        self.key = key
-        self.delay = delay
-        self.answer = answer or (lambda prompt: {"content": f"answer to {prompt}"})
+        self.fault, self.refuse, self.message, self.changed = fault, refuse, message, changed
+        self.vllm, self.owner, self.models, self.thinks = vllm, owner, models, thinks
+        self.listed, self.elsewhere, self.key, self.delay = listed, elsewhere, key, delay
         self.attempts: Counter[Key] = Counter()
-        self.times: defaultdict[Key, list[float]] = defaultdict(list)
         self.successes: Counter[Key] = Counter()
         self.faults: Counter[str] = Counter()
-        self.requests: list[dict[str, Any]] = []
+        self.requests: list[Body] = []
         self.headers: list[Mapping[str, str]] = []
-        self.running = 0
-        self.most_running = 0
-        self.aborted = 0
-        self.retry_after: str = "0.05"
+        self.running = self.most_running = self.aborted = 0
         self.tampered: Callable[[list[Any]], Any] = lambda entries: entries
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -118,6 +99,7 @@ class FaultyServer:
             app.router.add_post("/tokenize", self._tokenize)
             app.router.add_post("/detokenize", self._detokenize)
             app.router.add_post("/v1/completions", self._score)
+        app.router.add_route("*", "/{path:.*}", self._other)
         app.on_response_prepare.append(self._ask_to_retry_soon)
         # A handler is cancelled when the client hangs up.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
@@ -127,20 +109,23 @@ class FaultyServer:
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
 
     async def _ask_to_retry_soon(self, request: web.Request, response: Any) -> None:
-        response.headers["Retry-After"] = self.retry_after
+        self.headers.append(request.headers)
+        response.headers["Retry-After"] = "0.05"
+
+    async def _other(self, request: web.Request) -> web.Response:
+        return _sent(self.elsewhere)
 
     async def _list(self, request: web.Request) -> web.Response:
-        self.headers.append(request.headers)
         if self.key is not None and request.headers["Authorization"] != f"Bearer {self.key}":
             return _error(401, "wrong key")
-        cards: list[dict[str, Any]] = [{"id": name} for name in self.models]
+        cards: list[Body] = [{"id": name} for name in self.models]
         for card in cards:
-            card["owned_by"] = "vllm" if self.vllm else "someone"
-            if "/" in card["id"]:
+            card["owned_by"] = "vllm" if self.vllm else self.owner
+            if "/" in card["id"] and card["id"] != self.models[0]:
                 card["parent"] = self.models[0]
             elif self.vllm:
                 card["max_model_len"] = CONTEXT
-        return web.json_response({"object": "list", "data": cards})
+        return _sent(self.listed or (200, {"object": "list", "data": cards}))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -156,26 +141,27 @@ class FaultyServer:
         finally:
             self.running -= 1
 
-    async def _answer_or_fail(
-        self, request: web.Request, body: dict[str, Any]
-    ) -> web.StreamResponse:
+    async def _answer_or_fail(self, request: web.Request, body: Body) -> web.StreamResponse:
         prompt = body["messages"][-1]["content"]
         key = (prompt, body.get("seed"))
         kind = self.fault(key, self.attempts[key])
         self.attempts[key] += 1
-        self.times[key].append(self._loop.time())
         if kind is not None:
             self.faults[kind] += 1
             return await self._fail(kind, request)
-        refusal = self._too_long(body) if self.vllm else None
-        if refusal is not None:
-            return refusal
+        length = len(self._render(body))
+        if self.vllm and length + body["max_tokens"] > CONTEXT:  # as vLLM's servers used to say it
+            return _error(
+                400, f"maximum context length is {CONTEXT} tokens; at least {length} given"
+            )
+        if refusal := self.refuse(body):
+            return _sent(refusal)
         self.successes[key] += 1
         return web.json_response(self._completion(prompt, body))
 
-    def _completion(self, prompt: str, body: dict[str, Any]) -> dict[str, Any]:
-        message = {"role": "assistant", **self.answer(prompt)}
-        choice: dict[str, Any] = {"index": 0, "message": message, "finish_reason": "stop"}
+    def _completion(self, prompt: str, body: Body) -> Body:
+        message = {"role": "assistant", **self.message(prompt)}
+        choice: Body = {"index": 0, "message": message, "finish_reason": "stop"}
         if body.get("logprobs"):
             choice["logprobs"] = {"content": [{"token": "t", "logprob": -0.5}] * 3}
         if body.get("return_token_ids"):
@@ -185,7 +171,9 @@ class FaultyServer:
             "completion_tokens": 3,
             "prompt_tokens_details": {"cached_tokens": 4},
         }
-        return {"object": "chat.completion", "choices": [choice], "usage": usage}
+        answer = {"object": "chat.completion", "choices": [choice], "usage": usage}
+        self.changed(answer)
+        return answer
 
     async def _fail(self, kind: str, request: web.Request) -> web.StreamResponse:
         match kind:
@@ -196,15 +184,11 @@ class FaultyServer:
             case "garbage":
                 return web.Response(text='{"choices": [', content_type="application/json")
             case "page":
-                return web.Response(text="<html>busy</html>", content_type="text/html")
+                return _sent((200, PAGE))
             case "no_choices":
                 return web.json_response({"object": "chat.completion", "choices": []})
-            case "429":
-                return _error(429, "too many requests")
-            case "too_long":
-                return _error(400, self.refusal)
         key = request.headers["Authorization"].removeprefix("Bearer ")
-        return _error(int(kind), f"scripted failure for key {key}\nwith more lines")
+        return _error(int(kind), f"scripted for tokens of key {key}\nwith more lines")
 
     async def _cut(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Length": "1000"})
@@ -214,21 +198,14 @@ class FaultyServer:
         request.transport.abort()
         return response
 
-    def _too_long(self, body: dict[str, Any]) -> web.Response | None:
-        """The refusal of a request that does not fit, as vLLM's servers used to do it."""
-        length = len(self._render(body))
-        if length + body["max_tokens"] <= CONTEXT:
-            return None
-        return _error(400, f"maximum context length is {CONTEXT} tokens; at least {length} given")
-
-    def _render(self, body: dict[str, Any]) -> list[int]:
+    def _render(self, body: Body) -> list[int]:
         ids: list[int] = []
         for message in body["messages"]:
             ids += [*message["content"].encode(), 1001]
         if body.get("add_generation_prompt", True):
             thinks = (body.get("chat_template_kwargs") or {}).get("think", self.thinks)
             ids += [1000, 1002] if thinks else [1000]
-        return ids
+        return ids[:-1] if body.get("continue_final_message") else ids
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         body = await request.json()
@@ -236,11 +213,10 @@ class FaultyServer:
             return web.json_response({"tokens": self._render(body)})
         text, ids = body["prompt"], []
         while text:
-            for token, spelling in SPECIAL.items():
-                if text.startswith(spelling):
-                    ids.append(token)
-                    text = text.removeprefix(spelling)
-                    break
+            found = (token for token, spelling in SPECIAL.items() if text.startswith(spelling))
+            if token := next(found, None):
+                ids.append(token)
+                text = text.removeprefix(SPECIAL[token])
             else:
                 ids += text[0].encode()
                 text = text[1:]
@@ -259,6 +235,13 @@ class FaultyServer:
         choice = {"text": "x", "prompt_logprobs": self.tampered([None, *entries[1:]])}
         # NaN is no JSON, but some servers write it.
         return web.Response(text=json.dumps({"choices": [choice]}), content_type="application/json")
+
+
+def _sent(response: Response) -> web.Response:
+    status, content = response
+    if isinstance(content, bytes):
+        return web.Response(status=status, body=content, content_type="text/html")
+    return web.json_response(content, status=status)
 
 
 def _error(status: int, message: str) -> web.Response:

@@ -23,23 +23,6 @@ def serve(log: Path) -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    with log.open("wb") as output:
-        # A group of its own, as the server starts further processes.
-        server = subprocess.Popen(
-            _command(port),
-            env=_environment(),
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    try:
-        _wait_for_health(f"http://127.0.0.1:{port}", server, log)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        _stop_group(server)
-
-
-def _command(port: int) -> list[str]:
     options = {
         "--model": locate("tiny"),
         "--served-model-name": "tiny",
@@ -52,13 +35,28 @@ def _command(port: int) -> list[str]:
     # vLLM 0.32 on the CPU dies of a seeded request whose prompt it computes in two parts.
     flags = ["--enforce-eager", "--enable-prompt-tokens-details", "--no-enable-chunked-prefill"]
     named = [part for option in options.items() for part in option]
-    return [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *named, *flags]
-
-
-def _environment() -> dict[str, str]:
     own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    return kept | own
+    with log.open("wb") as output:
+        # A group of its own, as the server starts further processes.
+        server = subprocess.Popen(
+            [sys.executable, "-m", "vllm.entrypoints.openai.api_server", *named, *flags],
+            env=kept | own,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    try:
+        _wait_for_health(f"http://127.0.0.1:{port}", server, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
+            os.killpg(server.pid, signal.SIGTERM)
+            server.wait(timeout=20)
+        # Whatever of the group is left, also where its first process is gone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
+        server.wait()
 
 
 def _wait_for_health(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
@@ -70,13 +68,3 @@ def _wait_for_health(url: str, server: subprocess.Popen[bytes], log: Path) -> No
         except (URLError, OSError):
             time.sleep(0.5)
     raise RuntimeError(f"the vLLM server did not start:\n{log.read_text(errors='replace')[-3000:]}")
-
-
-def _stop_group(server: subprocess.Popen[bytes]) -> None:
-    with contextlib.suppress(ProcessLookupError, subprocess.TimeoutExpired):
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(timeout=20)
-    # Whatever of the group is left, also where its first process is gone.
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(server.pid, signal.SIGKILL)
-    server.wait()

@@ -25,7 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from bestofn.rewards.templates import Kind, load_judge_template, load_template
 from bestofn.tiny import world
-from bestofn.tiny.families import Family
+from bestofn.tiny.world import Family
 from bestofn.types import Prompt
 
 SPECIAL = ["<|pad|>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>"]
@@ -149,7 +149,7 @@ def neighbour(task: world.Task, rng: Random) -> dict[str, str]:
         if (
             slots != task.slots
             and fits(family, slots)
-            and world.split_of(family.name, slots) == split
+            and world.split_of(task.family, slots) == split
         ):
             return slots
 

@@ -5,15 +5,14 @@ import importlib
 import math
 import socket
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from faulty_server import CONTEXT, FaultyServer, Key, no_fault, seeded
+from faulty_server import CONTEXT, SPECIAL, FaultyServer, Key, seeded
 
-from bestofn import BestOfN, FLIPReward, concurrency
+from bestofn import BestOfN, concurrency
 from bestofn.engines.base import Engine, SamplingParams, load_engine
 from bestofn.engines.hf import TransformersEngine
 from bestofn.engines.model_files import locate
@@ -24,16 +23,15 @@ from bestofn.rewards.baselines import Longest
 from bestofn.types import Message, Prompt
 
 KINDS = ("429", "500", "503", "slow", "cut", "garbage", "page", "no_choices")
-# A busy machine may take a second for what should be at once: time-outs are meant to be scripted.
-QUICK: dict[str, Any] = {"timeout": 5}
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
 
 
 @contextmanager
 def serving(server: FaultyServer, **options: Any) -> Iterator[OpenAIEngine]:
+    """The engine; a busy machine may take a second for what should be at once."""
     with server:
-        engine = load_engine(server.spec, **(QUICK | options))
+        engine = load_engine(server.spec, **({"timeout": 5} | options))
         assert isinstance(engine, OpenAIEngine)
         try:
             yield engine
@@ -45,21 +43,17 @@ def always(kind: str) -> Callable[[Key, int], str]:
     return lambda key, attempt: kind
 
 
-def at_first(kind: str) -> Callable[[Key, int], str | None]:
-    return lambda key, attempt: kind if attempt == 0 else None
-
-
 def generate(
-    engine: Engine,
-    text: str = "hello",
-    params: SamplingParams = GREEDY,
-    seed: int | None = None,
+    engine: Engine, text: str = "hello", params: SamplingParams = GREEDY, seed: int | None = None
 ) -> Any:
     return asyncio.run(engine.generate(as_prompt(text), params, seed))
 
 
 def score(engine: Engine, text: str = "hello", continuation: str = "yes", **options: Any) -> Any:
     return asyncio.run(engine.loglikelihood(as_prompt(text), continuation, **options))
+
+
+# --- failures -------------------------------------------------------------------------------------
 
 
 def test_every_prompt_ends_with_its_candidates_or_a_reason() -> None:
@@ -83,54 +77,63 @@ def test_every_prompt_ends_with_its_candidates_or_a_reason() -> None:
             failed += not answered
     # 0.3 ** 3 of 1000 are expected to fail in all three attempts.
     assert 5 < failed < 60
-    assert len(server.attempts) == 1000
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_fault_passes(kind: str) -> None:
-    server = FaultyServer(at_first(kind))
+    server = FaultyServer(lambda key, attempt: kind if attempt == 0 else None)
     with serving(server, timeout=0.5 if kind == "slow" else 5) as engine:
         assert generate(engine, seed=5).text == "answer to hello"
     assert server.attempts == {("hello", 5): 2}
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("kind", "retries", "attempts", "message"),
     [
-        ("slow", "no answer within 0.5 s"),
-        ("cut", "a broken connection"),
-        ("garbage", "text that is not JSON"),
-        ("page", "a web page instead of JSON"),
-        ("no_choices", "JSON without usable 'choices'"),
-        ("429", r"status 429 \(too many requests\)"),
-        ("500", r"failed 1 times, at last with status 500 \(scripted failure"),
+        ("slow", 0, 1, "no answer within 0.5 s"),
+        ("cut", 0, 1, "a broken connection"),
+        ("429", 0, 1, r"failed 1 times, at last with status 429 \(scripted"),
+        # Unparseable answers are asked for three times, however many retries there are.
+        ("garbage", 6, 3, "failed 3 times, at last with text that is not JSON"),
+        ("page", 6, 3, r"a web page \('Open WebUI'\) instead of JSON"),
+        ("no_choices", 6, 3, "JSON without usable 'choices'"),
+        ("400", 6, 1, r"refuses \(400: scripted"),
+        ("401", 6, 1, "OPENAI_API_KEY"),
+        ("403", 6, 1, "allowed"),
+        ("404", 6, 1, "model's name"),
     ],
 )
-def test_the_last_failure_is_named(kind: str, message: str) -> None:
+def test_failures_are_named_and_repeated_where_that_may_help(
+    kind: str, retries: int, attempts: int, message: str
+) -> None:
+    server = FaultyServer(always(kind))
     with (
-        serving(FaultyServer(always(kind)), max_retries=0, timeout=0.5) as engine,
-        pytest.raises(EngineError, match=message),
+        serving(server, max_retries=retries, timeout=0.5) as engine,
+        pytest.raises(EngineError, match=message) as raised,
     ):
         generate(engine)
+    assert "\n" not in str(raised.value)
+    assert server.attempts.total() == attempts
 
 
 @pytest.mark.parametrize(
-    ("status", "message"),
-    [("400", "scripted"), ("401", "OPENAI_API_KEY"), ("403", "allowed"), ("404", "model's name")],
+    "options",
+    [
+        {"api_key": "secret-key"},
+        {"api_key": " ken\n"},  # which is a part of "tokens"
+        {"api_key": "x", "headers": {"Authorization": "Basic secret-key"}},
+    ],
 )
-def test_what_cannot_pass_is_not_tried_again(
-    status: str, message: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "secret-key")
-    server = FaultyServer(always(status))
-    with serving(server) as engine:
-        with pytest.raises(EngineError, match=message) as raised:
-            generate(engine)
-        assert "secret-key" not in engine.name
-    assert "secret-key" not in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert server.attempts.total() == 1
-    assert server.headers[0]["Authorization"] == "Bearer secret-key"
+def test_no_message_holds_the_key(options: dict[str, Any]) -> None:
+    server = FaultyServer(always("400"))
+    with serving(server, **options) as engine, pytest.raises(EngineError) as raised:
+        generate(engine)
+    error: BaseException | None = raised.value
+    assert "scripted for tokens of key" in str(error)
+    assert "(key)" in str(error)
+    while error is not None:
+        assert not {"secret-key", "ken"}.intersection(str(error).split())
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def test_key_and_headers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,32 +142,40 @@ def test_key_and_headers(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(EngineError, match=r"wrong key.*; set OPENAI_API_KEY"):
             load_engine(server.spec)
         load_engine(server.spec, api_key="right", headers={"X-Team": "ours"}).close()
-    assert server.headers[-1]["X-Team"] == "ours"
+        monkeypatch.setenv("OPENAI_API_KEY", " right\n")
+        load_engine(server.spec).close()
+        for options, what in [
+            ({"api_key": "sk-first\nsk-second"}, "the API key"),
+            ({"api_key": "sk-\u201cquoted\u201d"}, "the API key"),
+            ({"headers": {"X-Team": "sk-a\nb"}}, "the header 'X-Team'"),
+            ({"headers": {"X Team": "sk-"}}, "the header 'X Team'"),
+        ]:
+            with pytest.raises(ConfigError, match=f"{what} holds a character") as raised:
+                load_engine(server.spec, **options)
+            assert "sk-" not in str(raised.value)
+        monkeypatch.setenv("OPENAI_ORG_ID", "org\nid")
+        with pytest.raises(ConfigError, match="the header 'OpenAI-Organization' holds"):
+            load_engine(server.spec)
+    assert any(headers.get("X-Team") == "ours" for headers in server.headers)
 
 
-def test_retry_after_is_honoured() -> None:
-    server = FaultyServer(at_first("429"))
-    server.retry_after = "0.4"
-    with serving(server) as engine:
-        generate(engine)
-    first, second = server.times["hello", None]
-    assert second - first >= 0.4
+# --- requests at once -----------------------------------------------------------------------------
 
 
-def test_concurrency_is_bounded_over_all_views() -> None:
-    server = FaultyServer(delay=0.01)
+def test_concurrency_is_bounded_over_all_views_and_earliest_prompts_go_first() -> None:
+    server = FaultyServer(delay=0.2)
     with serving(server, max_concurrency=5) as engine:
         views = [engine, engine.with_options(guided=True)]
 
-        async def flood() -> None:
-            prompts = [as_prompt(str(number)) for number in range(60)]
-            await asyncio.gather(
-                *(views[i % 2].generate(prompt, GREEDY) for i, prompt in enumerate(prompts))
-            )
+        async def item(number: int) -> None:
+            await asyncio.sleep(0.001 * (20 - number))  # later ones ask earlier
+            await asyncio.gather(*(view.generate(as_prompt(str(number)), GREEDY) for view in views))
 
-        asyncio.run(flood())
+        list(concurrency.map_in_window(item, range(20), 20))
     assert server.most_running == 5
-    assert server.successes.total() == 60
+    assert server.successes.total() == 40
+    order = [int(body["messages"][0]["content"]) for body in server.requests[5:]]
+    assert all(abs(a - b) <= 3 for a, b in zip(order, sorted(order), strict=True))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -174,33 +185,20 @@ async def until(condition: Callable[[], bool]) -> None:
 
 def test_cancelling_closes_the_request() -> None:
     server = FaultyServer(always("slow"))
-    with serving(server, timeout=60) as engine:
+    with serving(server, timeout=60, max_concurrency=1) as engine:
 
         async def cancel() -> None:
-            task = asyncio.create_task(engine.generate(as_prompt("hello"), GREEDY))
+            tasks = [asyncio.create_task(engine.generate(as_prompt("x"), GREEDY)) for _ in "ab"]
             await until(lambda: server.running == 1)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            for task in reversed(tasks):
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
             await until(lambda: server.running == 0)
 
         asyncio.run(cancel())
         concurrency.run(cancel())
-    assert server.aborted == 2
-    assert server.attempts.total() == 2
-
-
-def test_calls_from_several_loops() -> None:
-    with serving(FaultyServer(delay=0.02)) as engine:
-        texts: list[str] = []
-        threads = [
-            threading.Thread(target=lambda: texts.append(generate(engine).text)) for _ in range(4)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert texts == ["answer to hello"] * 4
+    assert server.aborted == server.attempts.total() == 2
 
 
 def test_closed_engine_fails_at_once() -> None:
@@ -208,10 +206,8 @@ def test_closed_engine_fails_at_once() -> None:
     with serving(server, timeout=60) as engine:
 
         async def close_under_way() -> None:
-            tasks = [
-                asyncio.create_task(engine.generate(as_prompt(str(number)), GREEDY))
-                for number in range(3)
-            ]
+            texts = [as_prompt(str(number)) for number in range(3)]
+            tasks = [asyncio.create_task(engine.generate(text, GREEDY)) for text in texts]
             await until(lambda: server.running == 3)
             engine.close()
             for task in tasks:
@@ -221,7 +217,9 @@ def test_closed_engine_fails_at_once() -> None:
         asyncio.run(close_under_way())
         with pytest.raises(EngineError, match="closed"):
             generate(engine.with_options())
-        engine.close()
+
+
+# --- what is asked and what is answered -----------------------------------------------------------
 
 
 def test_request_holds_what_was_asked_for() -> None:
@@ -232,36 +230,29 @@ def test_request_holds_what_was_asked_for() -> None:
     with serving(server) as engine:
         prompt = Prompt((Message("system", "Be brief \ud83d."), Message("user", "hello")))
         asyncio.run(engine.generate(prompt, params, seed=3))
-    assert server.requests == [
-        {
-            "model": "model",
-            "messages": [
-                {"role": "system", "content": "Be brief \ufffd."},
-                {"role": "user", "content": "hello"},
-            ],
-            "temperature": 0.5,
-            "top_p": 0.9,
-            "top_k": 0,
-            "min_p": 0.0,
-            "repetition_penalty": 1.0,
-            "max_tokens": 7,
-            "logprobs": True,
-            "stop": ["END"],
-            "seed": 3,
-        }
-    ]
-
-
-def test_options_that_not_every_server_knows() -> None:
-    server = FaultyServer()
-    extra = {"frequency_penalty": 0.5, "min_tokens": 2}
-    with serving(server) as engine:
+        extra = {"frequency_penalty": 0.5, "max_completion_tokens": 2}
         generate(engine, params=SamplingParams(top_k=5, min_p=0.1, extra=extra))
         with pytest.raises(ConfigError, match="n, stream"):
             generate(engine, params=SamplingParams(extra={"stream": True, "n": 2}))
-    (sent,) = server.requests
-    assert (sent["top_k"], sent["min_p"]) == (5, 0.1)
-    assert (sent["frequency_penalty"], sent["min_tokens"]) == (0.5, 2)
+    first, second = server.requests
+    assert first == {
+        "model": "model",
+        "messages": [
+            {"role": "system", "content": "Be brief \ufffd."},
+            {"role": "user", "content": "hello"},
+        ],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "max_tokens": 7,
+        "logprobs": True,
+        "stop": ["END"],
+        "seed": 3,
+    }
+    assert second.items() >= {"top_k": 5, "min_p": 0.1, **extra}.items()
+    assert "max_tokens" not in second
 
 
 def test_completion_and_usage() -> None:
@@ -271,46 +262,76 @@ def test_completion_and_usage() -> None:
     assert completion.token_logprobs == [-0.5] * 3
     usage = completion.usage
     assert (usage.prompt_tokens, usage.cached_tokens, usage.generated_tokens) == (9, 4, 3)
-
-
-def test_tokens_are_counted_where_they_are_not_named() -> None:
-    with serving(FaultyServer()) as engine:
+    with serving(FaultyServer()) as engine:  # which names no tokens
         selection = BestOfN(engine, Longest(), n=1).select("hello")
-    assert selection.best.token_count == 3
-    assert selection.best.mean_logprob == -0.5
+    assert (selection.best.token_count, selection.best.mean_logprob) == (3, -0.5)
+
+
+ABOUT_TAGS = "In HTML you would write `<think>` as &lt;think&gt;. That shows the tag."
+PARTS = [{"type": "thinking", "thinking": []}, {"type": "text", "text": "yes"}]
 
 
 @pytest.mark.parametrize(
-    ("answer", "reasoning", "text"),
+    ("message", "reasoning", "text"),
     [
         ({"content": "<think>hm</think>yes"}, "hm", "yes"),
         ({"content": "yes", "reasoning_content": "hm"}, "hm", "yes"),
         ({"content": None, "reasoning": " hm"}, "hm", ""),
         ({"content": " yes ", "reasoning": None}, None, " yes "),
+        ({"content": "<think>\nis a tag.", "reasoning": "hm"}, "hm", "<think>\nis a tag."),
+        ({"content": ABOUT_TAGS}, None, ABOUT_TAGS),
+        ({"content": PARTS}, None, "yes"),
+        ({"content": ""}, None, ""),
     ],
 )
-def test_reasoning(answer: dict[str, Any], reasoning: str | None, text: str) -> None:
-    with serving(FaultyServer(answer=lambda _: answer)) as engine:
+def test_reasoning(message: dict[str, Any], reasoning: str | None, text: str) -> None:
+    with serving(FaultyServer(message=lambda _: message)) as engine:
         completion = generate(engine)
     assert (completion.reasoning, completion.text) == (reasoning, text)
 
 
-def test_reasoning_that_the_template_opened_and_nothing_closed() -> None:
-    server = FaultyServer(vllm=True, thinks=True, answer=lambda _: {"content": "hm, let me"})
+@pytest.mark.parametrize(
+    "content", ["hm\n</think>\n\nyes", "With:\n\n</reasoning>\n\nThat is all."]
+)
+def test_a_closing_tag_that_nothing_opened_cuts_nothing(content: str) -> None:
+    with (
+        serving(FaultyServer(message=lambda _: {"content": content})) as engine,
+        pytest.warns(UserWarning, match="start the server with a reasoning parser"),
+    ):
+        completion = generate(engine)
+    assert (completion.reasoning, completion.text) == (None, content)
+
+
+def test_reasoning_that_the_template_opens() -> None:
+    server = FaultyServer(vllm=True, thinks=True, message=lambda _: {"content": "hm, let me"})
     with serving(server) as engine:
         assert generate(engine).reasoning == "hm, let me"
+        with pytest.raises(EngineError, match="enable_thinking"):
+            score(engine)
         calm = engine.with_options(chat_template_kwargs={"think": False})
         assert generate(calm).text == "hm, let me"
+        assert score(calm).token_ids == [*b"yes"]
 
 
-def test_unfinished_answer_is_an_error() -> None:
-    class Filtering(FaultyServer):
-        def _completion(self, prompt: str, body: dict[str, Any]) -> dict[str, Any]:
-            answer = super()._completion(prompt, body)
-            answer["choices"][0]["finish_reason"] = "content_filter"
-            return answer
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda answer: answer["choices"][0].update(finish_reason=None, logprobs=None),
+        lambda answer: answer["choices"][0].update(logprobs={"content": None}),
+        lambda answer: answer.update(usage=None),
+        lambda answer: answer.update(usage={"prompt_tokens": -1, "completion_tokens": 8}),
+    ],
+)
+def test_what_can_be_done_without(changed: Callable[[dict[str, Any]], None]) -> None:
+    with serving(FaultyServer(changed=changed)) as engine:
+        completion = generate(engine)
+    assert (completion.text, completion.finish_reason) == ("answer to hello", "stop")
+    assert completion.usage.prompt_tokens >= 0
 
-    with serving(Filtering()) as engine, pytest.raises(EngineError, match="content_filter"):
+
+def test_an_answer_that_was_broken_off_is_an_error() -> None:
+    server = FaultyServer(changed=lambda a: a["choices"][0].update(finish_reason="content_filter"))
+    with serving(server) as engine, pytest.raises(EngineError, match="content_filter"):
         generate(engine)
 
 
@@ -337,121 +358,83 @@ def test_views() -> None:
     assert {"response_format", "chat_template_kwargs"}.isdisjoint(plain)
 
 
-def test_limit_is_cut_to_what_fits() -> None:
+# --- prompts that fit, and scores -----------------------------------------------------------------
+
+
+def test_lengths_on_vllm() -> None:
     server = FaultyServer(vllm=True)
     with serving(server) as engine:
         generate(engine, "x" * 40, SamplingParams(max_tokens=60))
-    assert [request["max_tokens"] for request in server.requests] == [60, CONTEXT - 42]
-
-
-def test_overlong_prompt_on_vllm() -> None:
-    with serving(FaultyServer(vllm=True)) as engine, pytest.raises(ContextLengthError) as raised:
-        generate(engine, "x" * 70)
-    assert (raised.value.limit, raised.value.prompt_tokens) == (CONTEXT, 72)
-
-
-def test_overlong_prompt_by_the_message() -> None:
-    with (
-        serving(FaultyServer(always("too_long"))) as engine,
-        pytest.raises(ContextLengthError) as raised,
-    ):
-        generate(engine)
-    assert (raised.value.limit, raised.value.prompt_tokens) == (100, 130)
-
-
-@pytest.mark.parametrize(
-    ("reason", "lengths"),
-    [
-        (
-            "This model's maximum context length is 8192 tokens. However, you requested 9000 "
-            "tokens (8500 in the messages, 500 in the completion).",
-            (8500, 8192),
-        ),
-        (
-            "This model's maximum context length is 512 tokens. However, your prompt contains at "
-            "least 513 input tokens",
-            (513, 512),
-        ),
-        (
-            "Requested token count exceeds the model's maximum context length of 4096 tokens. You "
-            "requested a total of 5000 tokens: 4000 tokens from the input messages and 1000 "
-            "tokens for the completion.",
-            (4000, 4096),
-        ),
-        (
-            "The input (600 tokens) is longer than the model's context length (512 tokens).",
-            (600, 512),
-        ),
-        (
-            "max_tokens is too large: 500. This model's maximum context length is 512 tokens and "
-            "your request has 100 input tokens",
-            (100, 512),
-        ),
-    ],
-)
-def test_lengths_in_messages(reason: str, lengths: tuple[int, int]) -> None:
-    prompt_tokens, limit = lengths
-    server = FaultyServer(always("too_long"), refusal=reason)
-    params = SamplingParams(max_tokens=limit)
-    with serving(server) as engine, pytest.raises(EngineError) as raised:
-        generate(engine, params=params)
-    if prompt_tokens >= limit:
-        assert isinstance(raised.value, ContextLengthError)
-        assert (raised.value.limit, raised.value.prompt_tokens) == (limit, prompt_tokens)
-    else:  # cut to what fits, which this server refuses as well
-        assert [r["max_tokens"] for r in server.requests] == [limit, limit - prompt_tokens]
-
-
-def test_scores() -> None:
-    with serving(FaultyServer(vllm=True)) as engine:
-        scores = score(engine, "hello", "yes", close=True)
-        assert scores.token_ids == [*b"yes", 1001]
-        assert scores.token_logprobs == [-token / 1000 for token in scores.token_ids]
-        assert scores.complete
-        assert (scores.usage.prompt_tokens, scores.usage.scored_tokens) == (7, 4)
-        beginning = score(engine, "hello", "yes", close=True, max_tokens=2)
-        assert beginning.token_ids == [*b"ye"]
-        assert not beginning.complete
-        with pytest.raises(ConfigError, match="empty"):
-            score(engine, "hello", "")
-
-
-def test_scores_leave_room_for_the_token_that_the_server_adds() -> None:
-    with serving(FaultyServer(vllm=True)) as engine:
+        assert [body["max_tokens"] for body in server.requests] == [60, CONTEXT - 42]
+        with pytest.raises(ContextLengthError) as raised:
+            generate(engine, "x" * 70)
+        assert (raised.value.limit, raised.value.prompt_tokens) == (CONTEXT, 72)
+        assert asyncio.run(engine.count_tokens(as_prompt("hello"))) == 7
+        # A score leaves room for the token that the server adds.
         assert len(score(engine, "x" * 50, "y" * 11).token_ids) == 11
         with pytest.raises(ContextLengthError) as raised:
             score(engine, "x" * 50, "y" * 12)
-    assert (raised.value.length, raised.value.prompt_tokens) == (65, 52)
-
-
-def test_tokens_of_a_prompt() -> None:
-    with serving(FaultyServer(vllm=True)) as engine:
-        assert asyncio.run(engine.count_tokens(as_prompt("hello"))) == 7
+        assert (raised.value.length, raised.value.prompt_tokens) == (65, 52)
     with serving(FaultyServer()) as engine:
         assert asyncio.run(engine.count_tokens(as_prompt("hello"))) is None
 
 
+@pytest.mark.parametrize(
+    ("reason", "tokens", "limit"),
+    [
+        ("context length is 8192 tokens. You requested 9000 (8500 in the messages, ", 8500, 8192),
+        (
+            "context length is 512 tokens, but the prompt contains at least 513 input tokens",
+            513,
+            512,
+        ),
+        (
+            "context length of 4096 tokens. 4000 tokens from the input messages and 1000 ",
+            4000,
+            4096,
+        ),
+        ("The input (600 tokens) is longer than the context length (512 tokens).", 600, 512),
+        ("context length is 512 tokens and your request has 100 input tokens", 100, 512),
+    ],
+)
+def test_lengths_in_messages(reason: str, tokens: int, limit: int) -> None:
+    server = FaultyServer(refuse=lambda body: (400, {"error": {"message": reason}}))
+    with serving(server) as engine, pytest.raises(EngineError) as raised:
+        generate(engine, params=SamplingParams(max_tokens=limit))
+    if tokens >= limit:
+        assert isinstance(raised.value, ContextLengthError)
+        assert (raised.value.limit, raised.value.prompt_tokens) == (limit, tokens)
+    else:  # cut to what fits, which this server refuses as well
+        assert [body["max_tokens"] for body in server.requests] == [limit, limit - tokens]
+
+
+@pytest.mark.parametrize("text", ["yes", "say <|end|> now", "<|end|><|end|>", "<think>", "a <b>"])
+def test_scores(text: str) -> None:
+    """A spelled control token stays text."""
+    ids = [*text.encode()]
+    with serving(FaultyServer(vllm=True)) as engine:
+        scores = score(engine, "hello", text, close=True)
+        assert scores.token_ids == [*ids, 1001]
+        assert scores.token_logprobs == [-token / 1000 for token in scores.token_ids]
+        assert (scores.usage.prompt_tokens, scores.usage.scored_tokens) == (7, len(ids) + 1)
+        assert scores.complete
+        beginning = score(engine, "hello", text, max_tokens=2)
+        assert (beginning.token_ids, beginning.complete) == (ids[:2], False)
+        with pytest.raises(ConfigError, match="empty"):
+            score(engine, "hello", "")
+
+
 @pytest.mark.parametrize("vllm", [False, True])
 def test_a_tokenizer_on_this_machine(vllm: bool, tiny: TransformersEngine) -> None:
-    server = FaultyServer(vllm=vllm)
-    prompt = as_prompt("Name 2 fruits.")
-    with serving(server, tokenizer=locate("tiny")) as engine:
+    prompt, text = as_prompt("Name 2 fruits."), "fig <|end|>"
+    with serving(FaultyServer(vllm=vllm), tokenizer=locate("tiny")) as engine:
         count = asyncio.run(engine.count_tokens(prompt))
         assert count == asyncio.run(tiny.count_tokens(prompt))
-        assert engine.control_tokens("<|end|>") == tiny.control_tokens("<|end|>")
-        ids = score(tiny, "Name 2 fruits.", "fig <|end|>", close=True).token_ids
-        assert asyncio.run(engine.decode(prompt, ids)) == (None, "fig <|end|>")
+        assert engine.control_tokens(text) == tiny.control_tokens(text)
+        ids = score(tiny, "Name 2 fruits.", text, close=True).token_ids
+        assert asyncio.run(engine.decode(prompt, ids)) == (None, text)
         if vllm:
-            scores = score(engine, "Name 2 fruits.", "fig <|end|>", close=True)
-            assert scores.token_ids == ids
-            assert scores.usage.prompt_tokens == count
-
-
-def test_control_tokens_are_guessed_by_their_look() -> None:
-    with serving(FaultyServer()) as engine:
-        spelt = "<|im_end|> <|eot_id|></s>[/INST]<end_of_turn><think><｜User｜>"
-        assert len(engine.control_tokens(spelt)) == 7
-        assert engine.control_tokens("<b> a | b > c <|> </table> [INSTEAD] <|\n|>") == []
+            assert score(engine, "Name 2 fruits.", text, close=True).token_ids == ids
 
 
 TAMPERINGS: dict[str, Callable[[list[Any]], Any]] = {
@@ -475,97 +458,77 @@ def test_no_wrong_number_for_a_score(tampering: str) -> None:
             score(engine)
 
 
-def test_server_that_cannot_score() -> None:
-    with (
-        serving(FaultyServer()) as engine,
-        pytest.raises(EngineError, match=r"cannot score .* no /tokenize; use FLIPReward"),
-    ):
+def test_servers_that_cannot_score(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = r"cannot score .* no /tokenize; use FLIPReward"
+    with serving(FaultyServer()) as engine, pytest.raises(EngineError, match=sentence):
         score(engine)
     server = FaultyServer(vllm=True)
     server.tampered = lambda entries: None
     with serving(server) as engine, pytest.raises(EngineError, match="no prompt_logprobs"):
         score(engine)
-
-
-def test_no_score_where_the_answer_starts_with_reasoning() -> None:
-    with serving(FaultyServer(vllm=True, thinks=True)) as engine:
-        with pytest.raises(EngineError, match="enable_thinking"):
-            score(engine)
-        calm = engine.with_options(chat_template_kwargs={"think": False})
-        assert score(calm).token_ids == [*b"yes"]
-
-
-def test_closing_token_by_name() -> None:
-    with serving(FaultyServer(vllm=True), closing="<|answer|>") as engine:
-        assert score(engine, close=True).token_ids == [*b"yes", 1000]
-    with (
-        serving(FaultyServer(vllm=True), closing="end") as engine,
-        pytest.raises(EngineError, match="closing='end' is 3 tokens"),
-    ):
+    monkeypatch.setitem(SPECIAL, 1001, "\n")  # a template that ends answers with no token
+    sentence = r"load the engine with tokenizer='\.\.\.'"
+    with serving(FaultyServer(vllm=True)) as engine, pytest.raises(EngineError, match=sentence):
         score(engine, close=True)
 
 
-@pytest.mark.parametrize("text", ["say <|end|> now", "<|end|><|end|>", "<think>", "a <b> [C]"])
-def test_text_that_spells_a_control_token_stays_text(text: str) -> None:
-    with serving(FaultyServer(vllm=True)) as engine:
-        assert score(engine, "hello", text).token_ids == [*text.encode()]
-        assert score(engine, "hello", text, close=True).token_ids == [*text.encode(), 1001]
-
-
-def test_no_closing_token_is_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("faulty_server").SPECIAL, 1001, "\n")
-    with (
-        serving(FaultyServer(vllm=True)) as engine,
-        pytest.raises(EngineError, match=r"closing='\.\.\.'"),
-    ):
-        score(engine, close=True)
+# --- loading --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "spec",
+    "url",
     [
-        "localhost:8000/v1#model",
-        "http://#model",
-        "ftp://host/v1#model",
-        "http://host:port/v1#model",
-        "http://host/v1?key=secret#model",
-        "http://me:secret@host/v1#model",
+        "localhost:8000/v1",
+        "http://",
+        "ftp://host/v1",
+        "http://host:port/v1",
+        "http://host/v1?key=secret",
+        "http://me:secret@host/v1",
+        "http://host/v1/chat/completions",
+        "http://host/v1/models/",
     ],
 )
-def test_a_wrong_url_is_refused_without_the_key_in_it(spec: str) -> None:
-    with pytest.raises(ConfigError, match=r"openai:http://HOST:PORT/v1#MODEL") as raised:
-        load_engine(f"openai:{spec}")
+def test_a_wrong_url_is_refused_without_the_key_in_it(url: str) -> None:
+    sentence = r"openai:http://HOST:PORT/v1#MODEL, with no endpoint .* OPENAI_API_KEY"
+    with pytest.raises(ConfigError, match=sentence) as raised:
+        load_engine(f"openai:{url}#model")
     assert "secret" not in str(raised.value)
-    assert ("OPENAI_API_KEY" in str(raised.value)) == ("secret" in spec)
 
 
-@pytest.mark.parametrize("option", ["max_concurrency", "max_retries"])
-def test_wrong_options(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"{option} must be at least"):
-        load_engine("openai:http://host/v1#model", **{option: -1})
-
-
-def test_unreachable_server() -> None:
+def test_an_unreachable_server() -> None:
     with socket.socket() as listener:  # bound, but nobody listens
         listener.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
         with pytest.raises(EngineError, match=f"no server answers at {url}; start it"):
             load_engine(f"openai:{url}#model")
+    with FaultyServer() as server:
+        with pytest.raises(EngineError, match=r"no secure connection .*SSL.*; write http://"):
+            load_engine(server.spec.replace("http:", "https:"))
+        with pytest.raises(ConfigError, match="max_concurrency must be at least 1"):
+            load_engine(server.spec, max_concurrency=0)
 
 
-def test_which_model() -> None:
-    with FaultyServer(models=("first", "second")) as server:
-        assert load_engine(f"openai:{server.url}#second").context is None
-        with pytest.raises(EngineError, match=r"has no model 'third'; it has first, second"):
-            load_engine(f"openai:{server.url}#third")
-        with pytest.raises(ConfigError, match=r"name one of the models .* first, second"):
-            load_engine(f"openai:{server.url}")
-        with pytest.raises(ConfigError, match=r"API is at http://.*/v1; write openai:http"):
-            load_engine(f"openai:{server.url.removesuffix('/v1')}#first")
-    with FaultyServer(models=("only", "an/adapter"), vllm=True) as server:
-        assert load_engine(f"openai:{server.url}").context == CONTEXT
-        engine = load_engine(f"openai:{server.url}#an/adapter", template="direct")
-        assert (engine.default_template, engine.context) == ("direct", CONTEXT)
+@pytest.mark.parametrize("variable", ["ALL_PROXY", "HTTP_PROXY", "http_proxy"])
+def test_proxies(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    """None is used for this machine."""
+    for name in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    for proxy in ("socks5://user:secret@127.0.0.1:9", "http://127.0.0.1:9"):
+        monkeypatch.setenv(variable, proxy)
+        with FaultyServer() as server:
+            for spec in (server.spec, server.spec.replace("127.0.0.1", "localhost")):
+                assert generate(load_engine(spec)).text == "answer to hello"
+    for proxy, sentence in [
+        ("http://127.0.0.1:9", "no server answers .* the environment's proxy"),
+        ("ftp://127.0.0.1:9", "the proxy in ALL_PROXY, HTTP_PROXY or HTTPS_PROXY is unusable"),
+        ("socks5://user:secret@127.0.0.1:9", "pip install socksio"),
+    ]:
+        monkeypatch.setenv(variable, proxy)
+        with pytest.raises((ConfigError, EngineError), match=sentence) as raised:
+            load_engine("openai:http://server.invalid/v1#m")
+        assert "secret" not in str(raised.value)
 
 
 def test_without_the_client_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -574,11 +537,3 @@ def test_without_the_client_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError, match=r"pip install 'bestofn\[openai\]'"):
         importlib.import_module("bestofn.engines.openai")
-
-
-def test_flip_reward_on_a_server() -> None:
-    content = '{"reasoning": "a greeting", "instruction": "say hello"}'
-    with serving(FaultyServer(no_fault, answer=lambda _: {"content": content})) as engine:
-        selection = BestOfN(engine, FLIPReward(engine), n=2).select("say hello")
-    assert [score.value for score in selection.scores] == [1.0, 1.0]
-    assert isinstance(engine, Engine)

@@ -5,67 +5,52 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from math import isfinite
-from typing import Any, Self, TypeVar
-
-import openai
-from openai.types.chat import ChatCompletion, ChatCompletionMessage
-from openai.types.chat.chat_completion import Choice
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from bestofn import concurrency
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import REASONING_FIRST, ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import load_tokenizer
-from bestofn.engines.openai.fields import (
+from bestofn.engines.openai.dialect import (
     LIMIT,
     NEGOTIABLE,
     NEW_LIMIT,
+    SAMPLING,
+    CannotScoreError,
     Fields,
-    NeededError,
-    Stats,
-)
-from bestofn.engines.openai.server import (
-    Card,
-    Server,
+    Tokens,
     choose_card,
     list_models,
     name_some,
-    said_in,
-    url_and_model,
-)
-from bestofn.engines.openai.tokens import (
-    CannotScoreError,
-    Ids,
-    LocalTokenizer,
-    RemoteTokenizer,
     turns,
 )
+from bestofn.engines.openai.server import RefusedError, Server
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import clean
-from bestofn.thinking import TAG, split_thinking
-from bestofn.types import FinishReason, Prompt, Usage
+from bestofn.thinking import ANY, TAG, split_thinking
+from bestofn.types import Prompt, Usage
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 OWN_FIELDS = frozenset({"model", "messages", "n", "stream"})  # not for `SamplingParams.extra`
-BEYOND_OPENAI = ("top_k", "min_p", "repetition_penalty")
 # Changes to one request, each after a refusal: a field left out, renamed, or cut to what fits.
 CHANGES = 12
-CHAT = "/chat/completions"
 CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
+BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
 # Other servers than vLLM's do not show their chat template.
 UNSEEN_REASONING = (
     "an answer closes a thinking tag that it does not open, and counts as text from its beginning; "
     "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
 )
+CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
 # What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
 NO_LOGPROB = -9999.0
-BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
-
 # How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
 CONTEXT_LIMIT = re.compile(r"context length(?: is| of)? \(?(\d+) tokens|context length of (\d+)")
 LENGTH = re.compile(
@@ -73,6 +58,17 @@ LENGTH = re.compile(
     r"|(?:resulted in|contains at least|contains|has) (\d+) (?:input )?tokens"
     r"|input \((\d+) tokens\)"
 )
+
+
+def on_server(
+    method: Callable[Concatenate["OpenAIEngine", P], Coroutine[Any, Any, T]],
+) -> Callable[Concatenate["OpenAIEngine", P], Coroutine[Any, Any, T]]:
+    """Runs a method on the package's loop."""
+
+    async def called(engine: "OpenAIEngine", /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await concurrency.on_background_loop(method(engine, *args, **kwargs))
+
+    return called
 
 
 class OpenAIEngine(Engine):
@@ -89,20 +85,15 @@ class OpenAIEngine(Engine):
         api_key: By default the environment's `OPENAI_API_KEY`; local servers need none.
         max_concurrency: Requests under way at once, over all views of the engine.
         timeout: Seconds to wait for one answer.
-        max_retries: How often the client repeats a request after status 429 or 5xx, a timeout, a
-            broken connection, and at most twice after an unparseable answer. Retry-After is
-            honoured, up to a minute.
-        tokenizer: Name or folder of the model's tokenizer, with which prompts are counted, scored
-            and decoded on this machine; it must have the server's chat template. By default the
-            server is asked, where it is vLLM's.
+        max_retries: How often a request is repeated after status 429 or 5xx, a timeout, a broken
+            connection, and at most twice after an unparseable answer.
+        tokenizer: Name or folder of the model's tokenizer, with the server's chat template, to
+            tokenise on this machine. By default the server is asked, where it is vLLM's.
         template: The backward template that suits the model.
-        closing: The text of the token that ends an answer, such as "<|im_end|>", where
-            `loglikelihood` cannot find it by the chat template.
         headers: Sent with each request.
 
     Raises:
-        ConfigError: the URL or an option is not usable, or the model is not named and the server
-            has several.
+        ConfigError: an option is not usable, or the server has several models and none is named.
         EngineError: the server cannot be reached, or does not have the model.
     """
 
@@ -117,193 +108,140 @@ class OpenAIEngine(Engine):
         max_retries: int = 6,
         tokenizer: str | None = None,
         template: str = "reasoned",
-        closing: str | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        url, wanted = url_and_model(model)
-        for option, value, least in [
-            ("max_concurrency", max_concurrency, 1),
-            ("max_retries", max_retries, 0),
-        ]:
-            if value < least:
-                raise ConfigError(f"{option} must be at least {least}, not {value}")
+        if max_concurrency < 1 or max_retries < 0:
+            raise ConfigError("max_concurrency must be at least 1, and max_retries at least 0")
         self.name = name or f"openai:{model}"
         self.default_template = template
+        url, _, wanted = model.strip().partition("#")
+        key = (api_key or os.environ.get("OPENAI_API_KEY", "")).strip()
         self._server = Server(
-            url,
-            api_key=api_key or os.environ.get("OPENAI_API_KEY"),
-            max_concurrency=max_concurrency,
-            timeout=timeout,
-            max_retries=max_retries,
-            headers=headers or {},
+            url.rstrip("/"), key, max_concurrency, timeout, max_retries, headers or {}
         )
         try:
             served = concurrency.run(list_models(self._server, wanted))
-            self._use(choose_card(url, wanted, served), served)
+            card = choose_card(self._server.url, wanted, served)
         except (ConfigError, EngineError):
             self._server.close()
             raise
-        self._closing = closing
-        self._described = Described(
-            f"openai:{url}", {"template": template, "closing": closing, "tokenizer": tokenizer}
-        )
+        parents = [other for other in served if other["id"] == card.get("parent")]
+        self.context = (parents or [card])[0].get("max_model_len")
+        self.model: str = card["id"]
+        self._served = tuple(other["id"] for other in served)
+        self._vllm = card.get("owned_by") == "vllm"
+        self.stats = Fields(card.get("owned_by"))  # views share it
+        described = {"template": template, "tokenizer": tokenizer}
+        self._described = Described(f"openai:{self._server.url}", described)
         self._guided = False
         self._template_kwargs: dict[str, Any] = {}
         self._chat = None if tokenizer is None else ChatFormat(load_tokenizer(tokenizer))
-        self._tokenizer = self._own_tokenizer()
+        self._tokens = self._own_tokens()
 
-    def _use(self, card: Card, served: Sequence[Card]) -> None:
-        parents = [other for other in served if other["id"] == card.get("parent")]
-        context = (parents or [card])[0].get("max_model_len")
-        self.model: str = card["id"]
-        self.context = context if isinstance(context, int) else None
-        self._served = tuple(other["id"] for other in served)
-        self._vllm = card.get("owned_by") == "vllm"
-        self._fields = Fields.of(card.get("owned_by"))  # views share it
+    def _own_tokens(self) -> Tokens:
+        return Tokens(self._server, self.model, self._template_kwargs, self._chat)
 
-    @property
-    def stats(self) -> Stats:
-        """What is changed in requests for this server, over all views of the engine."""
-        return self._fields.stats
-
-    def _own_tokenizer(self) -> LocalTokenizer | RemoteTokenizer:
-        if self._chat is not None:
-            return LocalTokenizer(self._chat.with_kwargs(self._template_kwargs))
-        return RemoteTokenizer(self._server, self.model, self._template_kwargs, self._closing)
-
+    @on_server
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
-    ) -> Completion:
-        return await self._on_server(self._generate(prompt, params, seed))
-
-    async def _on_server(self, work: Coroutine[Any, Any, T]) -> T:
-        """Work on the package's loop, with the client's errors as the package's."""
-
-        async def reported() -> T:
-            try:
-                return await work
-            except openai.APIError as error:
-                raise self._server.as_engine_error(error) from None  # a cause may show the key
-
-        return await concurrency.on_background_loop(reported())
-
-    async def _generate(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None
     ) -> Completion:
         started = time.perf_counter()
         request = self._request(prompt, params, seed)
         answer = await self._complete(prompt, request, asked=frozenset(params.extra))
-        choice = answer.choices[0]
-        reasoning, text = await self._split(choice.message)
-        token_ids = _listed(getattr(choice, "token_ids", None))
+        choice = answer["choices"][0]
+        reason = choice.get("finish_reason")
+        if reason in BROKEN_OFF:
+            raise EngineError(f"the server broke the answer off ({reason})")
+        reasoning, text = await self._split(choice.get("message") or {})
+        token_ids = choice.get("token_ids") or []
         return Completion(
             text=text,
             reasoning=reasoning,
-            finish_reason=_finish_reason(choice),
+            finish_reason="length" if reason in CUT else "stop",
             token_ids=token_ids,
             token_logprobs=_token_logprobs(choice, len(token_ids)),
             usage=_usage(answer, len(token_ids), time.perf_counter() - started),
         )
 
     def _request(self, prompt: Prompt, params: SamplingParams, seed: int | None) -> dict[str, Any]:
-        own = OWN_FIELDS & set(params.extra)
-        if own:
+        if own := OWN_FIELDS & set(params.extra):
             raise ConfigError(f"extra cannot set {', '.join(sorted(own))}: the engine does")
         limit = params.max_tokens if self.context is None else min(params.max_tokens, self.context)
-        request: dict[str, Any] = {
+        schema = params.json_schema if self._guided else None
+        named = {"name": "answer", "schema": dict(schema or {}), "strict": True}
+        fields: dict[str, Any] = {
             "model": self.model,
             "messages": turns(prompt.messages),
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            "max_tokens": limit,
-            **({"logprobs": True} if params.logprobs else {}),
-            **{name: getattr(params, name) for name in BEYOND_OPENAI},
+            **{name: getattr(params, name) for name in SAMPLING},
+            LIMIT: None if NEW_LIMIT in params.extra else limit,
+            "logprobs": params.logprobs or None,
+            "return_token_ids": self._vllm or None,
+            "chat_template_kwargs": self._template_kwargs or None,
+            "stop": [clean(text) for text in params.stop] or None,
+            "seed": None if seed is None else seed % (1 << 63),
+            "response_format": (schema and {"type": "json_schema", "json_schema": named}) or None,
         }
-        if self._vllm:
-            request["return_token_ids"] = True
-        if self._template_kwargs:
-            request["chat_template_kwargs"] = self._template_kwargs
-        if params.stop:
-            request["stop"] = [clean(text) for text in params.stop]
-        if seed is not None:
-            request["seed"] = seed % (1 << 63)
-        if self._guided and params.json_schema is not None:
-            named = {"name": "answer", "schema": dict(params.json_schema), "strict": True}
-            request["response_format"] = {"type": "json_schema", "json_schema": named}
-        request |= params.extra
-        if NEW_LIMIT in params.extra:
-            del request[LIMIT]
-        return request
+        sent = {name: value for name, value in fields.items() if value is not None}
+        return sent | dict(params.extra)
 
     async def _complete(
         self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
-    ) -> ChatCompletion:
+    ) -> dict[str, Any]:
         """The answer to the request, changed as little as the server demands."""
-        fields = copy.deepcopy(self._fields)  # others learn while this one is under way
         for _ in range(CHANGES):
-            sent = fields.spell(request, asked)
+            sent = self.stats.spell(request, asked)
             try:
-                answer: ChatCompletion = await self._server.post(CHAT, sent, ChatCompletion)
-            except openai.APIStatusError as refusal:
-                if refusal.status_code not in NEGOTIABLE:
-                    raise
-                try:
-                    amended = fields.amended(request, asked, refusal)
-                except NeededError as needed:
-                    raise self._server.as_engine_error(refusal, str(needed)) from None
-                if amended is None:
-                    request = await self._fitted(prompt, request, refusal)
-                else:
-                    fields = amended
-            else:
-                self._fields.learn(fields)
+                answer: dict[str, Any] = await self._server.post("/chat/completions", sent)
                 return answer
+            except RefusedError as refusal:
+                if refusal.status not in NEGOTIABLE:
+                    raise
+                if self.stats.spell(request, asked) != sent:
+                    continue  # another request has learned while this one was under way
+                self.stats.learn(request, asked, refusal)
+                if self.stats.spell(request, asked) == sent:
+                    request = await self._fitted(prompt, request, refusal)
         raise EngineError(f"the server at {self._server.url} refuses the request in any form")
 
     async def _fitted(
-        self, prompt: Prompt, request: dict[str, Any], refusal: openai.APIStatusError
+        self, prompt: Prompt, request: dict[str, Any], refusal: RefusedError
     ) -> dict[str, Any]:
-        """The request with a `max_tokens` that fits behind the prompt.
-
-        Raises:
-            ContextLengthError: none does.
-            openai.APIStatusError: that is not why the server refused.
-        """
-        tokens, context = await self._lengths(prompt, refusal)
-        if tokens >= context:
-            raise ContextLengthError(tokens + 1, context, tokens)
-        if request.get("max_tokens", 0) <= context - tokens:
-            raise refusal
-        return request | {"max_tokens": context - tokens}
-
-    async def _lengths(self, prompt: Prompt, refusal: openai.APIStatusError) -> tuple[int, int]:
-        """Tokens of the prompt and of the context."""
+        """The request with a `max_tokens` that fits behind the prompt, if that was refused."""
+        lengths, limits = (
+            [int(n) for found in pattern.findall(refusal.said) for n in found if n]
+            for pattern in (LENGTH, CONTEXT_LIMIT)
+        )
         if self._vllm and self.context is not None:
             # Of a prompt that is too long, vLLM only says that it has at least one token too many.
             with suppress(CannotScoreError):
-                return len(await self._tokenizer.prompt(prompt)), self.context
-        lengths, limits = (
-            [int(n) for found in pattern.findall(said_in(refusal.body)) for n in found if n]
-            for pattern in (LENGTH, CONTEXT_LIMIT)
-        )
+                lengths, limits = [len(await self._tokens.prompt(prompt))], [self.context]
         if not lengths or not limits:
             raise refusal
-        return lengths[0], limits[0]
+        tokens, context = lengths[0], limits[0]
+        if tokens >= context:
+            raise ContextLengthError(tokens + 1, context, tokens)
+        if request.get(LIMIT, 0) <= context - tokens:
+            raise refusal
+        return request | {LIMIT: context - tokens}
 
-    async def _split(self, message: ChatCompletionMessage) -> tuple[str | None, str]:
+    async def _split(self, message: Mapping[str, Any]) -> tuple[str | None, str]:
         """Reasoning, None if there is none, and answer."""
-        content = _text_of(message.content)
+        content = message.get("content") or ""
+        if isinstance(content, list):  # of parts, some of which hold reasoning
+            content = "".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
         # Servers that split off the reasoning name it in one of two ways.
-        for name in ("reasoning", "reasoning_content"):
-            apart = getattr(message, name, None)
-            if apart and isinstance(apart, str):
-                return apart.strip(), content.strip()
-        seen = self._vllm or self._chat is not None
-        opened = seen and bool(content) and await self._tokenizer.opens_thinking()
-        if not seen and _may_start_inside(content):
+        apart = message.get("reasoning") or message.get("reasoning_content")
+        if isinstance(apart, str):
+            return apart.strip(), content.strip()
+        if self._vllm or self._chat is not None:
+            opened = bool(content) and await self._tokens.opens_thinking()
+            return split_thinking(content, opened=opened)
+        alone = CLOSING_LINE.search(content)
+        if alone and not TAG.search(content, 0, alone.start()):
             warnings.warn(UNSEEN_REASONING, stacklevel=2)
-        return split_thinking(content, opened=opened)
+        return split_thinking(content)
 
+    @on_server
     async def loglikelihood(
         self,
         prompt: Prompt,
@@ -312,16 +250,11 @@ class OpenAIEngine(Engine):
         close: bool = False,
         max_tokens: int | None = None,
     ) -> TokenScores:
-        return await self._on_server(self._score(prompt, continuation, close, max_tokens))
-
-    async def _score(
-        self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None
-    ) -> TokenScores:
         started = time.perf_counter()
-        if await self._tokenizer.opens_thinking():
+        if await self._tokens.opens_thinking():
             raise EngineError(REASONING_FIRST)
-        prefix = await self._tokenizer.prompt(prompt)
-        whole = await self._tokenizer.continuation(continuation, close)
+        prefix = await self._tokens.prompt(prompt)
+        whole = await self._tokens.continuation(continuation, close)
         ids = whole[:max_tokens]
         if not ids:
             raise ConfigError("the continuation to score is empty")
@@ -335,42 +268,37 @@ class OpenAIEngine(Engine):
             "max_tokens": 1,
         }
         answer = await self._server.post("/completions", request)
-        logprobs = self._read_logprobs(answer, len(prefix), ids)
-        seconds = time.perf_counter() - started
-        usage = Usage(prompt_tokens=len(prefix), scored_tokens=len(ids), seconds=seconds)
-        return TokenScores(list(ids), logprobs, usage, complete=ids == whole)
-
-    def _read_logprobs(self, answer: Mapping[str, Any], start: int, ids: Ids) -> list[float]:
-        """The log-probabilities of `ids`, which are in the prompt from `start` on."""
         entries = answer["choices"][0].get("prompt_logprobs")
         if entries is None:
             raise CannotScoreError(self._server.url, "prompt_logprobs")
-        found = [
+        logprobs = [
             ((entry or {}).get(str(token)) or {}).get("logprob", NO_LOGPROB)
-            for entry, token in zip(entries[start:], ids, strict=False)
+            for entry, token in zip(entries[len(prefix) :], ids, strict=False)
         ]
-        if len(entries) != start + len(ids) or not all(map(_is_known, found)):
+        if len(entries) != len(prefix) + len(ids) or not all(map(_is_known, logprobs)):
             raise EngineError(
                 f"the server at {self._server.url} gave log-probabilities of other tokens than it "
                 "was asked for, or of no finite value; this is a fault of the server"
             )
-        return found
+        seconds = time.perf_counter() - started
+        usage = Usage(prompt_tokens=len(prefix), scored_tokens=len(ids), seconds=seconds)
+        return TokenScores(list(ids), logprobs, usage, complete=ids == whole)
 
+    @on_server
     async def count_tokens(self, prompt: Prompt) -> int | None:
         if self._vllm or self._chat is not None:
             with suppress(CannotScoreError):
-                return len(await self._on_server(self._tokenizer.prompt(prompt)))
+                return len(await self._tokens.prompt(prompt))
         return None
 
     def control_tokens(self, text: str) -> list[str]:
-        return (
-            super().control_tokens(text) if self._chat is None else self._chat.control_tokens(text)
-        )
+        chat = self._chat
+        return super().control_tokens(text) if chat is None else chat.control_tokens(text)
 
+    @on_server
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
-        text = await self._on_server(self._tokenizer.decode(tuple(token_ids)))
-        opened = await self._on_server(self._tokenizer.opens_thinking())
-        return split_thinking(text, opened=opened)
+        text = await self._tokens.decode(tuple(token_ids))
+        return split_thinking(text, opened=await self._tokens.opens_thinking())
 
     def with_options(
         self,
@@ -381,26 +309,17 @@ class OpenAIEngine(Engine):
         **other: Any,
     ) -> Self:
         """A view with other options; `lora` is the name of an adapter that the server has."""
-        if other:
-            raise ConfigError(
-                f"the openai engine has no option {', '.join(other)}; it has "
-                "chat_template_kwargs, lora and guided"
-            )
+        super().with_options(**other)
         if lora is not None and self._served and lora not in self._served:
             raise ConfigError(
                 f"the server at {self._server.url} has no adapter {lora!r}, only "
                 f"{name_some(self._served)}; load it there and name it"
             )
-        if chat_template_kwargs is not None and not isinstance(chat_template_kwargs, Mapping):
-            raise ConfigError(
-                "chat_template_kwargs must be a mapping, such as {'enable_thinking': False}, not "
-                f"{chat_template_kwargs!r}"
-            )
         view = copy.copy(self)
         view.model = lora or self.model
         view._guided = self._guided if guided is None else guided
         view._template_kwargs = self._template_kwargs | dict(chat_template_kwargs or {})
-        view._tokenizer = view._own_tokenizer()
+        view._tokens = view._own_tokens()
         return view
 
     def identity(self) -> dict[str, Any]:
@@ -412,40 +331,13 @@ class OpenAIEngine(Engine):
         self._server.close()
 
 
-# --- what is read of an answer, of which some servers leave parts out -----------------------------
+# --- numbers in an answer, of which some servers leave parts out ----------------------------------
 
 
-def _finish_reason(choice: Choice) -> FinishReason:
-    reason: str | None = choice.finish_reason
-    if reason in BROKEN_OFF:
-        raise EngineError(f"the server broke the answer off ({reason})")
-    return "length" if reason in CUT else "stop"
-
-
-def _text_of(content: Any) -> str:
-    """The text of content, also of content in parts, of which some hold reasoning."""
-    if not isinstance(content, list):
-        return content or ""
-    parts = [part for part in content if isinstance(part, Mapping) and part.get("type") == "text"]
-    return "".join(str(part.get("text") or "") for part in parts)
-
-
-def _may_start_inside(content: str) -> bool:
-    """Whether the content may begin inside reasoning that the chat template opened.
-
-    It closes on a line of its own what nothing in it opens.
-    """
-    tag = TAG.search(content)
-    if tag is None or not tag.group().startswith("</"):
-        return False
-    before, after = content[: tag.start()], content[tag.end() :]
-    return not before.rpartition("\n")[2].strip() and not after.partition("\n")[0].strip()
-
-
-def _token_logprobs(choice: Choice, tokens: int) -> list[float] | None:
+def _token_logprobs(choice: Mapping[str, Any], tokens: int) -> list[float] | None:
     """Of all generated tokens, in nats; None if one of them is missing."""
-    entries = _listed(getattr(choice.logprobs, "content", None))
-    values = [getattr(entry, "logprob", NO_LOGPROB) for entry in entries]
+    entries = (choice.get("logprobs") or {}).get("content") or []
+    values = [entry.get("logprob") for entry in entries]
     complete = values and len(values) == (tokens or len(values)) and all(map(_is_known, values))
     return values if complete else None
 
@@ -454,20 +346,12 @@ def _is_known(logprob: Any) -> bool:
     return isinstance(logprob, int | float) and isfinite(logprob) and logprob > NO_LOGPROB
 
 
-def _usage(answer: ChatCompletion, tokens: int, seconds: float) -> Usage:
-    usage = answer.usage
+def _usage(answer: Mapping[str, Any], tokens: int, seconds: float) -> Usage:
+    counts = answer.get("usage") or {}
+    details = counts.get("prompt_tokens_details") or {}
     return Usage(
-        prompt_tokens=_count(usage, "prompt_tokens"),
-        cached_tokens=_count(getattr(usage, "prompt_tokens_details", None), "cached_tokens"),
-        generated_tokens=_count(usage, "completion_tokens") or tokens,
+        prompt_tokens=max(0, counts.get("prompt_tokens") or 0),
+        cached_tokens=max(0, details.get("cached_tokens") or 0),
+        generated_tokens=max(0, counts.get("completion_tokens") or tokens),
         seconds=seconds,
     )
-
-
-def _count(counts: object, name: str) -> int:
-    count = getattr(counts, name, None)
-    return count if isinstance(count, int) and count > 0 else 0
-
-
-def _listed(values: Any) -> list[Any]:
-    return values if isinstance(values, list) else []
