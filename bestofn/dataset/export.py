@@ -80,10 +80,15 @@ def export(
     """
     source, target = Path(source), Path(target)
     refuse_stream(target)
-    written_as = _format_of(target) if format is None else format
-    _check_options(keep, written_as, min_margin)
-    _check_paths(source, target, written_as, overwrite)
-    require(written_as)
+    kind = format or SUFFIXES.get(target.suffix)
+    if kind is None:
+        raise ConfigError(
+            f"the name {target.name!r} does not say a format; end it in {', '.join(SUFFIXES)}, or "
+            "give the format (--format), which may also be hf"
+        )
+    _check_options(keep, kind, min_margin)
+    _check_paths(source, target, kind, overwrite)
+    require(kind)
     how, cut_off = Records(keep, reward, min_margin), list[ConfigError]()
     # This also finds a bad row before anything is written.
     how.survey(pool.stream(source, cut_off.append))
@@ -97,7 +102,7 @@ def export(
                 with place.open("w", encoding="utf-8") as file:
                     file.writelines(pool.dumps(row) + "\n" for row in rows)
             else:
-                _WRITERS[written_as](place, how.columns(), how.records(rows))
+                _WRITERS[kind](place, how.columns(), how.records(rows))
     except OSError as error:
         raise BestOfNError(f"cannot write {target}: {error.strerror or error}") from error
     return Exported(how.count, dict(how.left_out + Counter(cut_off=len(cut_off))))
@@ -107,15 +112,6 @@ def require(format: Format) -> None:
     """Raises a ConfigError where what a format needs is not installed."""
     if format in NEEDED and find_spec(NEEDED[format]) is None:
         raise ConfigError(f"the format {format!r} needs: pip install 'bestofn[datasets]'")
-
-
-def _format_of(target: Path) -> Format:
-    if target.suffix in SUFFIXES:
-        return SUFFIXES[target.suffix]
-    raise ConfigError(
-        f"the name {target.name!r} does not say a format; end it in .jsonl, .parquet or .csv, or "
-        "give the format (--format), which may also be hf"
-    )
 
 
 def _check_options(keep: Keep, format: Format, min_margin: float) -> None:

@@ -72,11 +72,7 @@ class Records:
     extras: dict[str, Kind | None] = field(default_factory=dict)
 
     def survey(self, pools: Iterable[Pool]) -> None:
-        """The first pass.
-
-        Raises:
-            ConfigError: the rows and the reward do not say which candidate to choose.
-        """
+        """The first pass; a ConfigError where it is not said which candidate of a row to choose."""
         self.own = {name: _KINDS[name] for name in _TRAINING.get(self.keep, ())}
         self.chat = self.keep in _TRAINING
         for pool in pools:
@@ -93,8 +89,7 @@ class Records:
         """What all records have."""
         asked = "messages" if self.keep == "sft" else "prompt"
         kind: Kind = "tool_messages" if self.tools else "messages" if self.chat else "text"
-        names = self._names()
-        extras = {names[name]: kind or "text" for name, kind in self.extras.items()}
+        extras = {new: self.extras[name] or "text" for name, new in self._names().items()}
         return self.own | {asked: kind} | extras
 
     def records(self, pools: Iterable[Pool]) -> Iterator[Record]:
@@ -120,15 +115,11 @@ class Records:
 
     def _names(self) -> dict[str, str]:
         """A column for each of the rows'; those that clash with ours get a prefix."""
-        taken, columns = {*self.own}, dict[str, str]()
-        # A column that clashes must not take the name of another that does not.
-        for name in sorted(self.extras, key=lambda name: plain(name) in self.own):
-            column = plain(name)
-            while column in taken:
-                column = f"column_{column}"
-            taken.add(column)
-            columns[name] = column
-        return columns
+        names = {name: plain(name) for name in self.extras}
+        for name in names:
+            while names[name] in self.own or [*names.values()].count(names[name]) > 1:
+                names[name] = f"column_{names[name]}"
+        return names
 
 
 def _common(known: Kind | None, value: Any) -> Kind | None:

@@ -1,6 +1,5 @@
 """The files of an export, read with the tools that others read them with."""
 
-import gzip
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -236,17 +235,6 @@ def test_what_ends_an_export_leaves_the_target_as_it_was(
     assert len(read_back(target, format)) == 8
 
 
-def test_a_dataset_leaves_nothing_behind(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-    export(source, tmp_path / "out", format="hf")
-    assert names_in(tmp_path) == {"rows.jsonl", "out"}
-    said = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
-    assert str(tmp_path) not in said
-
-
 # --- sources --------------------------------------------------------------------------------------
 
 
@@ -269,12 +257,6 @@ def test_rows_that_come_meanwhile_wait_for_the_next_export(
     monkeypatch.setattr(Records, "survey", growing)
     assert export(source, tmp_path / "out.jsonl") == Exported(8, {})
     assert "new" not in read_back(tmp_path / "out.jsonl", "jsonl")[0]
-
-
-def test_a_gzipped_source(source: Path, tmp_path: Path) -> None:
-    zipped = tmp_path / "rows.jsonl.gz"
-    zipped.write_bytes(gzip.compress(source.read_bytes()))
-    assert export(zipped, tmp_path / "out.jsonl").records == 8
 
 
 @pytest.mark.parametrize("line", [b'{"id": \n', b"{}\n", b'{"id": "x", "prompt": "y"}'])

@@ -76,11 +76,7 @@ def reading(name: object) -> Iterator[None]:
 
 
 def library(name: str) -> Any:
-    """A package of the extra `datasets`.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
+    """A package of the extra `datasets`, or a ConfigError that says what to install."""
     try:
         return import_module(name)
     except ImportError:
@@ -183,10 +179,9 @@ def _csv_rows(name: str, file: io.BufferedReader, delimiter: str) -> Iterator[En
         except StopIteration:
             return
         except (csv.Error, UnicodeEncodeError) as error:
-            not_csv = f"not CSV: {error}; is a quote not closed, or one inside a cell not doubled?"
-            ends = f"The record ends in line {reader.line_num}"
-            text = isinstance(error, UnicodeEncodeError)
-            wrong = fault(where, "not UTF-8" if text else f"{not_csv} {ends}")
+            ends = f"is a quote not closed or doubled? The record ends in line {reader.line_num}"
+            no_text = isinstance(error, UnicodeEncodeError)
+            wrong = fault(where, "not UTF-8" if no_text else f"not CSV: {error}; {ends}")
             if not columns:
                 raise wrong from None
             yield wrong
@@ -224,11 +219,7 @@ def _line_rows(name: str, file: io.BufferedReader) -> Iterator[Entry]:
 
 
 def _array_rows(name: str, file: io.TextIOWrapper) -> Iterator[Entry]:
-    """The items of an array, read piece by piece, as much as the next one needs.
-
-    Raises:
-        ConfigError: the array is broken; what follows cannot be told apart.
-    """
+    """The items of an array, read piece by piece; a broken one ends the array."""
     decode = json.JSONDecoder().raw_decode
     text, at, number, more = "", 0, 0, True
     while more:

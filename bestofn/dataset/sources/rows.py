@@ -76,11 +76,7 @@ def without_faults(
 
 
 def open_source(source: Source, *, streaming: bool) -> Iterator[Entry]:
-    """The rows and faults of a source.
-
-    Raises:
-        ConfigError: there is no such source.
-    """
+    """The rows and faults of a source, or a ConfigError where there is none."""
     if not isinstance(source, str | PathLike):
         return _python_rows(source)
     kind, colon, rest = source.partition(":") if isinstance(source, str) else ("", "", "")

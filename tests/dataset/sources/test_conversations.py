@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 from row_files import write_rows
 
-from bestofn import BestOfN
 from bestofn.dataset.sources import iter_prompts, read_prompts
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, system_message, user_message
-from bestofn.rewards.baselines import Longest
 from bestofn.types import Message, Prompt
 
 ASKED = {"role": "user", "content": "Name 4 fruits."}
@@ -183,12 +181,3 @@ def test_other_messages_are_faults_that_name_what_is_wrong(message: Any, sentenc
     with pytest.raises(ConfigError) as caught:
         as_prompt([message, ASKED])
     assert sentence in str(caught.value)
-
-
-def test_selection_takes_all_of_these() -> None:
-    best = BestOfN(lambda prompt, n: [str(prompt)] * n, Longest(), n=1)
-    for turn in ({"role": "user", "content": PARTS[:1]}, {"from": "human", "value": "Name 4"}):
-        assert best.select([turn]).text == "Name 4"
-        (selection,) = best.select_many([[turn]], progress=False)
-        assert selection.text == "Name 4"
-    assert "20 C" in best.select([ASKED, CALLING, RESULT]).text

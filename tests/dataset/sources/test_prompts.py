@@ -37,17 +37,6 @@ def one(row: dict[str, Any], **options: Any) -> Prompt:
 # --- the same prompts whichever way ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "csv.gz", "tsv.zst", "parquet"])
-def test_every_kind_of_source_gives_the_same_prompts(tmp_path: Path, kind: str) -> None:
-    rows = [{name: str(value) for name, value in row.items()} for row in ROWS]
-    path = write_rows(tmp_path / f"p.{kind}", rows)
-    for source in (path, str(path), tmp_path):
-        assert repr(list(iter_prompts(source))) == repr(list(iter_prompts(rows)))
-        assert repr(read_prompts(source, id_column="key")) == repr(
-            list(iter_prompts(rows, id_column="key"))
-        )
-
-
 def test_texts_conversations_and_prompts() -> None:
     prompt = Prompt((Message("user", "c"),), "mine", {"prompt": "its own", "rate": 1})
     made = list(iter_prompts(["a", TURNS, prompt]))

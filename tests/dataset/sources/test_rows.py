@@ -35,11 +35,6 @@ def test_standard_input(monkeypatch: pytest.MonkeyPatch, pack: Any) -> None:
     assert fault.startswith("standard input, line 5: not JSON")
 
 
-def test_the_tiny_world() -> None:
-    assert [row.where for row in read_rows("tiny:2")] == ["tiny:2, row 0", "tiny:2, row 1"]
-    assert set(next(read_rows("tiny:1")).values) == {"prompt", "family"}
-
-
 # --- folders and datasets -------------------------------------------------------------------------
 
 
