@@ -4,8 +4,8 @@ import csv
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from itertools import islice
@@ -174,41 +174,38 @@ def _write_csv(path: Path, columns: Columns, records: Iterator[Record]) -> None:
         writer.writerows(_cells(record, kinds) for record in records)
 
 
-def _write_parquet(path: Path, columns: Columns, records: Iterator[Record]) -> None:
-    _write_batches(library("pyarrow.parquet").ParquetWriter, path, columns, records)
+def _write_parquet(
+    path: Path, columns: Columns, records: Iterator[Record], stream: bool = False
+) -> None:
+    """Writes a Parquet file, or Arrow's stream."""
+    arrow, text = library("pyarrow"), library("pyarrow").string()
+    turn = [("role", text), ("content", text)]
+    types = {
+        "bool": arrow.bool_(),
+        "int": arrow.int64(),
+        "float": arrow.float64(),
+        "messages": arrow.list_(arrow.struct(turn)),
+        "tool_messages": arrow.list_(arrow.struct([*turn, *((n, text) for n in ABOUT_TOOLS)])),
+    }
+    schema = arrow.schema([(name, types.get(kind, text)) for name, kind in columns.items()])
+    opening = arrow.ipc.new_stream if stream else library("pyarrow.parquet").ParquetWriter
+    with opening(str(path), schema) as writer:
+        while batch := [_cells(record, columns) for record in islice(records, BATCH)]:
+            writer.write_batch(arrow.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def _write_hf(path: Path, columns: Columns, records: Iterator[Record]) -> None:
     datasets = library("datasets")
     datasets.disable_progress_bars()
     with TemporaryDirectory(dir=path.parent) as folder:
-        rows = str(Path(folder) / "rows.arrow")
-        _write_batches(library("pyarrow").ipc.new_stream, rows, columns, records)
-        dataset = datasets.Dataset.from_file(rows)
+        rows = Path(folder) / "rows.arrow"
+        _write_parquet(rows, columns, records, stream=True)
+        dataset = datasets.Dataset.from_file(str(rows))
         # Left to itself it writes a dataset without rows as no file, which cannot be loaded.
         dataset.save_to_disk(path, num_shards=None if len(dataset) else 1)
 
 
 _WRITERS = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet, "hf": _write_hf}
-
-
-def _write_batches(
-    open_file: Callable[..., Any], path: Any, columns: Columns, records: Iterator[Record]
-) -> None:
-    arrow = library("pyarrow")
-    message = [(name, arrow.string()) for name in ("role", "content")]
-    about_tools = [(name, arrow.string()) for name in ABOUT_TOOLS]
-    types = {
-        "bool": arrow.bool_(),
-        "int": arrow.int64(),
-        "float": arrow.float64(),
-        "messages": arrow.list_(arrow.struct(message)),
-        "tool_messages": arrow.list_(arrow.struct(message + about_tools)),
-    }
-    schema = arrow.schema([(n, types.get(kind, arrow.string())) for n, kind in columns.items()])
-    with closing(open_file(path, schema)) as writer:
-        while batch := [_cells(record, columns) for record in islice(records, BATCH)]:
-            writer.write_batch(arrow.RecordBatch.from_pylist(batch, schema=schema))
 
 
 def _cells(record: Record, columns: Columns) -> Record:

@@ -190,15 +190,11 @@ def _csv_rows(name: str, file: io.BufferedReader, delimiter: str) -> Iterator[En
                 columns = cells
                 if len({*columns}) < len(columns):
                     raise fault(where, "the header has a column twice")
+            elif len(cells) == len(columns):
+                yield Row(where, dict(zip(columns, cells, strict=True)))
             elif cells:
-                yield _csv_row(where, columns, cells)
-
-
-def _csv_row(where: str, columns: list[str], cells: list[str]) -> Entry:
-    if len(cells) != len(columns):
-        count = f"{len(cells)} cell" + "s" * (len(cells) != 1)
-        return fault(where, f"{count}, but the header has {len(columns)}; is a quote missing?")
-    return Row(where, dict(zip(columns, cells, strict=True)))
+                counts = f"the header has {len(columns)} cells, this row {len(cells)}"
+                yield fault(where, f"{counts}; is a quote missing?")
 
 
 def json_rows(name: str, file: io.BufferedReader) -> Iterator[Entry]:

@@ -239,8 +239,8 @@ def test_bad_rows_of_a_table_are_left_out(tmp_path: Path) -> None:
     rows, faults = read_on(path)
     assert [row.values["a"] for row in rows] == ["1", "5", "10"]
     assert [fault.removeprefix(f"{path}, ").split(";")[0] for fault in faults] == [
-        "line 3: 1 cell, but the header has 2",
-        "line 5: 3 cells, but the header has 2",
+        "line 3: the header has 2 cells, this row 1",
+        "line 5: the header has 2 cells, this row 3",
         "line 6: not UTF-8",
         "line 9: not CSV: ',' expected after '\"'",
         "line 10: not CSV: ',' expected after '\"'",
