@@ -34,7 +34,7 @@ class Exported:
 
     Attributes:
         records: How many.
-        left_out: How many rows gave none, by the reason; `LEFT_OUT` has the reasons in words.
+        left_out: How many rows gave none, by the reason, a key of `LEFT_OUT`.
     """
 
     records: int

@@ -26,7 +26,7 @@ LEFT_OUT = {
     "equal_text": "whose best and worst response are the same text",
     "cut_off": "that is the last line and cut off",
 }
-"""Why a row gave no record, in words."""
+"""Why a row gave no record."""
 
 _TOKENS = [part.name for part in fields(Usage) if part.name.endswith("_tokens")]
 _KINDS: Columns = {

@@ -92,7 +92,7 @@ def test_an_export_may_have_no_records(tmp_path: Path, format: Format) -> None:
 
 
 def own_columns(tmp_path: Path, values: Sequence[Any], format: Format = "hf") -> list[Any]:
-    """The values of a column in an export of rows that have these; ... is none at all."""
+    """The values of a column in an export of rows that have these; ... for no column."""
     columns: list[dict[str, Any]] = [{} if value is ... else {"own": value} for value in values]
     pools = [chosen(f"{n}", {"flip": [0.0, 1.0]}, c) for n, c in enumerate(columns)]
     return [r["own"] for r in exported(written(tmp_path / "rows.jsonl", pools), format)]
@@ -281,7 +281,7 @@ def test_sources_without_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("format", "module"), [("parquet", "pyarrow"), ("hf", "datasets")])
-def test_what_is_not_installed_is_told_first(
+def test_what_is_not_installed_is_named_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format, module: str
 ) -> None:
     monkeypatch.setattr(

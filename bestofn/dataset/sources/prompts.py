@@ -176,7 +176,8 @@ class PromptForm:
         columns = plain({key: item for key, item in others.items() if key not in taken})
         try:
             messages = self._asking(conversation(value), columns)
-            if system and not (messages and messages[0].role in ("system", "developer")):
+            first = messages[0].role if messages else ""
+            if system is not None and first not in ("system", "developer"):
                 messages = (Message("system", system), *messages)
             return as_prompt(messages, name, columns)
         except BestOfNError as error:

@@ -76,7 +76,7 @@ def without_faults(
 
 
 def open_source(source: Source, *, streaming: bool) -> Iterator[Entry]:
-    """The rows and faults of a source, or a ConfigError where there is none."""
+    """The rows and faults of a source; a ConfigError where it does not exist."""
     if not isinstance(source, str | PathLike):
         return _python_rows(source)
     kind, colon, rest = source.partition(":") if isinstance(source, str) else ("", "", "")

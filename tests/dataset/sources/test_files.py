@@ -141,7 +141,7 @@ def test_items_that_are_no_rows_are_named_by_their_place(tmp_path: Path) -> None
     ],
 )
 def test_an_array_that_is_broken_ends_the_reading(tmp_path: Path, content: str) -> None:
-    # What is behind the fault cannot be told apart, so it is no row that could be skipped.
+    # What follows the fault cannot be separated into rows, so nothing can be skipped.
     path = tmp_path / "p.json"
     path.write_text(content)
     rows = read_rows(path, pytest.fail)
