@@ -212,22 +212,6 @@ def test_without_a_package_it_says_what_to_install(
 # --- faults of rows -------------------------------------------------------------------------------
 
 
-def test_bad_lines_of_json_are_left_out(tmp_path: Path) -> None:
-    path = tmp_path / "p.jsonl"
-    path.write_bytes(b'{"a": 1}\n{\n\n{"a": "\xe9"}\nnull\n\xff\n{"a": 2}\n{"a": "it stops he')
-    rows, faults = read_on(path)
-    assert [row.values for row in rows] == [{"a": 1}, {"a": 2}]
-    assert [fault.removeprefix(f"{path}, ")[:25] for fault in faults] == [
-        "line 2: not JSON: Expecti",
-        "line 4: not JSON: 'utf-8'",
-        "line 5: a row is a JSON o",
-        "line 6: not JSON: 'utf-8'",
-        "line 8: not JSON: Untermi",
-    ]
-    with pytest.raises(ConfigError, match="line 2"):
-        list(read_rows(path))
-
-
 def test_bad_rows_of_a_table_are_left_out(tmp_path: Path) -> None:
     lines = [
         *(b"a,b", b"1,x", b"2", b"", b"3,x,y", b"4,\xe9", b'5,"two\nlines"'),
