@@ -18,8 +18,8 @@ def chat(*turns: Any) -> bytes:
 
 
 JSON_FAULTS = {
-    "not JSON": (b'{"prompt": oops}', "not JSON: Expecting value"),
-    "cut off": (row()[:-9], "not JSON: Expecting value"),
+    "not JSON": (b'{"prompt": oops}', "not JSON: Expecting value: column 12 (char 11)"),
+    "cut off": (row()[:-9], "not JSON: "),
     "not UTF-8": (row().replace(b"Count", b"C\xe9"), "not JSON: 'utf-8' codec can't decode"),
     "too deep": (b'{"prompt": ' + b"[" * 50_000, "not JSON: maximum recursion depth"),
     "a list": (b"[1, 2]", "a row is a JSON object, not list"),

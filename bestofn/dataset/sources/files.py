@@ -209,9 +209,9 @@ def _line_rows(name: str, file: io.BufferedReader) -> Iterator[Entry]:
             continue
         where = f"{name}, line {number}"
         try:
-            yield _json_row(where, json.loads(line))
+            yield _json_row(where, json.loads(line.rstrip()))
         except (ValueError, RecursionError) as error:
-            yield fault(where, f"not JSON: {getattr(error, 'msg', error)}")
+            yield fault(where, "not JSON: " + str(error).replace("line 1 ", ""))
 
 
 def _array_rows(name: str, file: io.TextIOWrapper) -> Iterator[Entry]:
