@@ -11,8 +11,7 @@ import datasets
 import pandas as pd
 from making import made
 
-from bestofn.dataset.export import export
-from bestofn.dataset.tables import Format
+from bestofn.dataset.export import Format, export
 from bestofn.prompts import as_prompt
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Pool, Score, Selection, Usage

@@ -74,6 +74,6 @@ def values(source: Any, **options: Any) -> list[dict[str, Any]]:
 
 
 def read_on(source: Any) -> tuple[list[Row], list[str]]:
-    """The rows, and what was told of the others."""
+    """The rows, and what is wrong with the others."""
     faults: list[ConfigError] = []
     return list(read_rows(source, faults.append)), [str(fault) for fault in faults]

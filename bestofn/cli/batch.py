@@ -14,9 +14,9 @@ from bestofn.cli.app import Debug, Json, announce, app, console, most_often, not
 from bestofn.cli.options import options
 from bestofn.config import OPTIONS, checked
 from bestofn.dataset.config import ClusterConfig, SelectConfig
+from bestofn.dataset.export import Format, require
 from bestofn.dataset.records import Keep
 from bestofn.dataset.summary import counted
-from bestofn.dataset.tables import Format
 from bestofn.errors import ConfigError, RunFailedError
 
 if TYPE_CHECKING:
@@ -100,8 +100,6 @@ def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summ
 
 def _target(rows: Path, format: Format, keep: Keep, prompts: str) -> Path:
     """Where the export goes, told to be impossible before anything is drawn."""
-    from bestofn.dataset.tables import require
-
     kind = "" if keep == "best" else f".{keep}"
     target = rows.with_name(f"{rows.stem}{kind}.{format}")
     if target == rows:

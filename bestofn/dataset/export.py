@@ -1,25 +1,31 @@
 """Rows of selections as a table: of responses, of candidates, or for training."""
 
+import csv
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
+from typing import Any, Literal, get_args
 
-from bestofn.dataset.records import Keep, Plan, Reason, Survey, plan, records
-from bestofn.dataset.tables import Format, require, write
+from bestofn.dataset.records import Columns, Keep, Kind, Record, Records
+from bestofn.dataset.sources.files import library
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool
 from bestofn.store.journal import refuse_stream
-from bestofn.types import Pool
 
+Format = Literal["jsonl", "parquet", "csv", "hf"]
 SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
-DATASET_INFO = "dataset_info.json"  # stands in each folder that `datasets` wrote
+NEEDED = {"parquet": "pyarrow", "hf": "datasets"}
+DATASET_INFO = "dataset_info.json"  # in each folder that `datasets` wrote
+BATCH = 1000  # records in memory at once
+ABOUT_TOOLS = ("tool_calls", "function_call", "tool_call_id", "name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +34,11 @@ class Exported:
 
     Attributes:
         records: How many.
-        left_out: How many rows gave none, by the reason; `LEFT_OUT` has the reasons in words.
+        left_out: How many rows gave none, by the reason, a key of `LEFT_OUT`.
     """
 
     records: int
-    left_out: dict[Reason, int]
+    left_out: dict[str, int]
 
 
 def export(
@@ -47,85 +53,78 @@ def export(
 ) -> Exported:
     """Writes rows of selections, or of scored pools, in a format that other tools read.
 
-    The target is there whole or not at all. All records have the same columns. "best" and "all"
-    keep the rows' own columns; one whose name is taken gets the prefix "column_". Outside of JSONL
-    an own column whose values are not all of one type, or are lists or objects, holds JSON text.
-    In CSV null is an empty field, and a list of messages is JSON text.
-    Prompts are text if all of them are one user message, else all are chat messages. The file may
-    be one that a run is writing: a last line that is cut off is left out.
+    The target is there whole or not at all. All records have the same columns; "best" and "all"
+    keep the rows' own, and one whose name is taken gets the prefix "column_". Outside of JSONL
+    lists, objects and values of several types are JSON text, as are calls of tools. Prompts are
+    text if all of them are one user message, else chat messages. The file may be one that a run is
+    writing: a last line that is cut off is left out.
 
     Args:
         source: The JSONL file of rows.
         target: The file to write, or for "hf" the folder.
         keep: "best" is a record for each row, its response null where there is an error; "all" one
-            for each candidate, with a column "score_NAME" for each reward, and "reason_NAME",
-            "inferred_NAME", "flags_NAME" and "counts_NAME" where its scores have them;
-            "preference" a pair of the best and the worst response for each row whose scores
-            differ, as TRL trains on;
-            "sft" a conversation that ends with the best response, as TRL trains on;
-            "pool" the rows as they are, with the scores that are kept beside them, as JSONL.
+            for each candidate, with a column for all that its scores say, such as "score_NAME";
+            "preference" a pair of the best and the worst response of each row whose scores differ,
+            and "sft" a conversation that ends with the best response, as TRL trains on; "pool" the
+            rows as they are, with the scores that are kept beside them, as JSONL.
         format: "jsonl", "parquet", "csv" or "hf", a folder for `datasets.load_from_disk`; by
             default what the target's suffix says.
-        reward: Chooses the response; by default the one that chose it in the row, or the only one
-            there is.
+        reward: Chooses the response; by default the one that chose it, or the row's only one.
         min_margin: By how much the scores of a pair must differ.
         overwrite: Replace a target that exists.
 
     Raises:
         ConfigError: an argument makes no sense, the target exists, a row is wrong, or what the
             format needs is not installed.
-        BestOfNError: the target cannot be written, or the source was replaced meanwhile.
+        BestOfNError: the target cannot be written.
     """
     source, target = Path(source), Path(target)
     refuse_stream(target)
-    written_as = _format_of(target) if format is None else format
-    _check_options(keep, written_as, min_margin)
-    _check_paths(source, target, written_as, overwrite)
-    require(written_as)
-    left_out = Counter[Reason]()
-    begun, found = source.stat().st_ino, _survey(source, left_out)
-    how = None if keep == "pool" else plan(found, keep, reward, min_margin)
+    kind = format or SUFFIXES.get(target.suffix)
+    if kind is None:
+        raise ConfigError(
+            f"the name {target.name!r} does not say a format; end it in {', '.join(SUFFIXES)}, or "
+            "give the format (--format), which may also be hf"
+        )
+    _check_options(keep, kind, min_margin)
+    _check_paths(source, target, kind, overwrite)
+    require(kind)
+    how, cut_off = Records(keep, reward, min_margin), list[ConfigError]()
+    # This also finds a bad row before anything is written.
+    how.survey(pool.stream(source, cut_off.append))
+    if not how.rows:
+        raise ConfigError(f"{source} holds no rows")
+    # A run may have written further rows since.
+    rows = islice(pool.stream(source, lambda _: None), how.rows)
     try:
         with _whole(target) as place:
-            # A run may have written further rows since.
-            rows = islice(pool.stream(source, lambda _: None), found.rows)
-            count = _written(place, written_as, rows, how, left_out)
-            if source.stat().st_ino != begun:
-                raise BestOfNError(f"{source} was replaced while it was read; export it again")
+            if keep == "pool":
+                with place.open("w", encoding="utf-8") as file:
+                    file.writelines(pool.dumps(row) + "\n" for row in rows)
+            else:
+                _WRITERS[kind](place, how.columns(), how.records(rows))
     except OSError as error:
         raise BestOfNError(f"cannot write {target}: {error.strerror or error}") from error
-    return Exported(count, dict(left_out))
+    return Exported(how.count, dict(how.left_out + Counter(cut_off=len(cut_off))))
 
 
-def _written(
-    path: Path, format: Format, rows: Iterator[Pool], how: Plan | None, left_out: Counter[Reason]
-) -> int:
-    """Writes the records of the rows, or without a plan the rows as they are; how many."""
-    if how is not None:
-        return write(path, format, how.columns, records(rows, how, left_out))
-    with path.open("w", encoding="utf-8") as file:
-        return sum(1 for row in rows if file.write(pool.dumps(row) + "\n"))
-
-
-def _format_of(target: Path) -> Format:
-    if target.suffix in SUFFIXES:
-        return SUFFIXES[target.suffix]
-    raise ConfigError(
-        f"the name {target.name!r} does not say a format; end it in .jsonl, .parquet or .csv, or "
-        "give the format (--format), which may also be hf"
-    )
+def require(format: Format) -> None:
+    """Raises a ConfigError where what a format needs is not installed."""
+    if format in NEEDED and find_spec(NEEDED[format]) is None:
+        raise ConfigError(f"the format {format!r} needs: pip install 'bestofn[datasets]'")
 
 
 def _check_options(keep: Keep, format: Format, min_margin: float) -> None:
     for name, value, known in (("keep", keep, Keep), ("format", format, Format)):
         if value not in get_args(known):
             raise ConfigError(f"{name} is one of {', '.join(get_args(known))}, not {value!r}")
-    if not 0 <= min_margin < inf:
-        raise ConfigError(f"min_margin is a finite number that is not negative, not {min_margin}")
+    if not 0 <= min_margin < inf or (min_margin and keep != "preference"):
+        raise ConfigError(
+            f"min_margin is a number from 0, for pairs (keep 'preference'), not {min_margin} for "
+            f"keep {keep!r}"
+        )
     if keep == "pool" and format != "jsonl":
         raise ConfigError(f"rows of a pool (keep 'pool') are written as jsonl, not as {format}")
-    if min_margin and keep != "preference":
-        raise ConfigError(f"min_margin is for pairs (keep 'preference'), not for keep {keep!r}")
 
 
 def _check_paths(source: Path, target: Path, format: Format, overwrite: bool) -> None:
@@ -138,24 +137,9 @@ def _check_paths(source: Path, target: Path, format: Format, overwrite: bool) ->
         return
     if not overwrite:
         raise ConfigError(f"{target} exists; write to another place, or replace it (--overwrite)")
-    if format != "hf" and target.is_dir():
-        raise ConfigError(f"{target} is a folder; write to a file")
-    if format != "hf" and not target.is_file():
-        raise ConfigError(f"{target} is no regular file, so it is not replaced; write to one")
-    if format == "hf" and not (target / DATASET_INFO).is_file():
-        raise ConfigError(f"{target} is no folder of a dataset, so it is not replaced; remove it")
-
-
-def _survey(source: Path, left_out: Counter[Reason]) -> Survey:
-    """What all rows have in common; this also finds a bad one before anything is written."""
-    found, cut_off = Survey(), list[ConfigError]()
-    for row in pool.stream(source, cut_off.append):
-        found.add(row)
-    if not found.rows:
-        raise ConfigError(f"{source} holds no rows")
-    if cut_off:
-        left_out["cut_off"] = len(cut_off)
-    return found
+    if not (target / DATASET_INFO if format == "hf" else target).is_file():
+        kind = "folder of a dataset" if format == "hf" else "regular file"
+        raise ConfigError(f"{target} is no {kind}, so it is not replaced; write to another place")
 
 
 @contextmanager
@@ -165,24 +149,81 @@ def _whole(target: Path) -> Iterator[Path]:
     with TemporaryDirectory(dir=target.parent, prefix=".bestofn-export-") as folder:
         made = Path(folder) / "made"
         yield made
-        _sync(made)
-        _put(made, target, Path(folder) / "replaced")
-
-
-def _sync(made: Path) -> None:
-    """Forces a file, or those in a folder, to disk."""
-    for path in made.rglob("*") if made.is_dir() else [made]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-
-
-def _put(made: Path, target: Path, aside: Path) -> None:
-    if not target.is_dir():
+        for path in made.rglob("*") if made.is_dir() else [made]:
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        if target.is_dir():  # a folder cannot be replaced in one step
+            target.rename(Path(folder) / "replaced")
         made.replace(target)
-        return
-    target.rename(aside)  # a folder cannot be replaced in one step
-    try:
-        made.rename(target)
-    except BaseException:
-        aside.rename(target)
-        raise
+
+
+# --- formats --------------------------------------------------------------------------------------
+
+
+def _write_jsonl(path: Path, _: Columns, records: Iterator[Record]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(_as_json(record) + "\n" for record in records)
+
+
+def _write_csv(path: Path, columns: Columns, records: Iterator[Record]) -> None:
+    kinds: Columns = {n: "json" if "messages" in kind else kind for n, kind in columns.items()}
+    with path.open("w", encoding="utf-8", newline="") as file:
+        # The writer quotes text with a line break only if its own lines end with such a one.
+        writer = csv.DictWriter(file, list(columns), lineterminator="\r\n")
+        writer.writeheader()
+        writer.writerows(_cells(record, kinds) for record in records)
+
+
+def _write_parquet(
+    path: Path, columns: Columns, records: Iterator[Record], stream: bool = False
+) -> None:
+    """Writes a Parquet file, or Arrow's stream."""
+    arrow, text = library("pyarrow"), library("pyarrow").string()
+    turn = [("role", text), ("content", text)]
+    types = {
+        "bool": arrow.bool_(),
+        "int": arrow.int64(),
+        "float": arrow.float64(),
+        "messages": arrow.list_(arrow.struct(turn)),
+        "tool_messages": arrow.list_(arrow.struct([*turn, *((n, text) for n in ABOUT_TOOLS)])),
+    }
+    schema = arrow.schema([(name, types.get(kind, text)) for name, kind in columns.items()])
+    opening = arrow.ipc.new_stream if stream else library("pyarrow.parquet").ParquetWriter
+    with opening(str(path), schema) as writer:
+        while batch := [_cells(record, columns) for record in islice(records, BATCH)]:
+            writer.write_batch(arrow.RecordBatch.from_pylist(batch, schema=schema))
+
+
+def _write_hf(path: Path, columns: Columns, records: Iterator[Record]) -> None:
+    datasets = library("datasets")
+    datasets.disable_progress_bars()
+    with TemporaryDirectory(dir=path.parent) as folder:
+        rows = Path(folder) / "rows.arrow"
+        _write_parquet(rows, columns, records, stream=True)
+        dataset = datasets.Dataset.from_file(str(rows))
+        # Left to itself it writes a dataset without rows as no file, which cannot be loaded.
+        dataset.save_to_disk(path, num_shards=None if len(dataset) else 1)
+
+
+_WRITERS = {"jsonl": _write_jsonl, "csv": _write_csv, "parquet": _write_parquet, "hf": _write_hf}
+
+
+def _cells(record: Record, columns: Columns) -> Record:
+    return {name: _cell(record[name], kind) for name, kind in columns.items()}
+
+
+def _cell(value: Any, kind: Kind) -> Any:
+    if value is None:
+        return None
+    if kind == "json":
+        return _as_json(value)
+    if kind == "tool_messages":
+        return [
+            {name: part if isinstance(part, str) else _as_json(part) for name, part in turn.items()}
+            for turn in value
+        ]
+    return float(value) if kind == "float" else value
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

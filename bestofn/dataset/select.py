@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
-from inspect import signature
 from os import PathLike
 from pathlib import Path
 from typing import Any, Unpack
@@ -15,7 +14,7 @@ from bestofn import concurrency
 from bestofn.dataset.config import SelectConfig, same_selection
 from bestofn.dataset.run import Accept, BadRow, ErrorPolicy, Row, Work, run, skipped_of, timed
 from bestofn.dataset.seen import read_output
-from bestofn.dataset.sources import Source, SourceOptions, count_rows, iter_prompts
+from bestofn.dataset.sources import PromptForm, Source, SourceOptions, count_rows, iter_prompts
 from bestofn.dataset.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
 from bestofn.generators import EngineGenerator
@@ -27,11 +26,7 @@ from bestofn.store.row import to_row
 from bestofn.types import Prompt, Selection
 
 USUAL = ErrorPolicy()
-READING = {
-    name: parameter.default
-    for name, parameter in signature(iter_prompts).parameters.items()
-    if name in SourceOptions.__annotations__
-}
+READING = asdict(PromptForm())
 """How a source is read by default."""
 
 

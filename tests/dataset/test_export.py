@@ -50,10 +50,6 @@ def test_best_is_a_record_for_each_row(source: Path) -> None:
     assert records["tie"]["tags"] == ["x", None]
     assert records["odd"]["response"] == ODD
     assert records["part"]["response"] == "response 1 to part"
-
-
-def test_rows_with_an_error_stay_without_a_response(source: Path) -> None:
-    records = {record["id"]: record for record in exported(source)}
     seen = {
         name: tuple(records[name][field] for field in ("response", "score", "index", "candidates"))
         for name in ("unanswered", "broken", "fallback")
@@ -114,8 +110,8 @@ def test_all_keeps_what_scores_say_besides_their_value(tmp_path: Path) -> None:
     first.scores["judge"].counts = {"calls": 2}
     source = written(tmp_path / "rows.jsonl", [row])
     records = exported(source, keep="all")
-    told = [n for n in records[0] if n.startswith(("reason", "inferred", "flags", "counts"))]
-    assert told == ["reason_flip", "inferred_flip", "flags_flip", "counts_judge"]
+    told = ["reason_flip", "inferred_flip", "flags_flip", "counts_judge"]
+    assert {n for n in records[0] if n.startswith(("rea", "inf", "flags", "counts"))} == {*told}
     assert [records[0][name] for name in told] == [
         None, ["Name fruits.", "List."], None, {"calls": 2},
     ]  # fmt: skip
@@ -127,6 +123,8 @@ def test_all_keeps_what_scores_say_besides_their_value(tmp_path: Path) -> None:
 def test_preference_is_the_best_against_the_worst(source: Path) -> None:
     records = {record["id"]: record for record in exported(source, keep="preference")}
     assert list(records) == ["clear", "odd"]
+    left_out = {"margin": 1, "too_few_scores": 2, "equal_text": 1, "error": 2}
+    assert export(source, source.parent / "x.jsonl", keep="preference").left_out == left_out
     assert records["clear"] == {
         "id": "clear",
         "prompt": [{"role": "user", "content": "What is clear?"}],
@@ -140,6 +138,8 @@ def test_preference_is_the_best_against_the_worst(source: Path) -> None:
 def test_sft_is_a_conversation(source: Path) -> None:
     records = exported(source, keep="sft")
     assert [record["id"] for record in records] == ["clear", "tie", "odd", "same", "part"]
+    result = export(source, source.parent / "x.jsonl", keep="sft")
+    assert result == Exported(5, {"fallback": 1, "error": 2})
     assert records[0] == {
         "id": "clear",
         "messages": [
@@ -147,21 +147,6 @@ def test_sft_is_a_conversation(source: Path) -> None:
             {"role": "assistant", "content": "response 1 to clear"},
         ],
     }
-
-
-@pytest.mark.parametrize(
-    ("keep", "left_out"),
-    [
-        ("best", {}),
-        ("all", {"no_candidates": 1}),
-        ("preference", {"margin": 1, "too_few_scores": 2, "equal_text": 1, "error": 2}),
-        ("sft", {"fallback": 1, "error": 2}),
-    ],
-)
-def test_what_is_left_out_is_counted(
-    source: Path, tmp_path: Path, keep: Keep, left_out: dict[str, int]
-) -> None:
-    assert export(source, tmp_path / "out.jsonl", keep=keep).left_out == left_out
 
 
 @pytest.mark.parametrize(
@@ -224,20 +209,24 @@ def test_a_reward_must_be_named_where_there_are_several(tmp_path: Path) -> None:
     row = made("x", {"flip": [0.0, 1.0], "gold": [1.0, 0.0]})
     source = written(tmp_path / "rows.jsonl", [row])
     for keep in ("best", "sft", "preference"):
-        with pytest.raises(ConfigError, match="name a reward that chooses: 'flip', 'gold'"):
+        with pytest.raises(ConfigError, match=r"name a reward that chooses \('flip', 'gold'\)"):
             exported(source, keep=keep)
     assert [record["selected"] for record in exported(source, keep="all")] == [None, None]
     assert exported(source, reward="gold")[0]["index"] == 0
 
 
-def test_a_reward_that_is_not_there(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no candidate has a score named 'x'; there is 'flip'"):
-        exported(source, reward="x")
-    with pytest.raises(ConfigError, match="candidate 0 of the row 'tie' has no score named 'gold'"):
-        exported(source, reward="gold")
-    unscored = Pool(as_prompt("x", "x"), [Candidate(0, "a")])
-    with pytest.raises(ConfigError, match="add scores with `bestofn score`"):
-        exported(written(tmp_path / "unscored.jsonl", [unscored]))
+@pytest.mark.parametrize("keep", ["best", "all", "sft", "preference"])
+def test_a_reward_that_is_not_there(source: Path, tmp_path: Path, keep: Keep) -> None:
+    match = r"the row 'tie' have no score named 'gold'; name a reward that chooses \('flip'\)"
+    with pytest.raises(ConfigError, match=match):
+        exported(source, keep=keep, reward="gold")
+    pool = Pool(as_prompt("x", "x"), [Candidate(0, "a")])
+    unscored = written(tmp_path / "unscored.jsonl", [pool])
+    if keep != "all":
+        with pytest.raises(ConfigError, match="add scores with `bestofn score`"):
+            exported(unscored, keep=keep)
+    else:
+        assert exported(unscored, keep=keep)[0]["selected"] is None
 
 
 # --- the rows' own columns ------------------------------------------------------------------------

@@ -1,9 +1,9 @@
 """The files of an export, read with the tools that others read them with."""
 
-import gzip
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any, get_args
@@ -14,10 +14,8 @@ import pytest
 from exporting import as_csv, chosen, exported, one_of_each, read_back
 from making import written
 
-from bestofn.dataset import tables
-from bestofn.dataset.export import Exported, export
-from bestofn.dataset.records import Keep
-from bestofn.dataset.tables import Format
+from bestofn.dataset.export import Exported, Format, export
+from bestofn.dataset.records import Keep, Record, Records
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool
 from bestofn.types import Pool
@@ -59,17 +57,6 @@ def test_every_format_holds_what_the_rows_say(source: Path, keep: Keep) -> None:
     assert records == [{k: as_csv(v) for k, v in right.items()} for right in wanted]
 
 
-@pytest.mark.parametrize("keep", KEEPS)
-def test_pandas_reads_the_same_from_csv_as_from_parquet(source: Path, keep: Keep) -> None:
-    exported(source, "csv", keep=keep)
-    exported(source, "parquet", keep=keep)
-    read = pd.read_csv(source.parent / "out.csv")
-    wanted = pd.read_parquet(source.parent / "out.parquet")
-    assert list(read.columns) == list(wanted.columns)
-    for name in {"score", "index", "score_flip", "score_chosen", "tie", "level"} & {*read.columns}:
-        pd.testing.assert_series_equal(read[name], wanted[name], check_dtype=False)
-
-
 @pytest.mark.parametrize("keep", ["preference", "sft"])
 @pytest.mark.parametrize(("format", "loader"), [("jsonl", "json"), ("parquet", "parquet")])
 def test_datasets_loads_what_trl_trains_on(
@@ -88,7 +75,7 @@ def test_datasets_loads_what_trl_trains_on(
 def test_many_records_are_written_in_batches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tables, "BATCH", 3)
+    monkeypatch.setattr("bestofn.dataset.export.BATCH", 3)
     pools = [chosen(f"{number}", {"flip": [number, 0.5]}) for number in range(8)]
     source = written(tmp_path / "rows.jsonl", pools)
     for kind in FORMATS:
@@ -105,7 +92,7 @@ def test_an_export_may_have_no_records(tmp_path: Path, format: Format) -> None:
 
 
 def own_columns(tmp_path: Path, values: Sequence[Any], format: Format = "hf") -> list[Any]:
-    """The values of a column in an export of rows that have these; ... is none at all."""
+    """The values of a column in an export of rows that have these; ... for no column."""
     columns: list[dict[str, Any]] = [{} if value is ... else {"own": value} for value in values]
     pools = [chosen(f"{n}", {"flip": [0.0, 1.0]}, c) for n, c in enumerate(columns)]
     return [r["own"] for r in exported(written(tmp_path / "rows.jsonl", pools), format)]
@@ -178,10 +165,8 @@ def test_a_suffix_that_names_none(source: Path, tmp_path: Path, name: str) -> No
     [
         ({"keep": "worst"}, "keep is one of best, all, preference, sft, pool, not 'worst'"),
         ({"format": "xls"}, "format is one of jsonl, parquet, csv, hf, not 'xls'"),
-        ({"keep": "preference", "min_margin": -1.0}, "min_margin"),
-        ({"keep": "preference", "min_margin": nan}, "min_margin"),
-        ({"keep": "preference", "min_margin": inf}, "min_margin"),
-        ({"min_margin": 0.5}, "min_margin is for pairs"),
+        *(({"keep": "preference", "min_margin": n}, "min_margin") for n in (-1.0, nan, inf)),
+        ({"min_margin": 0.5}, "for pairs .* not 0.5 for keep 'best'"),
     ],
 )
 def test_options_that_make_no_sense(source: Path, options: dict[str, Any], match: str) -> None:
@@ -208,7 +193,7 @@ def test_only_a_dataset_is_replaced_by_a_dataset(source: Path, tmp_path: Path) -
     for precious in (folder / "thesis.txt", file):
         precious.write_text("x")
     for target, kind, match in (
-        (folder, "jsonl", "is a folder"),
+        (folder, "jsonl", "is no regular file"),
         (folder, "hf", "is no folder of a dataset"),
         (file, "hf", "is no folder of a dataset"),
         (tmp_path / "pipe", "jsonl", "is no regular file"),
@@ -230,69 +215,24 @@ def test_the_source_is_never_the_target(source: Path, tmp_path: Path) -> None:
     assert source.read_bytes() == before
 
 
-@pytest.fixture(params=["interrupt", "full disk"])
-def ending(request: pytest.FixtureRequest) -> tuple[Callable[[Any], Any], type[BaseException]]:
-    """Ends an export in its midst, and how that shows."""
-    plain, seen = tables.plain, list[Any]()
-
-    def end(value: Any) -> Any:
-        seen.append(value)
-        if len(seen) % 60 == 0:
-            if request.param == "interrupt":
-                raise KeyboardInterrupt
-            raise OSError(28, "No space left on device")
-        return plain(value)
-
-    return end, KeyboardInterrupt if request.param == "interrupt" else BestOfNError
-
-
 @pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("ending", [KeyboardInterrupt(), OSError(28, "No space left on device")])
 def test_what_ends_an_export_leaves_the_target_as_it_was(
-    source: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    format: Format,
-    ending: tuple[Callable[[Any], Any], type[BaseException]],
+    source: Path, monkeypatch: pytest.MonkeyPatch, format: Format, ending: BaseException
 ) -> None:
-    target = source.parent / "target"
-    with monkeypatch.context() as patch, pytest.raises(ending[1]):
-        patch.setattr(tables, "plain", ending[0])
-        export(source, target, format=format)
-    assert names_in(source.parent) == {"rows.jsonl"}
-    export(source, target, format=format)
-    with monkeypatch.context() as patch, pytest.raises(ending[1]):
-        patch.setattr(tables, "plain", ending[0])
-        export(source, target, format=format, overwrite=True, keep="all")
+    target, records = source.parent / "target", Records.records
+
+    def broken(self: Records, pools: Iterable[Pool]) -> Iterator[Record]:
+        yield from islice(records(self, pools), 3)
+        raise ending
+
+    for there in ({"rows.jsonl"}, {"rows.jsonl", "target"}):
+        with monkeypatch.context() as patch, pytest.raises((KeyboardInterrupt, BestOfNError)):
+            patch.setattr(Records, "records", broken)
+            export(source, target, format=format, overwrite=True, keep="all")
+        assert names_in(source.parent) == there
+        export(source, target, format=format, overwrite=True)
     assert len(read_back(target, format)) == 8
-    assert names_in(source.parent) == {"rows.jsonl", "target"}
-
-
-def test_a_folder_that_cannot_be_replaced_stays(
-    source: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    target = source.parent / "target"
-    export(source, target, format="hf")
-    rename = Path.rename
-
-    def refusing(self: Path, other: Path) -> Path:
-        if self.name == "made":
-            raise OSError(5, "Input/output error")
-        return rename(self, other)
-
-    monkeypatch.setattr(Path, "rename", refusing)
-    with pytest.raises(BestOfNError, match=r"cannot write .*target: Input/output error"):
-        export(source, target, format="hf", overwrite=True, keep="all")
-    assert len(read_back(target, "hf")) == 8
-
-
-def test_a_dataset_leaves_nothing_behind(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = tmp_path / "cache"
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
-    export(source, tmp_path / "out", format="hf")
-    assert names_in(tmp_path) == {"rows.jsonl", "out"}
-    said = "".join(path.read_text() for path in (tmp_path / "out").glob("*.json"))
-    assert str(tmp_path) not in said
 
 
 # --- sources --------------------------------------------------------------------------------------
@@ -304,47 +244,19 @@ def test_a_last_line_that_is_being_written_is_left_out(source: Path, tmp_path: P
     assert export(source, tmp_path / "out.jsonl") == Exported(8, {"cut_off": 1})
 
 
-Stream = Callable[[Path, Callable[[ConfigError], None]], Iterator[Pool]]
-
-
-def before_each_pass(monkeypatch: pytest.MonkeyPatch, happens: Sequence[Callable[[], Any]]) -> None:
-    """Lets something happen to the file before each pass over it."""
-    stream: Stream = pool.stream
-    coming = iter(happens)
-
-    def streaming(path: Path, cut_off: Callable[[ConfigError], None]) -> Iterator[Pool]:
-        next(coming)()
-        return stream(path, cut_off)
-
-    monkeypatch.setattr(pool, "stream", streaming)
-
-
 def test_rows_that_come_meanwhile_wait_for_the_next_export(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def grow() -> None:
+    survey = Records.survey
+
+    def growing(self: Records, pools: Iterable[Pool]) -> None:
+        survey(self, pools)
         row = chosen("new", {"other": [0.0]}, {"new": 1})
         source.write_bytes(source.read_bytes() + f'{pool.dumps(row)}\n{{"id'.encode())
 
-    before_each_pass(monkeypatch, [lambda: None, grow])
+    monkeypatch.setattr(Records, "survey", growing)
     assert export(source, tmp_path / "out.jsonl") == Exported(8, {})
     assert "new" not in read_back(tmp_path / "out.jsonl", "jsonl")[0]
-
-
-def test_a_source_that_is_replaced_meanwhile(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    other = written(tmp_path / "other.jsonl", one_of_each()[:3])
-    before_each_pass(monkeypatch, [lambda: None, lambda: other.replace(source)])
-    with pytest.raises(BestOfNError, match="was replaced while it was read"):
-        export(source, tmp_path / "out.jsonl")
-    assert names_in(tmp_path) == {"rows.jsonl"}
-
-
-def test_a_gzipped_source(source: Path, tmp_path: Path) -> None:
-    zipped = tmp_path / "rows.jsonl.gz"
-    zipped.write_bytes(gzip.compress(source.read_bytes()))
-    assert export(zipped, tmp_path / "out.jsonl").records == 8
 
 
 @pytest.mark.parametrize("line", [b'{"id": \n', b"{}\n", b'{"id": "x", "prompt": "y"}'])
@@ -369,10 +281,12 @@ def test_sources_without_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("format", "module"), [("parquet", "pyarrow"), ("hf", "datasets")])
-def test_what_is_not_installed_is_told_first(
+def test_what_is_not_installed_is_named_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: Format, module: str
 ) -> None:
-    monkeypatch.setattr(tables, "find_spec", lambda name: None if name == module else name)
+    monkeypatch.setattr(
+        "bestofn.dataset.export.find_spec", lambda name: None if name == module else name
+    )
     source = tmp_path / "bad.jsonl"
     source.write_text("bad\n")
     with pytest.raises(ConfigError, match=r"needs: pip install 'bestofn\[datasets\]'"):

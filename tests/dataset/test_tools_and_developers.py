@@ -5,14 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from exporting import read_back
 from fakes import ScriptedEngine
 
 from bestofn import BestOfN, FLIPLikelihood, FLIPReward, PointwiseJudge
 from bestofn.dataset import select_dataset
-from bestofn.dataset.export import export
+from bestofn.dataset.export import Format, export
 from bestofn.dataset.sources import read_prompts
-from bestofn.dataset.tables import Format
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
 from bestofn.types import Message
@@ -60,16 +58,6 @@ def test_an_export_is_read_again(tmp_path: Path, format: Format) -> None:
         as_prompt(r["messages"]).messages for r in ROWS
     ]
     assert again[0].columns == {"dropped_answer": "It is 20 degrees."}
-
-
-@pytest.mark.parametrize("keep", ["best", "sft"])
-def test_without_tools_a_table_has_role_and_content_alone(tmp_path: Path, keep: Any) -> None:
-    pytest.importorskip("pyarrow")
-    selected(tmp_path / "out.jsonl", ROWS[1:])
-    export(tmp_path / "out.jsonl", tmp_path / "out.parquet", keep=keep)
-    (record,) = read_back(tmp_path / "out.parquet", "parquet")
-    (turn, *_) = record["prompt" if keep == "best" else "messages"]
-    assert set(turn) == {"role", "content"}
 
 
 @pytest.mark.parametrize("make", [FLIPReward, FLIPLikelihood])

@@ -1,11 +1,11 @@
 """Where prompts come from: files, folders, data sets, standard input, Python, the tiny world."""
 
-from bestofn.dataset.sources.base import FORMS, Row, Source
-from bestofn.dataset.sources.prompts import SourceOptions, iter_prompts, read_prompts
-from bestofn.dataset.sources.rows import count_rows, read_rows
+from bestofn.dataset.sources.files import Row
+from bestofn.dataset.sources.prompts import PromptForm, SourceOptions, iter_prompts, read_prompts
+from bestofn.dataset.sources.rows import Source, count_rows, read_rows
 
 __all__ = [
-    "FORMS",
+    "PromptForm",
     "Row",
     "Source",
     "SourceOptions",
