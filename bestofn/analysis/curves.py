@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import isnan, nan
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,6 +140,7 @@ class ScalingCurve:
     ) -> None:
         self.gold, self._answer = gold, load_answer(answer)
         self.level, self.resamples, self.seed = level, resamples, seed
+        self.bootstrap: Any = {"resamples": resamples, "level": level, "seed": seed}
         one = bool(pools) and isinstance(pools[0], Pool)
         seeds: Seeds = [pools] if one else pools  # type: ignore[list-item, assignment]
         self.pools, self.left_out = _usable(seeds, gold, max(ns, default=1))
@@ -229,13 +231,7 @@ class ScalingCurve:
         if not known.any():
             unknown = np.full(values.shape[2], np.nan)
             return Interval(unknown, unknown, unknown)
-        return bootstrap_pools(
-            values[:, known],
-            fixed_prompts=fixed_prompts,
-            resamples=self.resamples,
-            level=self.level,
-            seed=self.seed,
-        )
+        return bootstrap_pools(values[:, known], fixed_prompts=fixed_prompts, **self.bootstrap)
 
     def _curve(self, name: str) -> ProxyCurve:
         found, gold = self._expected[name], self.gold_of(name)

@@ -1,7 +1,7 @@
 """Findings: what the numbers say, as rows from which terminal, pages and JSON are made."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from math import isfinite, isnan
 from typing import Any, Literal
@@ -43,19 +43,12 @@ rate = partial(shown, kind="rate")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that the numbers say, or a sentence about where they are from.
+    """One thing that the numbers say, or a sentence about where they are from."""
 
-    Attributes:
-        claim: What was measured, such as "flip minus random at N=16".
-        value: The estimate with its interval; None where there is no number.
-        verdict: What follows from the interval, such as "better".
-        kind: How the value is written, see `shown`.
-    """
-
-    claim: str
-    value: Interval | None = None
-    verdict: str = ""
-    kind: Kind = "value"
+    claim: str  # what was measured, such as "flip minus random at N=16"
+    value: Interval | None = None  # the estimate; None where there is no number
+    verdict: str = ""  # what follows from the interval, such as "better"
+    kind: Kind = "value"  # how the value is written, see `shown`
 
     @property
     def shown(self) -> str:
@@ -67,24 +60,27 @@ class Finding:
         return f"{self.claim}: {rest}." if rest else f"{self.claim}."
 
 
+def as_json(value: Any) -> Any:
+    """Dataclasses as mappings, arrays as lists, NaN and infinity as None."""
+    if is_dataclass(value):
+        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: as_json(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return as_json(value.tolist())
+    if isinstance(value, list | tuple):
+        return [as_json(item) for item in value]
+    return None if isinstance(value, float) and not isfinite(value) else value
+
+
 def as_result(findings: Iterable[Finding]) -> dict[str, Any]:
     """The findings as JSON has them: `findings`, a row for each, and `summary`, their sentences."""
     found = list(findings)
     rows = [
-        {
-            "claim": finding.claim,
-            "value": None if finding.value is None else _ends(finding.value),
-            "shown": finding.shown,
-            "verdict": finding.verdict,
-        }
-        for finding in found
+        {"claim": f.claim, "value": as_json(f.value), "shown": f.shown, "verdict": f.verdict}
+        for f in found
     ]
     return {"findings": rows, "summary": [str(finding) for finding in found]}
-
-
-def _ends(interval: Interval) -> dict[str, float | None]:
-    ends = {name: float(getattr(interval, name)) for name in ("mean", "low", "high")}
-    return {name: end if isfinite(end) else None for name, end in ends.items()}
 
 
 def too_few(what: str) -> Finding:

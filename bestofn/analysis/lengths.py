@@ -10,15 +10,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.expected import (
-    FROM_GOLD,
-    MAJORITY,
-    WEIGHTED,
-    Array,
-    scores_of,
-    unknown_gold,
-    values_of,
-)
+from bestofn.analysis.expected import ORACLE, Array, scores_of, unknown_gold, values_of
 from bestofn.analysis.findings import at
 from bestofn.dataset.pools import cut_name
 from bestofn.estimators import Interval, best_of_n, unpaired_difference
@@ -36,7 +28,7 @@ class CutCurves:
     """
 
     full: Interval  # gold of the full candidate that is selected by its first L tokens
-    cut: Interval | None  # gold of the cut one, over prompts where all have it; None if not scored
+    cut: Interval | None  # gold of the cut one, over prompts where all have it; None if none has
     whole: Interval  # gold of what is selected by whole responses
     difference: Interval  # `full` minus `whole` at the largest N, paired by prompt
     computed_tokens: Array  # that the model computed for these scores
@@ -66,16 +58,13 @@ class LengthAnalysis:
 
     def __init__(self, curve: ScalingCurve, margin: float = 0.02) -> None:
         self.curve, self.margin, self.unit = curve, margin, curve.unit
-        self.names = [
-            proxy.name
-            for proxy in curve.curves
-            if proxy.name not in (*FROM_GOLD, MAJORITY) and not proxy.name.startswith(WEIGHTED)
-        ]
-        pools = [pool for pools_of_seed in curve.pools for pool in pools_of_seed]
-        drawn = [c for pool in pools for c in pool.candidates if c.finish_reason != "error"]
+        own = (proxy.name for proxy in curve.curves if proxy.proxy is not None)
+        self.names = [name for name in own if name != ORACLE]
+        self.pools = [pool for pools in curve.pools for pool in pools]
+        drawn = [c for pool in self.pools for c in pool.candidates if c.finish_reason != "error"]
         self.counted = sum(c.token_count is not None for c in drawn) / max(len(drawn), 1)
-        self.limits, rewards, self.lacking = _limits(pools, curve.gold)
-        every = np.array([n for pool in pools for n in lengths_of(pool, self.unit)])
+        self.limits, rewards, self.lacking = _limits(self.pools, curve.gold)
+        every = np.array([n for pool in self.pools for n in lengths_of(pool, self.unit)])
         known = self.unit == "tokens"
         self.cut_share = np.array([(every > n).mean() if known else nan for n in self.limits])
         self.cuts = {name: self._cut_curves(name) for name in rewards}
@@ -98,42 +87,39 @@ class LengthAnalysis:
         return np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), nan)
 
     def _cut_curves(self, reward: str) -> CutCurves:
-        curve = self.curve
-        names = [cut_name(reward, limit) for limit in self.limits]
-        full = [curve.expect(name).gold for name in names]
-        whole = curve.expect(reward).gold
-        gaps = np.concatenate([(part - whole)[:, :, -1:] for part in full], axis=2)
-        difference = curve.interval(gaps)
-        good = difference.low >= -self.margin
-        pools = [pool for pools_of_seed in curve.pools for pool in pools_of_seed]
-        usages = [[c.scores[n].usage for p in pools for c in p.candidates] for n in names]
-        computed = [sum(usage.computed_tokens for usage in part) for part in usages]
-        cached = [sum(usage.cached_tokens for usage in part) for part in usages]
-        return CutCurves(
-            full=self._stacked(full),
-            cut=self._cut_gold(reward),
-            whole=curve.interval(whole),
-            difference=difference,
-            computed_tokens=np.array(computed) / len(pools),
-            separate_tokens=np.add(computed, cached) / len(pools),
-            enough=next((n for i, n in enumerate(self.limits) if good[i:].all()), None),
-            margin=self.margin,
+        curve, limits = self.curve, self.limits
+        names = [cut_name(reward, limit) for limit in limits]
+        full, whole = [curve.expect(name).gold for name in names], curve.expect(reward).gold
+        difference = curve.interval(
+            np.concatenate([(part - whole)[:, :, -1:] for part in full], axis=2)
         )
-
-    def _cut_gold(self, reward: str) -> Interval | None:
-        """Gold of the cut candidates themselves, over prompts where all of them have it."""
-        curve, names = self.curve, [cut_name(self.curve.gold, n) for n in self.limits]
+        good = difference.low >= -self.margin
+        usages = [[c.scores[n].usage for p in self.pools for c in p.candidates] for n in names]
+        computed = np.array([sum(usage.computed_tokens for usage in part) for part in usages])
+        cached = np.array([sum(usage.cached_tokens for usage in part) for part in usages])
+        # Gold of the cut candidates themselves, over prompts where all of them have it.
+        golds = [cut_name(curve.gold, limit) for limit in limits]
         known = [
             place
             for place in range(curve.prompts)
-            if not any(unknown_gold(pools[place], name) for pools in curve.pools for name in names)
+            if not any(unknown_gold(pools[place], gold) for pools in curve.pools for gold in golds)
         ]
-        if not known:
-            return None
         kept = [[pools[place] for place in known] for pools in curve.pools]
-        golds = [partial(scores_of, name=name) for name in names]
-        limits = zip(self.limits, golds, strict=True)
-        return self._stacked([curve.expect(cut_name(reward, n), g, kept).gold for n, g in limits])
+        cut = [
+            curve.expect(name, partial(scores_of, name=gold), kept).gold
+            for name, gold in zip(names, golds, strict=True)
+            if known
+        ]
+        return CutCurves(
+            full=self._stacked(full),
+            cut=self._stacked(cut) if cut else None,
+            whole=curve.interval(whole),
+            difference=difference,
+            computed_tokens=computed / len(self.pools),
+            separate_tokens=(computed + cached) / len(self.pools),
+            enough=next((n for i, n in enumerate(limits) if good[i:].all()), None),
+            margin=self.margin,
+        )
 
     def _stacked(self, parts: Sequence[Array]) -> Interval:
         """`[limits, ns]` from one `[seeds, prompts, ns]` for each limit."""
@@ -142,14 +128,12 @@ class LengthAnalysis:
         return Interval(*(getattr(interval, f).reshape(shape) for f in ("mean", "low", "high")))
 
     def _longer(self, name: str) -> Interval:
-        curve = self.curve
-        rates = self._per_prompt(lambda p: concordance(p, name, curve.gold, self.unit))
+        rates = self._per_prompt(lambda p: concordance(p, name, self.curve.gold, self.unit))
         lengths, rates = self._lengths[~np.isnan(rates)], rates[~np.isnan(rates)]
         longer = lengths > np.median(lengths) if lengths.size else np.array([], bool)
         if not longer.any():
             return Interval(*np.full(3, nan))
-        settings = {"resamples": curve.resamples, "seed": curve.seed}
-        return unpaired_difference(rates[longer], rates[~longer], level=curve.level, **settings)
+        return unpaired_difference(rates[longer], rates[~longer], **self.curve.bootstrap)
 
     def _spearman(self, name: str) -> Interval:
         values = self._per_prompt(lambda pool: spearman(pool, name, self.unit))
@@ -210,10 +194,11 @@ def _limits(pools: Sequence[Pool], gold: str) -> tuple[list[int], list[str], dic
     named = dict.fromkeys(name for names in every for name in names)
     found = [match for name in named if (match := CUT.fullmatch(name))]
     limits = sorted({int(match[2]) for match in found})
-    lacking = {}
-    names = list(dict.fromkeys(match[1] for match in found if match[1] != gold))
-    for name in names:
-        needed = (name, *(cut_name(name, limit) for limit in limits))
-        if missing := [score for score in needed if score not in scores]:
-            lacking[name] = missing[0]
-    return limits, [name for name in names if name not in lacking], lacking
+    rewards = list(dict.fromkeys(match[1] for match in found if match[1] != gold))
+    lacking = {
+        reward: missing
+        for reward in rewards
+        for missing in [reward, *(cut_name(reward, limit) for limit in limits)][::-1]
+        if missing not in scores
+    }
+    return limits, [reward for reward in rewards if reward not in lacking], lacking

@@ -129,29 +129,27 @@ def figures(result: Values) -> dict[str, "Figure"]:
 
 def _scaling(result: Values) -> "Figure":
     """All curves without bands, then for each proxy its gain with one, the others in grey."""
-    proxies, ns = result["proxies"], result["ns"]
+    proxies, ns, gold = result["proxies"], result["ns"], result["gold"]
     gains = {name: proxies[name]["gain"] for name in proxies if name not in PLAIN}
     figure, axes = _grid(2 + len(gains), result)
-    (gold, cost), colours = axes[:2], colours_of([*proxies])
+    colours = colours_of([*proxies])
     for name, curve in proxies.items():
         style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
-        mean = numbers(curve["gold"]["mean"])
-        gold.plot(ns, mean, "o", **style)
+        axes[0].plot(ns, curve["gold"]["mean"], "o", **style)
         if curve["generated_tokens"] is not None:
             tokens = numbers(curve["generated_tokens"]) + numbers(curve["scored_tokens"])
-            cost.plot(tokens, mean, "o", **style)
-    _log2(gold, ns, "N", result["gold"], f"{result['gold']} of the selected candidate")
-    _log10(cost)
-    cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
-    shared_legend(figure, gold)
-    label = f"minus random, {result['level']:.0%} interval"
+            axes[1].plot(tokens, curve["gold"]["mean"], "o", **style)
+    _log2(axes[0], ns, "N", gold, f"{gold} of the selected candidate")
+    _log10(axes[1])
+    axes[1].set(xlabel="tokens drawn and scored, per prompt", ylabel=gold, title="by cost")
+    shared_legend(figure, axes[0])
     for panel, name in zip(axes[2:], gains, strict=True):
         panel.sharey(axes[2])
         for gain in gains.values():
-            panel.plot(ns, numbers(gain["mean"]), color=GREY, lw=1)
+            panel.plot(ns, gain["mean"], color=GREY, lw=1)
         _banded(panel, ns, gains[name], colours[name])
         panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
-        _log2(panel, ns, "N", label, name)
+        _log2(panel, ns, "N", f"minus random, {result['level']:.0%} interval", name)
     return figure
 
 
@@ -162,17 +160,17 @@ def _lengths(result: Values) -> "Figure":
     colours = colours_of([*dict.fromkeys([*result["proxies"], *rewards])])
     cut = {name: cuts for name, cuts in rewards.items() if cuts["cut"]}
     figure, axes = _grid(3 + bool(rewards) + bool(cut), result)
-    for axis, (name, title) in zip(axes, BY_LENGTH.items(), strict=False):
-        _whiskers(axis, lengths[name], colours, title.format(gold=gold))
+    for panel, (name, title) in zip(axes, BY_LENGTH.items(), strict=False):
+        _whiskers(panel, lengths[name], colours, title.format(gold=gold))
     for name, cuts in rewards.items():
         _banded(axes[3], limits, cuts["difference"], colours[name], name)
         axes[3].axhline(-cuts["margin"], color=PLAIN["random"], ls=":", lw=1)
+    for panel in axes[3:4]:
+        panel.axhline(0, color=PLAIN["random"], lw=0.8)
     for name, cuts in cut.items():  # dotted, what whole responses give
         last = [row[-1] for row in cuts["cut"]["mean"]]
         axes[4].plot(limits, last, "o-", color=colours[name], label=name)
         axes[4].axhline(cuts["whole"]["mean"][-1], color=colours[name], ls=":", lw=1)
-    if rewards:
-        axes[3].axhline(0, color=PLAIN["random"], lw=0.8)
     chosen = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
     texts = [(f"{gold} minus by whole responses", chosen), (gold, "the cut candidate itself")]
     for panel, (label, title) in zip(axes[3:], texts, strict=False):
@@ -190,8 +188,8 @@ def _grid(panels: int, result: Values) -> tuple["Figure", list["Axes"]]:
 
 
 def _banded(axes: "Axes", x: Any, interval: Values, colour: str, label: str | None = None) -> None:
-    mean, low, high = (numbers(interval[name]) for name in ("mean", "low", "high"))
-    axes.plot(x, mean, "o-", color=colour, label=label)
+    axes.plot(x, interval["mean"], "o-", color=colour, label=label)
+    low, high = numbers(interval["low"]), numbers(interval["high"])
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
@@ -205,15 +203,11 @@ def _log2(axes: "Axes", values: Sequence[int], xlabel: str, ylabel: str, title: 
 def _log10(axes: "Axes") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    if not axes.dataLim.minposx < np.inf:
-        note = "not all candidates have a token count"
-        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", color=PLAIN["random"])
-        axes.set(xticks=[], yticks=[])
-        return
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
+    if axes.dataLim.minposx < np.inf:  # where candidates have a token count
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _whiskers(axes: "Axes", by_name: Values, colours: Mapping[str, str], title: str) -> None:

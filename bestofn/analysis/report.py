@@ -22,7 +22,7 @@ from bestofn.estimators import Interval
 from bestofn.prompts import spoken, user_message
 from bestofn.rewards.similarity import words
 from bestofn.store.journal import write_atomically
-from bestofn.types import Candidate, Pool, Score
+from bestofn.types import Pool, Score
 
 FEW = 40  # distinct values of a column that can be chosen from
 TITLES = {
@@ -76,38 +76,29 @@ def write_page(
     JSON, and never as HTML or script. The page's policy lets no other script run and nothing be
     loaded.
 
-    Args:
-        path: The file.
-        title: Of the page.
-        facts: A line below it.
-        result: Has the `findings`, and `left_out` where prompts were.
-        sections: The parts of the page.
-        browser: What to browse, see `browsable`; a page without it has no script.
-        sample: Which prompts these are.
+    `facts` is a line below the title; `result` has the `findings`, and `left_out` where prompts
+    were. A `browser`, see `browsable`, comes with a `sample`, which prompts these are; without one
+    a page has no script.
     """
     own = resources.files(__package__)
-    style, script = ((own / f"page.{kind}").read_text("utf-8") for kind in ("css", "js"))
+    parts = [(own / f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html.jinja")]
+    # The page's policy knows its own style and script by their hashes.
+    hashes = [base64.b64encode(hashlib.sha256(p.encode()).digest()).decode() for p in parts]
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((own / "page.html.jinja").read_text("utf-8"))
-    page = template.render(
+    page = environment.from_string(parts[2]).render(
         title=title,
         facts=facts,
         findings=result["findings"],
         left_out=result.get("left_out", []),
         sections=sections,
         sample=sample,
-        style=Markup(style),
-        style_hash=_hash_of(style),
-        script=Markup(script),
-        script_hash=_hash_of(script),
+        style=Markup(parts[0]),
+        style_hash=hashes[0],
+        script=Markup(parts[1]),
+        script_hash=hashes[1],
         data=None if browser is None else _compressed(browser),
     )
     write_atomically(path, page)
-
-
-def _hash_of(content: str) -> str:
-    """What the page's policy knows its own script and style by."""
-    return base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
 
 
 def _compressed(data: Mapping[str, Any]) -> str:
@@ -230,35 +221,33 @@ def browsable(pools: Sequence[Pool], names: Sequence[str], gold: str) -> dict[st
 def _prompt(pool: Pool, names: Sequence[str], gold: str, columns: Sequence[str]) -> dict[str, Any]:
     prompt, true = pool.prompt, user_message(pool.prompt)
     known = {name: prompt.columns.get(name) for name in columns}
-
-    def score(found: Score) -> dict[str, Any]:
-        inferred = [marked(text, true) for text in found.inferred]
-        return _filled(reason=found.reason, flags=found.flags, inferred=inferred) | {
-            "value": _number(found)
-        }
-
-    def candidate(c: Candidate) -> dict[str, Any]:
-        verdict = c.scores.get(gold, Score())
-        given = _filled(reasoning=c.reasoning, error=c.error, unknown=verdict.reason)
-        count = {} if c.token_count is None else {"tokens": c.token_count}
-        scores = [score(c.scores[name]) if name in c.scores else None for name in names]
-        shown = {"text": c.text, "finish": c.finish_reason, "gold": _number(verdict)}
-        return shown | {"scores": scores} | count | given
-
+    candidates = []
+    for c in pool.candidates:
+        verdict = _score(c.scores.get(gold, Score()), true)
+        candidates.append(
+            {
+                "text": c.text,
+                "reasoning": c.reasoning,
+                "finish": c.finish_reason,
+                "error": c.error,
+                "tokens": c.token_count,
+                "gold": verdict["value"],
+                "unknown": verdict["reason"],
+                "scores": [_score(c.scores[n], true) if n in c.scores else None for n in names],
+            }
+        )
     return {
         "id": prompt.id,
         "messages": [[turn.role, spoken(turn)] for turn in prompt.messages],
         "columns": {name: None if value is None else str(value) for name, value in known.items()},
-        "candidates": [candidate(c) for c in pool.candidates],
+        "candidates": candidates,
     }
 
 
-def _number(score: Score) -> float | None:
-    return None if isnan(score.value) else score.value
-
-
-def _filled(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value}
+def _score(score: Score, true: str) -> dict[str, Any]:
+    value = None if isnan(score.value) else score.value
+    inferred = [marked(text, true) for text in score.inferred]
+    return {"value": value, "reason": score.reason, "flags": score.flags, "inferred": inferred}
 
 
 def marked(inferred: str, true: str) -> list[list[Any]]:

@@ -4,12 +4,10 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from math import isnan
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 
 from bestofn.analysis.curves import Difference, ProxyCurve, ScalingCurve
@@ -17,6 +15,7 @@ from bestofn.analysis.expected import ORACLE, RANDOM
 from bestofn.analysis.findings import (
     FEW,
     Finding,
+    as_json,
     as_result,
     at,
     coverage,
@@ -36,19 +35,6 @@ LENGTHS = (
     "limits", "cut_share", "longer", "spearman", "selected_length", "pool_length", "unit",
     "counted", "beyond_length",
 )  # fmt: skip
-
-
-def as_json(value: Any) -> Any:
-    """Dataclasses as mappings, arrays as lists, NaN as None."""
-    if is_dataclass(value):
-        return {field.name: as_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: as_json(item) for key, item in value.items()}
-    if isinstance(value, np.ndarray | np.generic):
-        return as_json(value.tolist())
-    if isinstance(value, list | tuple):
-        return [as_json(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def flat(name: str, interval: Mapping[str, Any] | Interval) -> dict[str, Any]:
@@ -149,18 +135,13 @@ def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The content of a folder's curve.json.
-
-    Raises:
-        ConfigError: it is not there, or is not what was written.
-    """
-    path = folder / f"{CURVE}.json"
+    """The content of a folder's curve.json."""
+    path, why = folder / f"{CURVE}.json", ""
     try:
         result = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        result = error
+        result, why = None, f": {error}"
     if not isinstance(result, dict) or not result.keys() >= {"findings", "proxies", "pools"}:
-        why = f": {result}" if isinstance(result, Exception) else ""
         raise ConfigError(
             f"{path} is not a curve of this version{why}; make it with `bestofn curve -o {folder}`"
         )
@@ -172,17 +153,29 @@ def read(folder: Path) -> dict[str, Any]:
 
 def findings(curve: ScalingCurve, lengths: LengthAnalysis | None = None) -> list[Finding]:
     """The findings, the most important ones first; of a few prompts there are none."""
+    sizes = " to ".join(dict.fromkeys(str(size) for size in (curve.sizes[0], curve.sizes[-1])))
+    seeds = f", drawn {len(curve.pools)} times" if len(curve.pools) > 1 else ""
+    found = [
+        Finding(f"{curve.prompts} prompts with {sizes} candidates each{seeds}"),
+        Finding(f"{curve.gold} of a random candidate", at(curve.interval(curve.chance))),
+    ]
+    if curve.kl_bound is None:
+        text = (
+            "The candidates are not independent draws from one model: curves describe the choice "
+            "among these candidates, not what drawing more would give"
+        )
+        found.append(Finding(text))
     left_out = []
     if curve.left_out:
         (name, reason), count = curve.left_out[0], len(curve.left_out)
         several = "prompts are" if count > 1 else "prompt is"
         left_out = [Finding(f"{count} {several} left out; the first, {name}: {reason}")]
     if curve.prompts < FEW:
-        return [*_setting(curve), too_few("prompts"), *left_out]
+        return [*found, too_few("prompts"), *left_out]
     n = curve.ns[-1]
     proxies = [c for c in curve.curves if c.name not in (RANDOM, ORACLE)]
     highest = max(proxies, key=lambda c: float(c.gold.mean[-1]), default=None)
-    found = [*_setting(curve), *(finding for proxy in proxies for finding in _of_proxy(proxy, n))]
+    found += [finding for proxy in proxies for finding in _of_proxy(proxy, n)]
     if highest is not None:
         found += [_headroom(c, highest, n) for c in curve.curves if c.name == ORACLE]
         compared = [d for d in curve.differences if highest.name in (d.a, d.b)]
@@ -195,18 +188,6 @@ def covered(curve: ScalingCurve) -> Finding:
     pools = "its pool" if len(curve.pools) == 1 else f"all its {len(curve.pools)} pools"
     not_covered = "generator, reward model or data set"
     return coverage(curve.level, f"prompts, each with {pools}", curve.resamples, not_covered)
-
-
-def _setting(curve: ScalingCurve) -> Iterator[Finding]:
-    sizes = " to ".join(dict.fromkeys(str(size) for size in (curve.sizes[0], curve.sizes[-1])))
-    seeds = f", drawn {len(curve.pools)} times" if len(curve.pools) > 1 else ""
-    yield Finding(f"{curve.prompts} prompts with {sizes} candidates each{seeds}")
-    yield Finding(f"{curve.gold} of a random candidate", at(curve.interval(curve.chance)))
-    if curve.kl_bound is None:
-        yield Finding(
-            "The candidates are not independent draws from one model: curves describe the choice "
-            "among these candidates, not what drawing more would give"
-        )
 
 
 def _of_proxy(proxy: ProxyCurve, n: int) -> Iterator[Finding]:
@@ -229,8 +210,7 @@ def _of_proxy(proxy: ProxyCurve, n: int) -> Iterator[Finding]:
 
 
 def _headroom(oracle: ProxyCurve, best: ProxyCurve, n: int) -> Finding:
-    most, taken = oracle.gain.mean[-1], best.gain.mean[-1]
-    share = ""
+    most, taken, share = oracle.gain.mean[-1], best.gain.mean[-1], ""
     if most > 0 and taken > 0:
         share = f"{best.name}, the highest here, takes {taken / most:.0%} of its gain over random"
     return Finding(f"oracle at N={n}", at(oracle.gold), share)
@@ -254,39 +234,26 @@ def of_lengths(curve: ScalingCurve, lengths: LengthAnalysis) -> Iterator[Finding
         yield Finding(f"Lengths are in characters: {share} of the candidates have no token count")
     scored = {c.name for c in curve.curves if c.scored_tokens[-1] > 0}
     for name in (name for name in lengths.names if name in scored):
-        yield from _of_length(name, curve, lengths)
+        leans = ("prefers longer responses", "prefers shorter responses")
+        prefers = verdict(lengths.spearman[name], *leans, "no measurable preference for length")
+        selected = float(at(lengths.selected_length[name]).mean)
+        yield Finding(
+            f"{name}: rank correlation with length within prompts",
+            lengths.spearman[name],
+            f"{prefers} ({curve.gold}: {shown(lengths.spearman[curve.gold])}); selects "
+            f"{selected:.1f} {lengths.unit} where a candidate has {lengths.pool_length:.1f} on "
+            "average",
+        )
+        beyond, longer = lengths.beyond_length[name], lengths.longer[name]
+        found = verdict(beyond, "better than length alone", "worse than length alone")
+        yield Finding(f"{name} minus choosing by length alone", beyond, found, "difference")
+        claim = f"{name}: pairs in the right order, longer half of the prompts minus shorter half"
+        found = verdict(longer, "better on longer responses", "worse on longer responses")
+        yield Finding(claim, longer, found, "difference")
     for name, cuts in lengths.cuts.items():
         yield _enough(name, cuts, lengths, curve.ns[-1])
     for name, missing in lengths.lacking.items():
         yield Finding(f"{name} is left out of the ablation by first tokens: no score {missing}")
-
-
-def _of_length(name: str, curve: ScalingCurve, lengths: LengthAnalysis) -> Iterator[Finding]:
-    preference, truth = lengths.spearman[name], lengths.spearman[curve.gold]
-    prefers = verdict(
-        preference,
-        "prefers longer responses",
-        "prefers shorter responses",
-        "no measurable preference for length",
-    )
-    selected = float(at(lengths.selected_length[name]).mean)
-    yield Finding(
-        f"{name}: rank correlation with length within prompts",
-        preference,
-        f"{prefers} ({curve.gold}: {shown(truth)}); selects {selected:.1f} {lengths.unit} where "
-        f"a candidate has {lengths.pool_length:.1f} on average",
-    )
-    in_order = "pairs in the right order, longer half of the prompts minus shorter half"
-    for claim, interval, where in (
-        (
-            f"{name} minus choosing by length alone",
-            lengths.beyond_length[name],
-            "than length alone",
-        ),
-        (f"{name}: {in_order}", lengths.longer[name], "on longer responses"),
-    ):
-        found = verdict(interval, f"better {where}", f"worse {where}")
-        yield Finding(claim, interval, found, "difference")
 
 
 def _enough(name: str, cuts: CutCurves, lengths: LengthAnalysis, n: int) -> Finding:

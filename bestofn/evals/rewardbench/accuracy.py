@@ -19,16 +19,19 @@ from bestofn.estimators import (
     resampled_stratum_means,
     stratum_means,
 )
-from bestofn.evals.rewardbench.items import GOLD, MEAN, TIES
 from bestofn.types import Pool
 
 Array = NDArray[np.float64]
 Pools = Sequence[Sequence[Pool]]
-Costs = tuple[float, float, Counter[str]]
 Margins = tuple[float, float]
 """Of one item, NaN where a score failed: from its worst right response to its best one, and from
 its best wrong response to its worst right one."""
 
+GOLD = "gold"
+"""The score that says which candidates are right: 1, or else 0."""
+TIES = "Ties"
+MEAN = "mean"
+"""The mean over subsets, where the name of a subset is expected."""
 CONVENTIONS = STRICT, CREDIT = "strict", "credit"
 WEIGHTS = np.array([0.30, 0.30, 0.20, 0.20, 0.01])  # of the terms of the score of Ties
 
@@ -193,27 +196,24 @@ class Evaluation:
             # Places that were never picked are places too.
             largest = max(len(pool.candidates) for pool in rows)
             counts.update({f"place_{place}": 0 for place in range(1, largest + 1)})
-        tokens = sum(score.usage.computed_tokens for score in scores) / len(rows)
-        seconds = sum(pool.seconds.get(name, 0.0) for pool in rows) / len(rows)
-        return self._accuracy(line, sampled, ties, failed, (tokens, seconds, counts))
+        costs = {
+            "ties_failure_rate": failed,
+            "tokens": sum(score.usage.computed_tokens for score in scores) / len(rows),
+            "seconds": sum(pool.seconds.get(name, 0.0) for pool in rows) / len(rows),
+        }
+        return self._accuracy(line, sampled, ties, counts=counts, **costs)
 
     def _mean_over_models(self, reward: str) -> Accuracy:
         parts = [a for a in self.accuracies if a.reward == reward]
-        return self._accuracy(
-            Line(reward, reward, parts[0].kind, None),
-            np.mean([part.sampled for part in parts], axis=0),
-            np.array([part.sampled_ties for part in parts]),
-            fmean(part.ties_failure_rate for part in parts),
-            (
-                fmean(part.tokens for part in parts),
-                fmean(part.seconds for part in parts),
-                _total(part.counts for part in parts),
-            ),
-        )
+        sampled = np.mean([part.sampled for part in parts], axis=0)
+        ties = np.array([part.sampled_ties for part in parts])
+        names = ("ties_failure_rate", "tokens", "seconds")
+        costs = {name: fmean(getattr(part, name) for part in parts) for name in names}
+        counts = _total(part.counts for part in parts)
+        line = Line(reward, reward, parts[0].kind, None)
+        return self._accuracy(line, sampled, ties, counts=counts, **costs)
 
-    def _accuracy(
-        self, line: Line, sampled: Array, ties: Array, failed: float, costs: Costs
-    ) -> Accuracy:
+    def _accuracy(self, line: Line, sampled: Array, ties: Array, **costs: Any) -> Accuracy:
         by_subset = {}
         for place, name in enumerate(self.columns):
             means = dict(zip(FIELDS, sampled[0, place].tolist(), strict=True))
@@ -223,7 +223,7 @@ class Evaluation:
         mean[0] = fmean(ties[:, 0])
         of_ties = self._interval(mean) if self.ties_items else None
         who = (line.label, line.reward, line.kind, line.model)
-        return Accuracy(*who, by_subset, of_ties, failed, *costs, sampled, mean)
+        return Accuracy(*who, by_subset, of_ties, sampled=sampled, sampled_ties=mean, **costs)
 
     def _interval(self, sampled: Array) -> Interval:
         return interval(sampled[0], sampled[1:], self.level)

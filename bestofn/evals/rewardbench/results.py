@@ -7,11 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bestofn.analysis.findings import FEW, Finding, as_result, coverage, shown, too_few, verdict
+from bestofn.analysis.findings import (
+    FEW,
+    Finding,
+    as_json,
+    as_result,
+    coverage,
+    shown,
+    too_few,
+    verdict,
+)
 from bestofn.analysis.plots import colours_of, new_figure, numbers, save_all, shared_legend, styled
-from bestofn.analysis.results import as_json, flat
-from bestofn.evals.rewardbench.accuracy import CONVENTIONS, CREDIT, STRICT, Accuracy, Evaluation
-from bestofn.evals.rewardbench.items import MEAN, TIES
+from bestofn.analysis.results import flat
+from bestofn.evals.rewardbench.accuracy import (
+    CONVENTIONS,
+    CREDIT,
+    MEAN,
+    STRICT,
+    TIES,
+    Accuracy,
+    Evaluation,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
