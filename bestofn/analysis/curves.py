@@ -1,11 +1,12 @@
 """Scaling curves: how gold grows with N under each proxy, and which proxy is better."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import combinations
-from math import isnan
+from math import isnan, nan
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,102 +17,89 @@ from bestofn.analysis.expected import (
     ORACLE,
     RANDOM,
     WEIGHTED,
-    Answer,
-    expect,
+    Array,
+    score_of,
+    scores_of,
     unknown_gold,
+    values_of,
 )
-from bestofn.dataset.pools import add, has_scores
 from bestofn.errors import ConfigError
-from bestofn.estimators import Interval, bootstrap_pools, kl_upper_bound
+from bestofn.estimators import (
+    Interval,
+    best_of_n,
+    bootstrap_pools,
+    expected_cost,
+    expected_votes,
+    failure_rate,
+    kl_upper_bound,
+    tie_rate,
+)
 from bestofn.prompts import content_key
-from bestofn.rewards.base import load_reward
-from bestofn.rewards.baselines import length, length_unit
-from bestofn.types import Pool, Score
+from bestofn.rewards.baselines import length_unit
+from bestofn.types import Candidate, Pool
 from bestofn.verifiers.base import load_answer
 
-Array = NDArray[np.float64]
-
-LENGTHS = {"longest": 1.0, "shortest": -1.0}
-BASELINES = (*LENGTHS, "mean-logprob")
-"""Proxies that a pool's candidates carry in themselves."""
+Answer = Callable[[str], str]
+Seeds = Sequence[Sequence[Pool]]
 DIFFER_MOST = 10  # prompts named for each pair of proxies
 EQUAL = 1e-9  # two expectations that are closer are a tie
 
 
 @dataclass(frozen=True, slots=True)
-class ProxyCurve:
-    """One proxy over all prompts; means over prompts and over pool seeds.
+class Expected:
+    """What a proxy selects, by prompt: `[seeds, prompts, ns]`, the error `[ns]`."""
 
-    Attributes:
-        name: The proxy's.
-        gold: `[ns]`, gold value of the selected candidate.
-        gain: `[ns]`, the same minus that of a random candidate, paired by prompt.
-        noise: `[ns]`, `gold` with an interval for the same prompts with other pools; None if there
-            is only one pool a prompt.
-        proxy: `[ns]`, the proxy's own value of the selected candidate; None where it has none.
-        after_peak: Gold at the largest N minus gold at the N where it is highest, and that N:
-            below zero, more candidates made it worse.
-        failures: `[ns]`, share of draws in which no candidate has a score.
-        ties: `[ns]`, share of draws with several best candidates.
-        failed_scores: Share of the candidates that have no score.
-        generated_tokens: `[ns]`, tokens drawn for a prompt; None where they are not known.
-        scored_tokens: `[ns]`, tokens that the scoring model computes for a prompt.
-        seconds: `[ns]`, wall-clock time for a prompt at the throughput of the run that made the
-            pool; None where it is not known.
-        monte_carlo_error: `[ns]`, standard error of simulation in `gold`, None where it is exact.
-    """
-
-    name: str
-    gold: Interval
-    gain: Interval
-    noise: Interval | None
-    proxy: Interval | None
-    after_peak: tuple[int, Interval]
+    gold: Array
+    proxy: Array | None  # given that any candidate has a value, NaN where none has; not of votes
     failures: Array
     ties: Array
-    failed_scores: float
-    generated_tokens: Array | None
     scored_tokens: Array
-    seconds: Array | None
-    monte_carlo_error: Array | None
+    monte_carlo_error: Array  # 0 where `gold` is exact
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyCurve:
+    """One proxy; arrays are `[ns]`, means over prompts and over pool seeds."""
+
+    name: str
+    gold: Interval  # gold value of the selected candidate
+    gain: Interval  # the same minus that of a random candidate, paired by prompt
+    noise: Interval | None  # `gold` for the same prompts with other pools, from several seeds
+    proxy: Interval | None  # the proxy's own value of the selected candidate
+    after_peak: tuple[int, Interval]  # the N where gold is highest; gold at the last N minus there
+    failures: Array  # share of draws in which no candidate has a score
+    ties: Array  # share of draws with several best candidates
+    failed_scores: float  # share of the candidates that have no score
+    generated_tokens: Array | None  # drawn for a prompt; None where they are not known
+    scored_tokens: Array  # that the scoring model computes for a prompt
+    seconds: Array | None  # wall-clock, for a prompt at the throughput of the pool's own run
+    monte_carlo_error: Array | None  # standard error of simulation in `gold`, None where exact
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Gold under proxy `a` minus gold under proxy `b`, on the same resamples.
-
-    Attributes:
-        a: A proxy.
-        b: Another.
-        gold: `[ns]`, the difference.
-        win: `[ns]`, share of prompts on which a's expected gold is higher.
-        tie: `[ns]`, share on which they are equal.
-        lose: `[ns]`, share on which b's is higher.
-        most: Prompts that differ most at the largest N, by id.
-    """
+    """Gold under proxy `a` minus gold under proxy `b`, on the same resamples; `[ns]` each."""
 
     a: str
     b: str
     gold: Interval
-    win: Interval
+    win: Interval  # share of prompts on which a's expected gold is higher
     tie: Interval
     lose: Interval
-    most: list[tuple[str, float]]
+    most: list[tuple[str, float]]  # prompts that differ most at the largest N, by id
 
 
 class ScalingCurve:
     """Gold against N for each proxy, from pools of candidates with scores.
 
     Every number is an expectation over all subsets of size N of a prompt's pool, drawn without
-    replacement. Intervals resample prompts, each with its pool or pools: they cover the scatter of
-    prompts and of the draws of their pools, and not another generator, reward model or data set.
+    replacement. Intervals resample prompts, each with its pool or pools.
 
     Args:
         pools: One pool for each prompt, or several such lists, one for each seed.
         proxies: What selects: names of scores, or "random", "oracle", "longest", "shortest",
             "mean-logprob", "majority", "weighted:SCORE". By default all scores that the pools have
-            and all of these that need none. Lengths are in tokens, for all pools in characters if
-            any candidate has no token count.
+            and all of these that need none.
         gold: The score that says how good a candidate is; a prompt that has a candidate without it
             is left out and named.
         ns: Sizes N, by default powers of two up to the smallest pool's size. Prompts with fewer
@@ -125,9 +113,8 @@ class ScalingCurve:
             bound on the KL divergence.
 
     Attributes:
-        pools: The pools that were used, one list for each seed, prompts in the same order; copies,
-            which have the scores of all proxies.
-        ns: The sizes.
+        pools: Those that were used, one list for each seed, prompts in the same order.
+        unit: What lengths are in: "characters" if any candidate has no token count.
         chance: `[seeds, prompts, ns]`, gold of a random candidate.
         curves: A ProxyCurve for each proxy.
         differences: A Difference for each pair of proxies but the oracle and the random choice.
@@ -140,7 +127,7 @@ class ScalingCurve:
 
     def __init__(
         self,
-        pools: Sequence[Pool] | Sequence[Sequence[Pool]],
+        pools: Sequence[Pool] | Seeds,
         *,
         proxies: Sequence[str] = (),
         gold: str = "gold",
@@ -151,22 +138,20 @@ class ScalingCurve:
         seed: int = 0,
         iid: bool = True,
     ) -> None:
-        self.gold = gold
-        reads = load_answer(answer)
+        self.gold, self._answer = gold, load_answer(answer)
         self.level, self.resamples, self.seed = level, resamples, seed
-        usable, self.left_out = _usable(_as_seeds(pools), gold, max(ns, default=1))
-        names = list(dict.fromkeys(proxies)) or default_proxies(usable[0], gold)
-        self.pools = _with_baselines(usable, names)
-        self.sizes = sorted({len(p.candidates) for pools in self.pools for p in pools})
-        self.ns = _sizes(ns, self.sizes[0])
+        self.bootstrap: Any = {"resamples": resamples, "level": level, "seed": seed}
+        one = bool(pools) and isinstance(pools[0], Pool)
+        seeds: Seeds = [pools] if one else pools  # type: ignore[list-item, assignment]
+        self.pools, self.left_out = _usable(seeds, gold, max(ns, default=1))
+        names = list(dict.fromkeys(proxies)) or default_proxies(self.pools[0], gold)
+        self.unit = length_unit(c for of_seed in self.pools for p in of_seed for c in p.candidates)
+        self.sizes = sorted({len(p.candidates) for of_seed in self.pools for p in of_seed})
+        least = self.sizes[0]
+        self.ns = sorted(set(ns) or {*(2**k for k in range(least.bit_length())), least})
         self.kl_bound = kl_upper_bound(self.ns) if iid else None
-        self._expected = {
-            name: [
-                expect(p, name, gold, self.ns, reads, seed + i) for i, p in enumerate(self.pools)
-            ]
-            for name in names
-        }
-        self.chance = np.array([expect(p, RANDOM, gold, self.ns).gold for p in self.pools])
+        self._expected = {name: self.expect(name) for name in names}
+        self.chance = self.expect(RANDOM).gold
         self.curves = [self._curve(name) for name in names]
         compared = [name for name in names if name not in FROM_GOLD]
         self.differences = [self._difference(a, b) for a, b in combinations(compared, 2)]
@@ -177,7 +162,65 @@ class ScalingCurve:
 
     def gold_of(self, name: str) -> Array:
         """`[seeds, prompts, ns]`, expected gold of what a proxy selects."""
-        return self._stack(name, "gold")
+        return self._expected[name].gold
+
+    def expect(
+        self,
+        proxy: str,
+        value: Callable[[Pool], list[float]] | None = None,
+        pools: Seeds | None = None,
+    ) -> Expected:
+        """What a proxy selects, in gold or another `value`, on the curve's or other pools."""
+        seeds, score = self.pools if pools is None else pools, score_of(proxy)
+        columns = np.zeros((5, len(seeds), len(seeds[0]), len(self.ns)))
+        variances = np.zeros((len(seeds), len(self.ns)))
+        for place, of_seed in enumerate(seeds):
+            sizes = [len(pool.candidates) for pool in of_seed]
+            for size in dict.fromkeys(sizes):
+                block = np.flatnonzero(np.equal(sizes, size))
+                part = [of_seed[i] for i in block]
+                truth = [scores_of(p, self.gold) if value is None else value(p) for p in part]
+                found, error = self._selected(part, proxy, np.array(truth), self.seed + place)
+                columns[:4, place, block] = found
+                if score is not None:
+                    columns[4, place, block] = _scored_tokens(part, score, self.ns)
+                # Blocks are simulated apart: the errors of their sums add in squares.
+                variances[place] += (len(block) / len(of_seed) * error) ** 2
+        errors = np.sqrt(variances)
+        gold, own, failures, ties, tokens = columns
+        has_own = proxy not in (RANDOM, MAJORITY) and not proxy.startswith(WEIGHTED)
+        error = np.sqrt((errors**2).sum(axis=0)) / len(errors)
+        return Expected(gold, own if has_own else None, failures, ties, tokens, error)
+
+    def _selected(
+        self, pools: Sequence[Pool], proxy: str, truth: Array, seed: int
+    ) -> tuple[list[Array], Array]:
+        """The first four fields of `Expected` for pools of equal size, and the error."""
+        none, ns = np.zeros((len(pools), len(self.ns))), self.ns
+        if proxy == RANDOM:
+            value = np.repeat(truth.mean(axis=1, keepdims=True), len(ns), axis=1)
+            return [value, none, none, none], none[0]
+        if proxy in (ORACLE, MAJORITY):
+            scores = truth if proxy == ORACLE else np.ones(truth.shape)
+        else:
+            scores = np.array([values_of(pool, proxy, self.unit) for pool in pools])
+        if proxy == MAJORITY or proxy.startswith(WEIGHTED):
+            if np.nanmin(scores, initial=0.0) < 0:
+                raise ConfigError(
+                    f"a vote's weight cannot be negative, but {score_of(proxy)!r} has negative "
+                    "values; weigh with a reward from 0 on, such as 'flip'"
+                )
+            groups = _groups(
+                pools, lambda c: (c.finish_reason != "error" and self._answer(c.text)) or None
+            )
+            weights = None if proxy == MAJORITY else scores
+            votes = expected_votes(groups, truth, ns, weights, seed=seed)
+            failures = failure_rate(np.where(groups >= 0, 0.0 * scores, nan), ns)
+            return [votes.values, none, failures, votes.ties], votes.error
+        failures = failure_rate(scores, ns)
+        any_score = np.where(failures < 1, 1 - failures, nan)  # no value where none has one
+        own = best_of_n(scores, np.nan_to_num(scores), ns) / any_score
+        return [best_of_n(scores, truth, ns), own, failures, tie_rate(scores, ns)], none[0]
 
     def interval(self, values: Array, *, fixed_prompts: bool = False) -> Interval:
         """The mean over prompts of `[seeds, prompts, columns]` with its interval.
@@ -188,38 +231,29 @@ class ScalingCurve:
         if not known.any():
             unknown = np.full(values.shape[2], np.nan)
             return Interval(unknown, unknown, unknown)
-        return bootstrap_pools(
-            values[:, known],
-            fixed_prompts=fixed_prompts,
-            resamples=self.resamples,
-            level=self.level,
-            seed=self.seed,
-        )
-
-    def _stack(self, name: str, field: str) -> Array:
-        return np.array([getattr(expected, field) for expected in self._expected[name]])
+        return bootstrap_pools(values[:, known], fixed_prompts=fixed_prompts, **self.bootstrap)
 
     def _curve(self, name: str) -> ProxyCurve:
-        parts, gold = self._expected[name], self.gold_of(name)
+        found, gold = self._expected[name], self.gold_of(name)
         interval = self.interval(gold)
         peak = int(np.argmax(interval.mean))
-        errors = np.sqrt(sum(part.monte_carlo_error**2 for part in parts)) / len(parts)
-        scored = self._stack(name, "scored_tokens").mean(axis=(0, 1))
-        score = None if name in (*FROM_GOLD, *BASELINES, MAJORITY) else name.removeprefix(WEIGHTED)
+        errors = found.monte_carlo_error
+        scored = found.scored_tokens.mean(axis=(0, 1))
         pools = [pool for of_seed in self.pools for pool in of_seed]
+        failed, generated, seconds = _costs(pools, score_of(name), self.ns, scored)
         return ProxyCurve(
             name=name,
             gold=interval,
             gain=self.interval(gold - self.chance),
             noise=self.interval(gold, fixed_prompts=True) if len(gold) > 1 else None,
-            proxy=None if parts[0].proxy is None else self.interval(self._stack(name, "proxy")),
+            proxy=None if found.proxy is None else self.interval(found.proxy),
             after_peak=(self.ns[peak], self.interval(gold[:, :, -1:] - gold[:, :, [peak]])),
-            failures=self._stack(name, "failures").mean(axis=(0, 1)),
-            ties=self._stack(name, "ties").mean(axis=(0, 1)),
-            failed_scores=_failed(pools, score),
-            generated_tokens=_generated(pools, self.ns),
+            failures=found.failures.mean(axis=(0, 1)),
+            ties=found.ties.mean(axis=(0, 1)),
+            failed_scores=failed,
+            generated_tokens=generated,
             scored_tokens=scored,
-            seconds=_seconds(pools, score, self.ns, scored),
+            seconds=seconds,
             monte_carlo_error=errors if np.any(errors > 0) else None,
         )
 
@@ -228,15 +262,10 @@ class ScalingCurve:
         last = gap[:, :, -1].mean(axis=0)
         order = np.argsort(-np.abs(last), kind="stable")[:DIFFER_MOST]
         ids = [pool.prompt.id for pool in self.pools[0]]
-        return Difference(
-            a,
-            b,
-            gold=self.interval(gap),
-            win=self.interval((gap > EQUAL).astype(float)),
-            tie=self.interval((np.abs(gap) <= EQUAL).astype(float)),
-            lose=self.interval((gap < -EQUAL).astype(float)),
-            most=[(ids[i], float(last[i])) for i in order if abs(last[i]) > EQUAL],
-        )
+        shares = (gap > EQUAL, np.abs(gap) <= EQUAL, gap < -EQUAL)
+        most = [(ids[i], float(last[i])) for i in order if abs(last[i]) > EQUAL]
+        win, tie, lose = (self.interval(share.astype(float)) for share in shares)
+        return Difference(a, b, self.interval(gap), win, tie, lose, most)
 
 
 def default_proxies(pools: Sequence[Pool], gold: str) -> list[str]:
@@ -248,17 +277,17 @@ def default_proxies(pools: Sequence[Pool], gold: str) -> list[str]:
     return list(dict.fromkeys([*scores, *own, RANDOM, ORACLE]))
 
 
-def _as_seeds(pools: Sequence[Pool] | Sequence[Sequence[Pool]]) -> list[list[Pool]]:
-    if pools and isinstance(pools[0], Pool):
-        return [list(pools)]  # type: ignore[arg-type]
-    return [list(pools_of_seed) for pools_of_seed in pools]  # type: ignore[arg-type]
-
-
 def _usable(
-    seeds: Sequence[Sequence[Pool]], gold: str, largest: int
+    seeds: Seeds, gold: str, largest: int
 ) -> tuple[list[list[Pool]], list[tuple[str, str]]]:
     """The prompts that all seeds have a pool for with known gold, in the first one's order."""
-    by_id = [_by_id(pools) for pools in seeds]
+    by_id = [{pool.prompt.id: pool for pool in pools} for pools in seeds]
+    for pools, found in zip(seeds, by_id, strict=True):
+        if len(found) < len(pools):
+            name = Counter(pool.prompt.id for pool in pools).most_common(1)[0][0]
+            raise ConfigError(
+                f"several pools have the prompt id {name!r}; give each draw as a seed"
+            )
     names = dict.fromkeys(name for pools in by_id for name in pools)
     reasons = {n: _unusable([pools.get(n) for pools in by_id], gold, largest) for n in names}
     kept = [name for name, reason in reasons.items() if reason is None]
@@ -269,14 +298,6 @@ def _usable(
         name, reason = left_out[0]
         raise ConfigError(f"no prompt can be used; the first, {name}: {reason}")
     return [[pools[name] for name in kept] for pools in by_id], left_out
-
-
-def _by_id(pools: Sequence[Pool]) -> dict[str, Pool]:
-    by_id = {pool.prompt.id: pool for pool in pools}
-    if len(by_id) < len(pools):
-        (name, count), *_ = Counter(pool.prompt.id for pool in pools).most_common(1)
-        raise ConfigError(f"{count} pools have the prompt id {name!r}; give each draw as a seed")
-    return by_id
 
 
 def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | None:
@@ -293,59 +314,41 @@ def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | No
     return None
 
 
-def _sizes(ns: Sequence[int], smallest: int) -> list[int]:
-    if ns:
-        return sorted(set(ns))
-    return sorted({*(2**k for k in range(smallest.bit_length())), smallest})
+def _scored_tokens(pools: Sequence[Pool], name: str, ns: Sequence[int]) -> Array:
+    """Equal responses are scored once: their cost is paid when the first of them is drawn."""
+    cost = [[c.scores[name].usage.computed_tokens for c in pool.candidates] for pool in pools]
+    return expected_cost(_groups(pools, lambda c: (c.error, c.text)), np.array(cost, float), ns)
 
 
-def _with_baselines(seeds: Sequence[Sequence[Pool]], proxies: Sequence[str]) -> list[list[Pool]]:
-    """Copies of the pools, with those scores that a pool's candidates carry in themselves."""
-    copies = [[_copied(pool) for pool in pools] for pools in seeds]
-    every = [pool for pools in copies for pool in pools]
-    if "mean-logprob" in proxies:
-        lacking = (pool for pool in every if not has_scores(pool, "mean-logprob"))
-        list(add(lacking, [load_reward("mean-logprob")]))
-    candidates = [candidate for pool in every for candidate in pool.candidates]
-    unit = length_unit(candidates)
-    for name in LENGTHS.keys() & set(proxies):
-        for c in candidates:
-            c.scores[name] = Score(LENGTHS[name] * length(c, unit))
-            if c.finish_reason == "error":
-                c.scores[name] = Score(reason=f"no response: {c.error}")
-    return copies
+def _groups(pools: Sequence[Pool], key: Callable[[Candidate], object]) -> NDArray[np.int64]:
+    """Equal numbers for candidates of a prompt with equal keys, -1 for the key None."""
+    rows = []
+    for pool in pools:
+        numbers: dict[object, int] = {}
+        keys = map(key, pool.candidates)
+        rows.append([-1 if k is None else numbers.setdefault(k, len(numbers)) for k in keys])
+    return np.array(rows)
 
 
-def _copied(pool: Pool) -> Pool:
-    candidates = [replace(c, scores={**c.scores}) for c in pool.candidates]
-    return replace(pool, candidates=candidates, seconds={**pool.seconds})
-
-
-def _failed(pools: Sequence[Pool], score: str | None) -> float:
-    if score is None:
-        return 0.0
-    return float(np.mean([isnan(c.scores[score].value) for p in pools for c in p.candidates]))
-
-
-def _generated(pools: Sequence[Pool], ns: Sequence[int]) -> Array | None:
-    counts = [[0 if c.error else c.token_count for c in pool.candidates] for pool in pools]
-    if any(count is None for of_pool in counts for count in of_pool):
-        return None
-    total: Array = fmean(map(fmean, counts)) * np.array(ns, dtype=np.float64)  # type: ignore[arg-type]
-    return total
-
-
-def _seconds(
+def _costs(
     pools: Sequence[Pool], score: str | None, ns: Sequence[int], scored: Array
-) -> Array | None:
-    """Drawing costs in proportion to n, scoring to the tokens that are computed for it."""
+) -> tuple[float, Array | None, Array | None]:
+    """The share of failed scores, the tokens drawn and the seconds for each N.
+
+    Drawing costs in proportion to n, scoring to the tokens that are computed for it.
+    """
+    sizes = np.array(ns, dtype=np.float64)
+    counts = [[0 if c.error else c.token_count for c in pool.candidates] for pool in pools]
+    counted = all(count is not None for of_pool in counts for count in of_pool)
+    generated = fmean(map(fmean, counts)) * sizes if counted else None  # type: ignore[arg-type]
+    scores = [c.scores[score] for p in pools for c in p.candidates] if score else []
+    failed = float(np.mean([isnan(s.value) for s in scores])) if scores else 0.0
     stages = {"sample", *filter(None, [score])}
     if not all(stages <= pool.seconds.keys() for pool in pools):
-        return None
-    each = fmean(pool.seconds["sample"] / len(pool.candidates) for pool in pools)
-    total: Array = each * np.array(ns, dtype=np.float64)
+        return failed, generated, None
+    seconds = fmean(pool.seconds["sample"] / len(pool.candidates) for pool in pools) * sizes
     if score is not None:
-        tokens = [c.scores[score].usage.computed_tokens for p in pools for c in p.candidates]
-        whole = sum(tokens) / len(pools)
-        total = total + fmean(pool.seconds[score] for pool in pools) * scored / max(whole, 1.0)
-    return total
+        whole = sum(s.usage.computed_tokens for s in scores) / len(pools)
+        part = fmean(pool.seconds[score] for pool in pools) * scored
+        seconds = seconds + part / max(whole, 1.0)
+    return failed, generated, seconds

@@ -20,14 +20,13 @@ Values = Mapping[str, Any]
 # Okabe and Ito's colours, which the colour-blind can tell apart.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733")
 PLAIN = {"random": "#888888", "oracle": "#000000"}
-GOLD, GREY = "#000000", "#cccccc"
+GREY = "#cccccc"
 BY_LENGTH = {
     "spearman": "rank correlation with length within prompts",
     "beyond_length": "{gold} minus choosing by length alone",
     "longer": "right order of pairs, longer minus shorter half",
 }
 DOTS = 160  # per inch
-LONG = 32  # characters of a name beside an axis
 STYLE: Any = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -41,9 +40,6 @@ STYLE: Any = {
     "text.parse_math": False,  # and a dollar a dollar
     "svg.hashsalt": "bestofn",  # the same result gives the same file
 }
-
-
-# --- the stack ------------------------------------------------------------------------------------
 
 
 def styled() -> AbstractContextManager[None]:
@@ -83,6 +79,12 @@ def save(figure: "Figure", path: Path) -> Path:
     return path
 
 
+def save_all(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
+    """Writes each figure as NAME.svg and NAME.png; see `save`."""
+    forms = ("svg", "png")
+    return [save(f, folder / f"{name}.{form}") for name, f in figures.items() for form in forms]
+
+
 def as_image(figure: "Figure") -> str:
     """A figure as the data URI of an SVG image, in which nothing runs."""
     return "data:image/svg+xml;base64," + base64.b64encode(_rendered(figure, "svg")).decode()
@@ -94,19 +96,6 @@ def _rendered(figure: "Figure", form: str) -> bytes:
         metadata = {"Date": None} if form == "svg" else None
         figure.savefig(content, format=form, dpi=DOTS, metadata=metadata)
     return content.getvalue()
-
-
-def save_all(figures: Mapping[str, "Figure"], folder: Path) -> list[Path]:
-    """Writes each figure as NAME.svg and NAME.png.
-
-    Raises:
-        BestOfNError: they cannot be written.
-    """
-    return [
-        save(figure, folder / f"{name}.{form}")
-        for name, figure in figures.items()
-        for form in ("svg", "png")
-    ]
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
@@ -138,130 +127,97 @@ def figures(result: Values) -> dict[str, "Figure"]:
     return found
 
 
-def draw(result: Values, folder: Path) -> list[Path]:
-    """Writes the pictures of a curve: scaling.svg and .png, lengths.svg and .png.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        BestOfNError: they cannot be written.
-    """
-    return save_all(figures(result), folder)
-
-
 def _scaling(result: Values) -> "Figure":
     """All curves without bands, then for each proxy its gain with one, the others in grey."""
-    proxies, ns = result["proxies"], result["ns"]
+    proxies, ns, gold = result["proxies"], result["ns"], result["gold"]
     gains = {name: proxies[name]["gain"] for name in proxies if name not in PLAIN}
-    rows = -(-(2 + len(gains)) // 3)
-    figure, axes = new_figure(rows, 3, result["title"], (4.2, 2.9))
-    (gold, cost), colours = axes[:2], colours_of([*proxies])
+    figure, axes = _grid(2 + len(gains), result)
+    colours = colours_of([*proxies])
     for name, curve in proxies.items():
         style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
-        mean = numbers(curve["gold"]["mean"])
-        gold.plot(ns, mean, "o", **style)
+        axes[0].plot(ns, curve["gold"]["mean"], "o", **style)
         if curve["generated_tokens"] is not None:
             tokens = numbers(curve["generated_tokens"]) + numbers(curve["scored_tokens"])
-            cost.plot(tokens, mean, "o", **style)
-    _log2(gold, ns)
-    _log10(cost)
-    gold.set(xlabel="N", ylabel=result["gold"], title=f"{result['gold']} of the selected candidate")
-    cost.set(xlabel="tokens drawn and scored, per prompt", ylabel=result["gold"], title="by cost")
-    shared_legend(figure, gold)
-    label = f"minus random, {result['level']:.0%} interval"
-    for panel, name in zip(axes[2:], gains, strict=False):
+            axes[1].plot(tokens, curve["gold"]["mean"], "o", **style)
+    _log2(axes[0], ns, "N", gold, f"{gold} of the selected candidate")
+    _log10(axes[1])
+    axes[1].set(xlabel="tokens drawn and scored, per prompt", ylabel=gold, title="by cost")
+    shared_legend(figure, axes[0])
+    for panel, name in zip(axes[2:], gains, strict=True):
         panel.sharey(axes[2])
         for gain in gains.values():
-            panel.plot(ns, numbers(gain["mean"]), color=GREY, lw=1)
+            panel.plot(ns, gain["mean"], color=GREY, lw=1)
         _banded(panel, ns, gains[name], colours[name])
         panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
-        _log2(panel, ns)
-        panel.set(xlabel="N", ylabel=label, title=name)
-    for spare in axes[2 + len(gains) :]:
-        spare.set_axis_off()
+        _log2(panel, ns, "N", f"minus random, {result['level']:.0%} interval", name)
     return figure
 
 
+def _lengths(result: Values) -> "Figure":
+    """What each proxy prefers and is worth by length, then the choice by first tokens."""
+    lengths, gold = result["lengths"], result["gold"]
+    rewards, limits = lengths["rewards"], lengths["limits"]
+    colours = colours_of([*dict.fromkeys([*result["proxies"], *rewards])])
+    cut = {name: cuts for name, cuts in rewards.items() if cuts["cut"]}
+    figure, axes = _grid(3 + bool(rewards) + bool(cut), result)
+    for panel, (name, title) in zip(axes, BY_LENGTH.items(), strict=False):
+        _whiskers(panel, lengths[name], colours, title.format(gold=gold))
+    for name, cuts in rewards.items():
+        _banded(axes[3], limits, cuts["difference"], colours[name], name)
+        axes[3].axhline(-cuts["margin"], color=PLAIN["random"], ls=":", lw=1)
+    for panel in axes[3:4]:
+        panel.axhline(0, color=PLAIN["random"], lw=0.8)
+    for name, cuts in cut.items():  # dotted, what whole responses give
+        last = [row[-1] for row in cuts["cut"]["mean"]]
+        axes[4].plot(limits, last, "o-", color=colours[name], label=name)
+        axes[4].axhline(cuts["whole"]["mean"][-1], color=colours[name], ls=":", lw=1)
+    chosen = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
+    texts = [(f"{gold} minus by whole responses", chosen), (gold, "the cut candidate itself")]
+    for panel, (label, title) in zip(axes[3:], texts, strict=False):
+        _log2(panel, limits, "first tokens that the reward sees", label, title)
+        panel.legend()
+    return figure
+
+
+def _grid(panels: int, result: Values) -> tuple["Figure", list["Axes"]]:
+    """So many panels, three in a row."""
+    figure, axes = new_figure(-(-panels // 3), 3, result["title"], (4.2, 2.9))
+    for spare in axes[panels:]:
+        spare.set_axis_off()
+    return figure, axes[:panels]
+
+
 def _banded(axes: "Axes", x: Any, interval: Values, colour: str, label: str | None = None) -> None:
-    mean, low, high = (numbers(interval[name]) for name in ("mean", "low", "high"))
-    axes.plot(x, mean, "o-", color=colour, label=label)
+    axes.plot(x, interval["mean"], "o-", color=colour, label=label)
+    low, high = numbers(interval["low"]), numbers(interval["high"])
     axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
 
 
-def _log2(axes: "Axes", values: Sequence[int]) -> None:
+def _log2(axes: "Axes", values: Sequence[int], xlabel: str, ylabel: str, title: str) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(values), [str(value) for value in values])
     axes.minorticks_off()
+    axes.set(xlabel=xlabel, ylabel=ylabel, title=title)
 
 
 def _log10(axes: "Axes") -> None:
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    if not axes.dataLim.minposx < np.inf:
-        note = "not all candidates have a token count"
-        axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", color=PLAIN["random"])
-        axes.set(xticks=[], yticks=[])
-        return
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(ScalarFormatter())
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _lengths(result: Values) -> "Figure":
-    """What each proxy prefers and is worth by length, then the choice by first tokens."""
-    lengths = result["lengths"]
-    colours = colours_of([*dict.fromkeys([*result["proxies"], *lengths["rewards"]])])
-    figure, axes = new_figure(1 + bool(lengths["rewards"]), 3, result["title"], (4.2, 2.9))
-    for axis, (name, title) in zip(axes, BY_LENGTH.items(), strict=False):
-        _whiskers(axis, lengths[name], colours, title.format(gold=result["gold"]))
-    used = 3
-    if lengths["rewards"]:
-        _differences(axes[3], result, colours)
-        used = 4
-    if any(cuts["cut"] for cuts in lengths["rewards"].values()):
-        _cut(axes[4], result, colours)
-        used = 5
-    for spare in axes[used:]:
-        spare.set_axis_off()
-    return figure
+    if axes.dataLim.minposx < np.inf:  # where candidates have a token count
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(ScalarFormatter())
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _whiskers(axes: "Axes", by_name: Values, colours: Mapping[str, str], title: str) -> None:
     for place, (name, interval) in enumerate(by_name.items()):
         mean, low, high = numbers([interval[end] for end in ("mean", "low", "high")])
-        colour = colours.get(name, GOLD)
+        colour = colours.get(name, "#000000")
         axes.plot([mean], [place], "o", color=colour)
         axes.hlines(place, low, high, color=colour)  # need not contain the mean
     axes.axvline(0, color=PLAIN["random"], linewidth=0.8)
-    labels = [name if len(name) <= LONG else f"{name[: LONG - 1]}…" for name in by_name]
-    axes.set_yticks(range(len(by_name)), labels)
+    axes.set_yticks(
+        range(len(by_name)), [name if len(name) <= 32 else f"{name[:31]}…" for name in by_name]
+    )
     axes.set(ylim=(max(len(by_name), 1) - 0.5, -0.5), xlabel=title)
-
-
-def _differences(axes: "Axes", result: Values, colours: Mapping[str, str]) -> None:
-    """What is lost by choosing the full candidate by its first tokens, paired by prompt."""
-    for name, cuts in result["lengths"]["rewards"].items():
-        _banded(axes, result["lengths"]["limits"], cuts["difference"], colours[name], name)
-        axes.axhline(-cuts["margin"], color=PLAIN["random"], linestyle=":", linewidth=1)
-    axes.axhline(0, color=PLAIN["random"], linewidth=0.8)
-    label = f"{result['gold']} minus by whole responses"
-    title = f"full candidate chosen by its first tokens, N={result['ns'][-1]}"
-    _of_limits(axes, result, label, title)
-
-
-def _cut(axes: "Axes", result: Values, colours: Mapping[str, str]) -> None:
-    """Gold of the cut candidate itself; dotted, what whole responses give."""
-    for name, cuts in result["lengths"]["rewards"].items():
-        if cuts["cut"] is not None:
-            last = [row[-1] for row in cuts["cut"]["mean"]]
-            axes.plot(result["lengths"]["limits"], last, "o-", color=colours[name], label=name)
-            axes.axhline(cuts["whole"]["mean"][-1], color=colours[name], linestyle=":", linewidth=1)
-    _of_limits(axes, result, result["gold"], "the cut candidate itself")
-
-
-def _of_limits(axes: "Axes", result: Values, label: str, title: str) -> None:
-    _log2(axes, result["lengths"]["limits"])
-    axes.set(xlabel="first tokens that the reward sees", ylabel=label, title=title)
-    axes.legend()

@@ -1,7 +1,6 @@
 """Length and selection, on pools whose answer is known."""
 
 import warnings
-from itertools import pairwise
 from math import isnan, nan
 from typing import Any
 
@@ -14,8 +13,7 @@ from scipy.stats import spearmanr
 
 from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.lengths import LengthAnalysis, concordance, spearman
-from bestofn.analysis.results import as_dict
-from bestofn.analysis.summary import of_lengths
+from bestofn.analysis.results import as_dict, of_lengths
 from bestofn.estimators import best_of_n
 from bestofn.types import Pool, Usage
 
@@ -45,34 +43,16 @@ def test_concordance_is_the_share_of_pairs_in_the_right_order(rows: list[Any]) -
     assert found == pytest.approx(np.mean(pairs)) if pairs else isnan(found)
 
 
-def test_concordance_is_the_area_under_the_roc_curve() -> None:
-    rng = np.random.default_rng(0)
-    gold = (rng.random(40) < 0.4).astype(float)
-    scores = (gold + rng.normal(size=40)).round(1)
-    points = [(0.0, 0.0)] + [
-        (float((scores[gold == 0] >= t).mean()), float((scores[gold == 1] >= t).mean()))
-        for t in sorted(set(scores), reverse=True)
-    ]
-    area = sum((b[0] - a[0]) * (a[1] + b[1]) / 2 for a, b in pairwise(points))
-    pool = made("a", {"flip": scores.tolist(), "gold": gold.tolist()})
-    assert concordance(pool, "flip", "gold") == pytest.approx(area, abs=1e-12)
-
-
 @settings(deadline=None)
 @given(st.lists(st.tuples(VALUE, st.integers(0, 4)), min_size=1, max_size=8))
 def test_spearman_is_that_of_scipy(rows: list[Any]) -> None:
     scores, tokens = (list(column) for column in zip(*rows, strict=True))
-    found = spearman(made("a", {"flip": scores}, tokens=tokens), "flip")
+    found = spearman(made("a", {"flip": scores}, tokens=tokens), "flip", "tokens")
     known = [(s, t) for s, t in rows if not isnan(s)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         wanted = float(spearmanr(*zip(*known, strict=True)).statistic) if len(known) > 1 else nan
     assert found == pytest.approx(wanted, abs=1e-12, nan_ok=True)
-
-
-def test_lengths_are_characters_where_no_tokens_are_known() -> None:
-    pool = made("a", {"flip": [1.0, 2.0, 3.0]}, texts=["x", "xxx", "xx"])
-    assert spearman(pool, "flip") == pytest.approx(0.5)
 
 
 # --- cuts -----------------------------------------------------------------------------------------
@@ -151,15 +131,15 @@ def test_gold_of_cuts_is_over_the_prompts_that_have_it() -> None:
     assert rest.cut is not None
     np.testing.assert_allclose(cuts.cut.mean, rest.cut.mean, atol=1e-12)
     assert analysis(pools[1:2], proxies=["flip"]).cuts["flip"].cut is None  # none is known
-    for candidate in pools[0].candidates:
-        del candidate.scores["gold@4"]
-    assert analysis(pools, proxies=["flip"]).cuts["flip"].cut is None
 
 
-def test_without_cuts_there_are_none() -> None:
-    pool = made("a", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]})
-    lengths = analysis([pool])
+def test_without_cuts_there_are_none_and_what_lacks_one_is_named() -> None:
+    lengths = analysis([made("a", {"flip": [0.0, 1.0], "gold": [0.0, 1.0]})])
     assert (lengths.limits, lengths.cuts) == ([], {})
+    pools = cut_pools()
+    del pools[-1].candidates[0].scores["flip@4"]
+    found = analysis(pools)
+    assert (found.lacking, found.cuts) == ({"flip": "flip@4"}, {})
 
 
 # --- over prompts ---------------------------------------------------------------------------------
@@ -196,19 +176,15 @@ def test_what_no_prompt_tells_is_unknown() -> None:
     assert isnan(float(lengths.spearman["flip"].mean))
 
 
-@pytest.mark.parametrize(("flip", "preference"), [(1, 1.0), (-1, -1.0)])
-def test_preference_for_length(flip: int, preference: float) -> None:
-    lengths = analysis(prompts_by_length(6, lambda g, t, i: flip * t))
-    assert float(lengths.spearman["flip"].mean) == pytest.approx(preference)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_preference_for_length(sign: int) -> None:
+    lengths = analysis(prompts_by_length(6, lambda g, t, i: sign * t))
+    assert float(lengths.spearman["flip"].mean) == pytest.approx(sign)
     assert float(lengths.beyond_length["flip"].mean) == pytest.approx(0)
     selected = lengths.selected_length["flip"].mean
     np.testing.assert_allclose(selected[0], lengths.pool_length)
-    assert np.sign(selected[-1] - lengths.pool_length) == preference
-
-
-@pytest.mark.parametrize(("flip", "sign"), [(1, 1), (-1, -1)])
-def test_beyond_length_has_the_sign_of_what_is_won_over_it(flip: int, sign: int) -> None:
-    pools = prompts_by_length(30, lambda g, t, i: flip * g + 0.001 * (t % 10))
+    assert np.sign(selected[-1] - lengths.pool_length) == sign
+    pools = prompts_by_length(30, lambda g, t, i: sign * g + 0.001 * (t % 10))
     beyond = analysis(pools, proxies=["flip"]).beyond_length["flip"]
     assert np.sign(float(beyond.mean)) == sign
 
@@ -219,15 +195,6 @@ def test_votes_and_bounds_have_no_length_of_their_own() -> None:
     lengths = analysis(pools, proxies=names)
     assert lengths.names == ["flip"]
     assert {*lengths.spearman} == {"flip", "gold"}
-
-
-def test_several_seeds() -> None:
-    seeds = [prompts_by_length(6, lambda g, t, i: g, seed=s) for s in (0, 1)]
-    lengths = analysis(seeds)
-    apart = [analysis(pools) for pools in seeds]
-    for name in ("flip", "gold"):
-        means = [float(one.spearman[name].mean) for one in apart]
-        assert float(lengths.spearman[name].mean) == pytest.approx(np.mean(means))
 
 
 # --- one unit for all -----------------------------------------------------------------------------
@@ -263,15 +230,6 @@ def test_lengths_are_all_in_characters_where_a_candidate_has_no_token_count() ->
     assert not any("characters" in text for text in map(str, of_lengths(counted.curve, counted)))
     result = as_dict(found.curve, found)
     assert (result["lengths"]["unit"], result["lengths"]["counted"]) == ("characters", 47 / 48)
-
-
-def test_limits_that_a_later_pool_lacks_are_named() -> None:
-    pools = cut_pools()
-    for candidate in pools[-1].candidates:
-        del candidate.scores["flip@4"]
-    found = analysis(pools)
-    assert found.lacking == {"flip": "flip@4"}
-    assert not found.cuts
 
 
 def test_candidates_without_counts_have_no_share_that_is_cut() -> None:

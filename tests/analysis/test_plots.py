@@ -46,17 +46,22 @@ def words_of(path: Path) -> set[str]:
     return {text.strip() for node in root.iter() if (text := node.text) and text.strip()}
 
 
+def drawn(result: dict[str, Any], folder: Path) -> list[Path]:
+    return plots.save_all(plots.figures(result), folder)
+
+
 def test_both_pictures_in_both_formats_the_same_each_time(tmp_path: Path) -> None:
     result = result_of(CUTS, title="A title")
-    files = plots.draw(result, tmp_path / "a")
+    files = drawn(result, tmp_path / "a")
     names = ["scaling.svg", "scaling.png", "lengths.svg", "lengths.png"]
     assert [file.name for file in files] == names
     assert [file.read_bytes().startswith(PNG) for file in files] == [False, True] * 2
-    for file in files[::2]:
-        assert {"A title", "flip", "longest"} <= words_of(file)
-    for file, again in zip(files, plots.draw(result, tmp_path / "b"), strict=True):
+    for file, again in zip(files, drawn(result, tmp_path / "b"), strict=True):
         assert file.read_bytes() == again.read_bytes()
-    assert len(plots.draw(result | {"lengths": None}, tmp_path / "c")) == 2
+    assert {*plots.figures(result | {"lengths": None})} == {"scaling"}
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BestOfNError, match="cannot write"):
+        drawn(result, tmp_path / "file")
 
 
 NAMES = ["a <b> & 'c'", "x$y$z", "$\\frac{", "a_b^c", "é 中", "100%"]
@@ -66,38 +71,24 @@ NAMES = ["a <b> & 'c'", "x$y$z", "$\\frac{", "a_b^c", "é 中", "100%"]
 def test_any_name_is_in_the_picture_as_it_is(tmp_path: Path) -> None:
     title, gold = "From $5 to $6 <b>", "is $x$ <right>"
     scores = dict.fromkeys(NAMES, FLIP["flip"]) | {gold: [0.0, 1.0, 1.0, 0.0]}
-    plots.draw(result_of(scores, title=title, gold=gold, proxies=NAMES), tmp_path)
+    drawn(result_of(scores, title=title, gold=gold, proxies=NAMES), tmp_path)
     for picture in ("scaling.svg", "lengths.svg"):
         assert {title, *NAMES} <= words_of(tmp_path / picture)
     assert gold in words_of(tmp_path / "scaling.svg")
 
 
-GOLD_OF_CUTS = {"gold@2": [0.0, 0.0, 1.0, 0.0], "gold@4": [0.0, 1.0, 1.0, 0.0]}
-
-
-@pytest.mark.parametrize("scores", [FLIP, CUTS, CUTS | GOLD_OF_CUTS])
-def test_limits_and_gold_of_cuts_have_curves(tmp_path: Path, scores: Any) -> None:
-    plots.draw(result_of(scores), tmp_path)
-    words = words_of(tmp_path / "lengths.svg")
-    assert ("first tokens that the reward sees" in words) == ("flip@2" in scores)
-    assert ("the cut candidate itself" in words) == ("gold@2" in scores)
-
-
 # A percentile interval need not hold its mean: not with one resample, nor by rounding where all
 # prompts are alike.
 ODD: list[dict[str, Any]] = [
-    {"scores": FLIP, "proxies": ["flip"]},
     {"scores": FLIP, "proxies": ["random"]},
-    {"scores": FLIP, "proxies": ["oracle", "majority"]},
     {"scores": FLIP, "tokens": None},
-    {"scores": {"flip": [nan] * 4}},
-    {"scores": {"flip": [nan] * 4}, "proxies": ["flip"]},
+    {"scores": CUTS},
     {"scores": CUTS | {"flip@2": [nan] * 4}},
-    {"scores": FLIP, "ns": [1]},
-    {"scores": FLIP, "prompts": 1},
+    {"scores": CUTS | {"gold@2": [0.0, 0.0, 1.0, 0.0], "gold@4": [0.0, 1.0, 1.0, 0.0]}},
+    {"scores": {"flip": [nan] * 4}, "proxies": ["flip"]},
+    {"scores": FLIP, "prompts": 1, "ns": [1]},
     {"scores": FLIP, "resamples": 1, "prompts": 20},
     {"scores": FLIP | {"gold": [0.1, 0.2, 0.3, 0.7]}, "prompts": 29},
-    {"scores": FLIP | {"gold": [0.0] * 4}},
     {"scores": FLIP, "tokens": (0, 0, 0, 0), "prompts": 1},
     {"scores": {f"flip-{i}": FLIP["flip"] for i in range(12)}},
 ]
@@ -107,12 +98,8 @@ ODD: list[dict[str, Any]] = [
 @pytest.mark.parametrize("given", ODD, ids=[str(number) for number in range(len(ODD))])
 def test_odd_curves_have_pictures_too(tmp_path: Path, given: dict[str, Any]) -> None:
     result = result_of(**given)
-    files = plots.draw(result, tmp_path)
-    assert len(files) == 4
+    assert len(drawn(result, tmp_path)) == 4
     assert {*result["proxies"]} <= words_of(tmp_path / "scaling.svg")
-
-
-def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BestOfNError, match="cannot write"):
-        plots.draw(result_of(FLIP), tmp_path / "file")
+    words = words_of(tmp_path / "lengths.svg")
+    assert ("first tokens that the reward sees" in words) == ("flip@2" in given["scores"])
+    assert ("the cut candidate itself" in words) == ("gold@2" in given["scores"])

@@ -14,8 +14,7 @@ import pytest
 
 from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.lengths import LengthAnalysis
-from bestofn.analysis.report import write_report
-from bestofn.analysis.report.browser import choose, marked
+from bestofn.analysis.report import choose, marked, write_report
 from bestofn.analysis.results import as_dict
 from bestofn.dataset.pools import cut_name
 from bestofn.prompts import as_prompt
@@ -98,36 +97,26 @@ def test_marked_words_are_those_that_word_f1_counts(inferred: str, true: str, sh
 def test_few_prompts_are_all_shown_and_many_are_sampled() -> None:
     pools = pools_of(40, 2)
     result = result_of(pools, proxies=["flip", "other"])
+    named = {entry["id"] for d in result["differences"] for entry in d["most"]}
     assert choose(pools, result, 40)[0] == pools
     chosen, sentence = choose(pools, result, 25)
-    assert len(chosen) == 25
     assert sentence.startswith("25 of 40 prompts")
-    named = {entry["id"] for d in result["differences"] for entry in d["most"]}
-    assert named
-    assert named <= {pool.prompt.id for pool in chosen}
-    assert chosen == choose(pools, result, 25)[0]
+    assert named < {pool.prompt.id for pool in chosen}
     places = [pools.index(pool) for pool in chosen]
     assert places == sorted(set(places))
-    assert len(choose(pools, result, 3)[0]) == 3
+    assert [len(choose(pools, result, limit)[0]) for limit in (3, 25)] == [3, 25]
 
 
-def test_the_page_is_small_whole_and_loads_nothing(tmp_path: Path) -> None:
-    rng = Random(1)
-    pools = pools_of(200, 16)
-    vocabulary = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(4000)]
-    for pool in pools:
-        for candidate in pool.candidates:
-            candidate.text = " ".join(rng.choices(vocabulary, k=300))
-    page = tmp_path / "report.html"
+def test_the_page_is_whole_and_loads_nothing(tmp_path: Path) -> None:
+    pools, page = pools_of(20, 16), tmp_path / "report.html"
+    text = pools[7].candidates[3].text
+    pools[0].candidates[0].text = "cut \ud83d"  # half of a surrogate pair
     write_report(result_of(pools), pools, page, title="T")
-    assert page.stat().st_size < 5_000_000
     assert not re.findall(r'(?:src|href)="(?!#|data:image/svg)', page.read_text())
     shown = data_of(page)["prompts"]
-    assert [len(prompt["candidates"]) for prompt in shown] == [16] * 200
-    assert shown[7]["candidates"][3]["text"] == pools[7].candidates[3].text
-    pools[0].candidates[0].text = "cut \ud83d"  # half of a surrogate pair
-    write_report(result_of(pools[:2]), pools[:2], page, title="T")
-    assert data_of(page)["prompts"][0]["candidates"][0]["text"] == "cut ?"
+    assert [len(prompt["candidates"]) for prompt in shown] == [16] * 20
+    assert shown[7]["candidates"][3]["text"] == text
+    assert shown[0]["candidates"][0]["text"] == "cut ?"
 
 
 # --- in a browser ---------------------------------------------------------------------------------
@@ -175,8 +164,11 @@ def listed(page: Any) -> int:
 
 def test_findings_pictures_and_tables_are_shown(opened: OpenPage) -> None:
     pools = pools_of(12, 8)
-    page = opened(pools)
-    result = result_of(pools)
+    pools[5].candidates[0].scores["gold"] = Score(nan, "unreadable")
+    page, result = opened(pools), result_of(pools)
+    details = page.locator("#findings details")
+    assert details.locator("summary").inner_text() == "1 left out"
+    assert "unreadable" in (details.locator("li").text_content() or "")
     assert page.locator("#findings tr").count() == len(result["findings"])
     assert result["findings"][2]["shown"] in page.locator("#findings").inner_text()
     assert page.locator("#curves img").count() == 2
@@ -189,15 +181,6 @@ def test_findings_pictures_and_tables_are_shown(opened: OpenPage) -> None:
     assert f"{flip['mean'][0]:.3f} [{flip['low'][0]:.3f}" in rows.first.inner_text()
     limits = page.locator("#tables tbody").last.locator("tr")
     assert limits.count() == 2
-    assert page.locator("#findings details").count() == 0
-
-
-def test_what_was_left_out_unfolds(opened: OpenPage) -> None:
-    pools = pools_of(12, 4)
-    pools[5].candidates[0].scores["gold"] = Score(nan, "unreadable")
-    details = opened(pools).locator("#findings details")
-    assert details.locator("summary").inner_text() == "1 left out"
-    assert "unreadable" in (details.locator("li").text_content() or "")
 
 
 def selected(pool: Pool, name: str) -> Candidate:
@@ -238,9 +221,7 @@ def test_candidates_are_shown_by_rank_with_marked_words(opened: OpenPage) -> Non
     ranked = page.locator("#detail .candidate")
     assert ranked.count() == 4
     best = max(candidate.scores["flip"].value for candidate in pools[0].candidates)
-    assert ranked.first.locator("dd .value").first.inner_text() == f"{best:.3f}".replace(
-        "1.000", "1"
-    )
+    assert float(ranked.first.locator("dd .value").first.inner_text()) == round(best, 3)
     assert ranked.first.locator("strong").inner_text() == "selected"
     assert page.locator("#detail mark").count() > 0
 
@@ -258,15 +239,6 @@ def test_the_keyboard_is_enough(opened: OpenPage) -> None:
     assert page.locator('input[name="query"]').input_value() == "jjj"
     page.keyboard.press("Escape")
     assert page.evaluate("document.activeElement === document.body")
-
-
-def test_light_and_dark(opened: OpenPage) -> None:
-    background = "getComputedStyle(document.body).backgroundColor"
-    light, dark = (
-        opened(pools_of(2, 2), color_scheme=scheme).evaluate(background)
-        for scheme in ("light", "dark")
-    )
-    assert light != dark
 
 
 def test_no_markup_or_script_of_a_model_is_read(opened: OpenPage, tmp_path: Path) -> None:
@@ -287,16 +259,14 @@ def test_no_markup_or_script_of_a_model_is_read(opened: OpenPage, tmp_path: Path
     assert page.locator("script").count() == 2
 
 
-@pytest.mark.parametrize("case", ["one candidate", "all failed", "long words", "no lengths"])
+@pytest.mark.parametrize("case", ["one candidate", "all failed", "long words"])
 def test_odd_pools_are_shown(opened: OpenPage, case: str) -> None:
     pools = pools_of(1, 1) if case == "one candidate" else pools_of(4, 3)
     for candidate in (candidate for pool in pools for candidate in pool.candidates):
         if case == "all failed":
             candidate.scores["flip"] = Score(nan, "engine: gone")
         if case == "long words":
-            candidate.text = "\u202eمرحبا 数字 👍🏽 " + "x" * 5000
-        if case == "no lengths":
-            candidate.token_count = None
+            candidate.text, candidate.token_count = "\u202eمرحبا 数字 👍🏽 " + "x" * 5000, None
             candidate.scores = {k: v for k, v in candidate.scores.items() if "@" not in k}
     page = opened(pools, proxies=("flip",))
     assert page.locator("#detail .candidate").count() == len(pools[0].candidates)

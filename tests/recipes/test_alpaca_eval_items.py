@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bestofn.config import RewardBenchConfig
-from bestofn.evals.rewardbench.items import read_items
+from bestofn.evals.rewardbench.run import read_items
 
 SCRIPT = Path(__file__).parents[2] / "recipes" / "alpaca_eval_items.py"
 

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bestofn.analysis.plots import as_image, new_figure, styled
-from bestofn.analysis.report.browser import marked
-from bestofn.analysis.report.page import Picture, Section, Table
-from bestofn.analysis.report.page import write_page as write
+from bestofn.analysis.report import Picture, Section, Table, marked
+from bestofn.analysis.report import write_page as write
 from bestofn.evals.audit.verdicts import is_of, percent, title
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn.analysis.findings import FEW, Finding, as_result, rate
-from bestofn.analysis.results import as_json, flat
+from bestofn.analysis.findings import FEW, Finding, as_json, as_result, rate
+from bestofn.analysis.results import flat
 from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.evals.audit.attacks import Attack
 from bestofn.evals.audit.contests import FLAGS, Scorer

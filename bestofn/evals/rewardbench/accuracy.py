@@ -1,16 +1,17 @@
 """Accuracies of rewards by subset, with intervals and differences, from scored items."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import permutations
-from math import isnan, nan
+from math import isnan, nan, tanh
 from statistics import fmean
-from typing import Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bestofn.analysis.expected import scores_of
 from bestofn.estimators import (
     Interval,
     gain_percent,
@@ -18,19 +19,24 @@ from bestofn.estimators import (
     resampled_stratum_means,
     stratum_means,
 )
-from bestofn.evals.rewardbench.items import GOLD, MEAN, TIES, scores_of
-from bestofn.evals.rewardbench.ties import ties_score
 from bestofn.types import Pool
 
 Array = NDArray[np.float64]
 Pools = Sequence[Sequence[Pool]]
+Margins = tuple[float, float]
+"""Of one item, NaN where a score failed: from its worst right response to its best one, and from
+its best wrong response to its worst right one."""
 
-STRICT, CREDIT = "strict", "credit"
-CONVENTIONS = (STRICT, CREDIT)
+GOLD = "gold"
+"""The score that says which candidates are right: 1, or else 0."""
+TIES = "Ties"
+MEAN = "mean"
+"""The mean over subsets, where the name of a subset is expected."""
+CONVENTIONS = STRICT, CREDIT = "strict", "credit"
+WEIGHTS = np.array([0.30, 0.30, 0.20, 0.20, 0.01])  # of the terms of the score of Ties
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """The outcome of one reward on one item.
 
     Attributes:
@@ -38,197 +44,84 @@ class Outcome:
             of which every score failed are wrong.
         credit: The share of right ones among the responses with the best value: what a fair draw
             among them would give in expectation. Where every score failed, among all of them.
-        tie_rate: 1 where several share the best value.
-        failure_rate: The share of scores that failed.
-        all_failed: 1 where every score did.
-        chance: The share of right ones among all responses.
     """
 
     strict: float
     credit: float
-    tie_rate: float
-    failure_rate: float
-    all_failed: float
-    chance: float
-
-    @classmethod
-    def of(cls, values: Sequence[float], right: Sequence[bool]) -> Self:
-        """The outcome of these scores, NaN where one failed; a failed one loses to any value."""
-        failures = float(np.mean(np.isnan(values)))
-        chance = sum(right) / len(right)
-        if failures == 1:
-            return cls(0.0, chance, 0.0, failures, 1.0, chance)
-        best = max(value for value in values if not isnan(value))
-        among = [ok for value, ok in zip(values, right, strict=True) if value == best]
-        alone = len(among) == 1
-        credit = sum(among) / len(among)
-        return cls(float(alone and among[0]), credit, float(not alone), failures, 0.0, chance)
+    tie_rate: float  # 1 where several share the best value
+    failure_rate: float  # the share of scores that failed
+    all_failed: float  # 1 where every score did
+    chance: float  # the share of right ones among all responses
 
 
-FIELDS = tuple(part.name for part in fields(Outcome))
+FIELDS = Outcome._fields
+_FIELD = {name: place for place, name in enumerate(FIELDS)}
+
+
+def outcome(values: Sequence[float], right: Sequence[bool]) -> Outcome:
+    """The outcome of these scores, NaN where one failed; a failed one loses to any value."""
+    failures = float(np.mean(np.isnan(values)))
+    chance = sum(right) / len(right)
+    if failures == 1:
+        return Outcome(0.0, chance, 0.0, failures, 1.0, chance)
+    best = np.nanmax(values)
+    among = [ok for value, ok in zip(values, right, strict=True) if value == best]
+    alone = len(among) == 1
+    credit = sum(among) / len(among)
+    return Outcome(float(alone and among[0]), credit, float(not alone), failures, 0.0, chance)
 
 
 def outcomes(pools: Pools, name: str) -> Array:
-    """The outcomes of the scores of that name, each a mean over seeds: `[items, FIELDS]`.
-
-    Args:
-        pools: `[seeds][items]`, with at least one item.
-        name: The scores'.
-
-    Raises:
-        ConfigError: a response has no such score.
-    """
-
-    def outcome(pool: Pool) -> list[float]:
-        right = [score.value > 0 for score in scores_of(pool, GOLD)]
-        found = Outcome.of([score.value for score in scores_of(pool, name)], right)
-        return [getattr(found, name) for name in FIELDS]
-
-    means: Array = np.array([[*map(outcome, rows)] for rows in pools]).mean(axis=0)
+    """The outcomes of the scores of that name, each a mean over seeds: `[items, FIELDS]`."""
+    found = [[outcome(scores_of(p, name), _right(p)) for p in rows] for rows in pools]
+    means: Array = np.array(found).mean(axis=0)
     return means
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """The cost of the scores of a name.
-
-    Attributes:
-        tokens: Computed by the model, per item and seed.
-        seconds: Wall-clock time, per item and seed.
-        counts: Of a judge's calls in all, such as picks of the first place.
-    """
-
-    tokens: float
-    seconds: float
-    counts: Counter[str]
-
-    @classmethod
-    def of(cls, pools: Pools, name: str) -> "Cost":
-        """The cost over `[seeds][items]`."""
-        rows = [pool for seed in pools for pool in seed]
-        scores = [score for pool in rows for score in scores_of(pool, name)]
-        counts = Counter[str]()
-        for score in scores:
-            counts.update(score.counts)
-        if any(name.startswith("place_") for name in counts):
-            # Places that were never picked are places too.
-            largest = max(len(pool.candidates) for pool in rows)
-            counts.update({f"place_{place}": 0 for place in range(1, largest + 1)})
-        return cls(
-            sum(score.usage.computed_tokens for score in scores) / len(rows),
-            sum(pool.seconds.get(name, 0.0) for pool in rows) / len(rows),
-            counts,
-        )
-
-    @classmethod
-    def mean(cls, costs: Sequence["Cost"]) -> "Cost":
-        """The mean over models; counts are added up."""
-        counts = Counter[str]()
-        for cost in costs:
-            counts.update(cost.counts)  # which keeps counts of 0
-        return cls(fmean(c.tokens for c in costs), fmean(c.seconds for c in costs), counts)
+def _right(pool: Pool) -> list[bool]:
+    return [value > 0 for value in scores_of(pool, GOLD)]
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One reward, with one model.
+    """One reward, with one model."""
 
-    Attributes:
-        label: The name of its scores.
-        reward: The reward's own label.
-        kind: What the reward is called in the registry.
-        model: The model that scored, where there are several and one of them did.
-    """
-
-    label: str
-    reward: str
-    kind: str
-    model: str | None = None
+    label: str  # the name of its scores
+    reward: str  # the reward's own label
+    kind: str  # what the reward is called in the registry
+    model: str | None  # that scored, where there are several and one of them did
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
-    """The means of `Outcome` over a subset, or over subsets; accuracies with intervals."""
+class Accuracy(Line):
+    """The estimates of one line; resamples are shared with all other lines."""
 
-    strict: Interval
-    credit: Interval
-    tie_rate: float
-    failure_rate: float
-    all_failed: float
-    chance: float
-
-
-@dataclass(frozen=True, slots=True)
-class Accuracy:
-    """The estimates of one line.
-
-    Attributes:
-        line: The line.
-        by_subset: Its estimates, the last one under "mean"; empty where there is only Ties.
-        ties: The score of the subset Ties, None without its items.
-        ties_failures: The share of the scores of Ties that failed, 0 without its items.
-        cost: What its scores cost.
-        sampled: The numbers that the estimates are made from.
-    """
-
-    line: Line
-    by_subset: dict[str, Estimate]
-    ties: Interval | None
-    ties_failures: float
-    cost: Cost
-    sampled: "Sampled" = field(repr=False, compare=False)
+    subsets: dict[str, dict[str, Any]]  # and "mean": the fields of `Outcome`
+    ties: Interval | None  # the score of the subset Ties, None without its items
+    ties_failure_rate: float  # 0 without its items
+    tokens: float  # computed by the model, per item and seed
+    seconds: float  # per item and seed
+    counts: Counter[str]  # of a judge's calls in all, such as picks of the first place
+    sampled: Array = field(repr=False, compare=False)
+    """`[1 + resamples, columns, FIELDS]`, the means and those of resampled items."""
+    sampled_ties: Array = field(repr=False, compare=False)
+    """`[1 + resamples]`, the same for the score of Ties; NaN without its items."""
 
     @property
     def all_failed(self) -> bool:
         """Whether every score outside Ties failed."""
-        return bool(self.by_subset) and self.by_subset[MEAN].failure_rate == 1
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Means over items with those of resampled items; all lines share the resamples.
-
-    Attributes:
-        means: `[columns, FIELDS]`, by subset, their mean last.
-        draws: `[resamples, columns, FIELDS]`.
-        ties: The score of the subset Ties and `[resamples]` of it; NaN without its items.
-    """
-
-    means: Array
-    draws: Array
-    ties: tuple[float, Array]
-
-    @classmethod
-    def mean(cls, parts: Sequence["Sampled"]) -> Self:
-        """The mean over models or seeds."""
-        return cls(
-            np.mean([part.means for part in parts], axis=0),
-            np.mean([part.draws for part in parts], axis=0),
-            _mean_ties([part.ties for part in parts]),
-        )
-
-
-def _mean_ties(parts: Sequence[tuple[float, Array]]) -> tuple[float, Array]:
-    return fmean(value for value, _ in parts), np.mean([draws for _, draws in parts], axis=0)
+        return bool(self.subsets) and self.subsets[MEAN]["failure_rate"] == 1
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One line against another, on the same resamples.
-
-    Attributes:
-        a: The label of the one.
-        b: That of the other.
-        convention: "strict" or "credit".
-        minus: By subset, the accuracy of a minus that of b, the last one under "mean".
-        gain: By subset, by how many percent a is more than b; None where b is 0.
-    """
+    """One line against another, by subset and "mean", on the same resamples."""
 
     a: str
     b: str
     convention: str
     minus: dict[str, Interval]
-    gain: dict[str, Interval | None]
+    gain: dict[str, Interval | None]  # by how many percent a is more than b; None where b is 0
 
 
 class Evaluation:
@@ -238,21 +131,15 @@ class Evaluation:
         pools: `[seeds][items]`, the same items for each seed, in the same order.
         lines: What to estimate.
         over_models: Whether to estimate the mean over models of each reward as well.
-        resamples: Of the bootstrap, which draws items within their subsets.
-        level: Of the intervals.
-        seed: Of the resampling.
+        resamples, level, seed: Of the bootstrap, which draws items within their subsets.
 
     Attributes:
         subsets: The number of items by subset, without Ties.
-        ties_items: Those of the subset Ties.
-        seeds: How often the items were scored.
         columns: The subsets and their mean; empty where there is only Ties.
+        chance: The accuracy of a random choice, by column.
         accuracies: Of the lines.
         overall: Of each reward; with `over_models` its mean over models, under its own label.
         differences: Of each of `overall` to each other one, in both conventions.
-
-    Raises:
-        ConfigError: a score is missing.
     """
 
     def __init__(
@@ -274,10 +161,13 @@ class Evaluation:
         self.ties_items = len(self._ties[0])
         self.columns = [*self.subsets, MEAN] if self.subsets else []
         self._strata = [[*self.subsets].index(name) for name in of_items]
-        self.accuracies = [self._of_scores(line) for line in lines]
-        self.overall = self.accuracies
+        self.models = list(dict.fromkeys(line.model for line in lines if line.model))
+        self.overall = self.accuracies = [self._of_scores(line) for line in lines]
         if over_models:
-            self.overall = [*map(self._mean_over_models, dict.fromkeys(a.reward for a in lines))]
+            self.overall = [
+                *map(self._mean_over_models, dict.fromkeys(line.reward for line in lines))
+            ]
+        self.chance = {name: e["chance"] for name, e in self.overall[0].subsets.items()}
         self.differences = [
             self._difference(a, b, convention)
             for a, b in permutations(self.overall, 2)
@@ -285,62 +175,129 @@ class Evaluation:
             if self.subsets
         ]
 
-    @property
-    def chance(self) -> dict[str, float]:
-        """The accuracy of a random choice, by column."""
-        return {name: found.chance for name, found in self.overall[0].by_subset.items()}
-
-    @property
-    def models(self) -> list[str]:
-        """Those that the lines name; none where there are not several."""
-        return list(dict.fromkeys(a.line.model for a in self.accuracies if a.line.model))
-
     def _of_scores(self, line: Line) -> Accuracy:
         """Of the scores of the line's name, on all items."""
-        name, resamples, seed = line.label, self.resamples, self._seed
-        means, draws = np.empty((0, len(FIELDS))), np.empty((resamples, 0, len(FIELDS)))
+        name, settings = line.label, {"resamples": self.resamples, "seed": self._seed}
+        sampled, failed = np.empty((1 + self.resamples, 0, len(FIELDS))), 0.0
+        ties = np.full((1, 1 + self.resamples), nan)
         if self.subsets:
             values = outcomes(self._plain, name)
-            means = stratum_means(values, self._strata)
-            draws = resampled_stratum_means(values, self._strata, resamples=resamples, seed=seed)
-        ties, failed = (nan, np.full(resamples, nan)), 0.0
+            draws = resampled_stratum_means(values, self._strata, **settings)
+            sampled = np.concatenate([[stratum_means(values, self._strata)], draws])
         if self.ties_items:
-            of_seeds = [ties_score(p, name, resamples=resamples, seed=seed) for p in self._ties]
-            ties = _mean_ties(of_seeds)
-            rows = [pool for pools in self._ties for pool in pools]
-            failed = fmean(isnan(score.value) for row in rows for score in scores_of(row, name))
-        sampled = Sampled(means, draws, ties)
-        return self._accuracy(line, sampled, failed, Cost.of(self._pools, name))
+            ties = np.array([ties_score(rows, name, **settings) for rows in self._ties])
+            failed = fmean(
+                isnan(v) for rows in self._ties for p in rows for v in scores_of(p, name)
+            )
+        rows = [pool for pools in self._pools for pool in pools]
+        scores = [c.scores[name] for pool in rows for c in pool.candidates]
+        counts = _total(score.counts for score in scores)
+        if any(count.startswith("place_") for count in counts):
+            # Places that were never picked are places too.
+            largest = max(len(pool.candidates) for pool in rows)
+            counts.update({f"place_{place}": 0 for place in range(1, largest + 1)})
+        costs = {
+            "ties_failure_rate": failed,
+            "tokens": sum(score.usage.computed_tokens for score in scores) / len(rows),
+            "seconds": sum(pool.seconds.get(name, 0.0) for pool in rows) / len(rows),
+        }
+        return self._accuracy(line, sampled, ties, counts=counts, **costs)
 
     def _mean_over_models(self, reward: str) -> Accuracy:
-        parts = [a for a in self.accuracies if a.line.reward == reward]
-        return self._accuracy(
-            Line(reward, reward, parts[0].line.kind),
-            Sampled.mean([part.sampled for part in parts]),
-            fmean(part.ties_failures for part in parts),
-            Cost.mean([part.cost for part in parts]),
-        )
+        parts = [a for a in self.accuracies if a.reward == reward]
+        sampled = np.mean([part.sampled for part in parts], axis=0)
+        ties = np.array([part.sampled_ties for part in parts])
+        names = ("ties_failure_rate", "tokens", "seconds")
+        costs = {name: fmean(getattr(part, name) for part in parts) for name in names}
+        counts = _total(part.counts for part in parts)
+        line = Line(reward, reward, parts[0].kind, None)
+        return self._accuracy(line, sampled, ties, counts=counts, **costs)
 
-    def _accuracy(self, line: Line, sampled: Sampled, ties_failures: float, cost: Cost) -> Accuracy:
+    def _accuracy(self, line: Line, sampled: Array, ties: Array, **costs: Any) -> Accuracy:
         by_subset = {}
         for place, name in enumerate(self.columns):
-            means = dict(zip(FIELDS, sampled.means[place].tolist(), strict=True))
-            draws = dict(zip(FIELDS, sampled.draws[:, place].T, strict=True))
-            known = {c: interval(means[c], draws[c], self.level) for c in CONVENTIONS}
-            by_subset[name] = Estimate(**means | known)
-        ties = interval(*sampled.ties, self.level) if self.ties_items else None
-        return Accuracy(line, by_subset, ties, ties_failures, cost, sampled)
+            means = dict(zip(FIELDS, sampled[0, place].tolist(), strict=True))
+            accuracies = {c: self._interval(sampled[:, place, _FIELD[c]]) for c in CONVENTIONS}
+            by_subset[name] = means | accuracies
+        mean = ties.mean(axis=0)
+        mean[0] = fmean(ties[:, 0])
+        of_ties = self._interval(mean) if self.ties_items else None
+        who = (line.label, line.reward, line.kind, line.model)
+        return Accuracy(*who, by_subset, of_ties, sampled=sampled, sampled_ties=mean, **costs)
+
+    def _interval(self, sampled: Array) -> Interval:
+        return interval(sampled[0], sampled[1:], self.level)
 
     def _difference(self, a: Accuracy, b: Accuracy, convention: str) -> Difference:
         minus, gain = {}, {}
         for place, name in enumerate(self.columns):
-            at = place, FIELDS.index(convention)
-            x, y = (float(side.sampled.means[at]) for side in (a, b))
-            x_draws, y_draws = (side.sampled.draws[:, *at] for side in (a, b))
-            minus[name] = interval(x - y, x_draws - y_draws, self.level)
-            gain[name] = gain_percent(x, y, x_draws, y_draws, self.level)
-        return Difference(a.line.label, b.line.label, convention, minus, gain)
+            x, y = (side.sampled[:, place, _FIELD[convention]] for side in (a, b))
+            minus[name] = self._interval(x - y)
+            gain[name] = gain_percent(float(x[0]), float(y[0]), x[1:], y[1:], self.level)
+        return Difference(a.label, b.label, convention, minus, gain)
 
 
 def _subset(pool: Pool) -> str:
     return str(pool.prompt.columns["subset"])
+
+
+def _total(counts: Iterable[Mapping[str, int]]) -> Counter[str]:
+    total = Counter[str]()
+    for part in counts:
+        total.update(part)  # which keeps counts of 0
+    return total
+
+
+# --- Ties -----------------------------------------------------------------------------------------
+
+
+def ties_score(pools: Sequence[Pool], name: str, *, resamples: int = 2000, seed: int = 0) -> Array:
+    """The score of the subset and the same of resampled pairs, `[1 + resamples]`.
+
+    Its items come in pairs: "ref:K" has one right response, "tied:K" has several to a like prompt.
+    0.30 accuracy on tied items + 0.30 accuracy on reference items + 0.20 share of pairs whose tied
+    item's right responses differ by less than what parts them from the wrong ones + 0.20 the same
+    with the smaller distance of both items + 0.01 mean margin. An item with a failed score is not
+    accurate, and its margins are no evidence.
+
+    Source: the code of allenai/reward-bench, `process_single_model`.
+    """
+    sides: dict[str, dict[str, Margins]] = {"ref": {}, "tied": {}}
+    for pool in pools:
+        kind, _, number = str(pool.prompt.columns["item"]).partition(":")
+        sides[kind][number] = _margins(pool, name)
+    numbers = dict.fromkeys([*sides["ref"], *sides["tied"]])
+    terms = np.array([_terms(*(sides[k].get(number) for k in sides)) for number in numbers])
+    known = ~np.isnan(terms)
+    pairs = len(terms)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(pairs, np.full(pairs, 1 / pairs), size=resamples)
+    # The first row is all pairs once. Each term is a mean over the pairs that have it, 0 of none.
+    counts = np.vstack([np.ones((1, pairs)), counts])
+    having = counts @ known.astype(np.float64)
+    totals = counts @ np.where(known, terms, 0.0)
+    scores: Array = np.divide(totals, having, out=np.zeros_like(having), where=having > 0) @ WEIGHTS
+    return scores
+
+
+def _margins(pool: Pool, name: str) -> Margins:
+    values, right = np.array(scores_of(pool, name)), np.array(_right(pool))
+    if np.isnan(values).any():
+        return nan, nan
+    worst = float(values[right].min())
+    return float(values[right].max()) - worst, worst - float(values[~right].max())
+
+
+def _terms(ref: Margins | None, tied: Margins | None) -> tuple[float, ...]:
+    """What a pair adds to each term, in the order of WEIGHTS; NaN where it has no such term.
+
+    A comparison with NaN is false, and so counts against the item.
+    """
+    accurate = [nan if side is None else float(side[1] > 0) for side in (tied, ref)]
+    if ref is None or tied is None:
+        return (*accurate, nan, nan, nan)
+    within, above = tied
+    both = float(np.minimum(ref[1], above))
+    margin = tanh(both / within - 1) if within else float(np.sign(both))
+    apart = float(above > within), float(both > within)
+    return (*accurate, *apart, 0.0 if isnan(margin) else margin)

@@ -1,33 +1,46 @@
-"""What is written of an evaluation: JSON with everything, CSV with a row for each subset."""
+"""What is said and written of an evaluation: findings, JSON, CSV, a picture."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bestofn.analysis.findings import as_result
+from bestofn.analysis.findings import (
+    FEW,
+    Finding,
+    as_json,
+    as_result,
+    coverage,
+    shown,
+    too_few,
+    verdict,
+)
 from bestofn.analysis.plots import colours_of, new_figure, numbers, save_all, shared_legend, styled
-from bestofn.analysis.results import as_json, flat, write_results
-from bestofn.evals.rewardbench.accuracy import CONVENTIONS, CREDIT, STRICT, Accuracy, Evaluation
-from bestofn.evals.rewardbench.items import MEAN, TIES
-from bestofn.evals.rewardbench.summary import findings, shares
+from bestofn.analysis.results import flat
+from bestofn.evals.rewardbench.accuracy import (
+    CONVENTIONS,
+    CREDIT,
+    MEAN,
+    STRICT,
+    TIES,
+    Accuracy,
+    Evaluation,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+Result = Mapping[str, Any]
 NAME = "rewardbench"
-TITLES = {STRICT: "ties are wrong", CREDIT: "ties are broken by a draw"}
+OURS = ("flip", "flip-likelihood")
+HOW = {STRICT: "ties wrong", CREDIT: "ties broken by a draw"}
+RATES = ("tie_rate", "failure_rate", "all_failed")
 
 
 def as_dict(evaluation: Evaluation, *, title: str = "", data: str = "") -> dict[str, Any]:
-    """Everything that was estimated, as JSON can hold it.
-
-    Args:
-        evaluation: The estimates.
-        title: Of the picture.
-        data: Where the items are from.
-    """
+    """Everything that was estimated, as JSON can hold it; `data` is where the items are from."""
     chance, sizes = evaluation.chance, evaluation.subsets
     return {
         "title": title,
@@ -40,30 +53,20 @@ def as_dict(evaluation: Evaluation, *, title: str = "", data: str = "") -> dict[
         "level": evaluation.level,
         "resamples": evaluation.resamples,
         "models": evaluation.models,
-        "rewards": {a.line.label: _accuracy(a) for a in evaluation.accuracies},
-        "overall": {a.line.label: _accuracy(a) for a in evaluation.overall},
+        "rewards": {a.label: _accuracy(a) for a in evaluation.accuracies},
+        "overall": {a.label: _accuracy(a) for a in evaluation.overall},
         "differences": as_json(evaluation.differences),
         **as_result(findings(evaluation)),
     }
 
 
 def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
-    cost = accuracy.cost
-    return {
-        "reward": accuracy.line.reward,
-        "kind": accuracy.line.kind,
-        "model": accuracy.line.model,
-        "subsets": as_json(accuracy.by_subset),
-        "ties": as_json(accuracy.ties),
-        "ties_failure_rate": accuracy.ties_failures,
-        "tokens": cost.tokens,
-        "seconds": cost.seconds,
-        "counts": dict(cost.counts),
-        "places": shares(cost.counts),
-    }
+    names = [f.name for f in fields(accuracy) if f.repr and f.name != "label"]
+    found = {name: as_json(getattr(accuracy, name)) for name in names}
+    return found | {"places": shares(accuracy.counts)}
 
 
-def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def table(result: Result) -> Iterator[dict[str, Any]]:
     """A row for each reward and model and each subset, their mean, and the score of Ties.
 
     With several models also rows for the mean over them; costs are means for an item.
@@ -77,81 +80,141 @@ def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         head = {"reward": line["reward"], "model": model}
         costs = {"tokens": line["tokens"], "seconds": line["seconds"]}
         for name, found in line["subsets"].items():
-            rates = {rate: found[rate] for rate in ("tie_rate", "failure_rate", "all_failed")}
             subset = {"subset": name, "items": sizes[name], "chance": found["chance"]}
             accuracies = flat(STRICT, found[STRICT]) | flat(CREDIT, found[CREDIT])
-            yield head | subset | accuracies | rates | costs
+            yield head | subset | accuracies | {rate: found[rate] for rate in RATES} | costs
         if line["ties"] is not None:
             subset = {"subset": TIES, "items": result["ties_items"]}
             failed = {"failure_rate": line["ties_failure_rate"]}
             yield head | subset | flat("score", line["ties"]) | failed | costs
 
 
-def write(folder: Path, result: Mapping[str, Any]) -> None:
-    """Writes rewardbench.json and rewardbench.csv.
+# --- findings -------------------------------------------------------------------------------------
 
-    Raises:
-        BestOfNError: they cannot be written.
+
+def findings(evaluation: Evaluation) -> list[Finding]:
+    """The findings; of a subset with a few items only the setting."""
+    sizes = evaluation.subsets
+    if evaluation.ties_items:
+        sizes = sizes | {TIES: evaluation.ties_items}
+    named = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    text = f"{sum(sizes.values())} items ({named})"
+    if evaluation.seeds > 1:
+        text += f", scored {evaluation.seeds} times in other orders and with other seeds"
+    if evaluation.models:
+        text += f", means over {len(evaluation.models)} models"
+    if MEAN in evaluation.chance:
+        text += f"; a random choice is right in {evaluation.chance[MEAN]:.3f} of them on average"
+    if min(sizes.values()) < FEW:
+        return [Finding(text), too_few("items a subset")]
+    not_covered = "model or data set"
+    return [
+        Finding(text),
+        *(finding for accuracy in evaluation.overall for finding in _of_reward(accuracy)),
+        *_comparisons(evaluation),
+        coverage(evaluation.level, "items in subsets", evaluation.resamples, not_covered),
+    ]
+
+
+def _of_reward(accuracy: Accuracy) -> Iterator[Finding]:
+    label = accuracy.label
+    if accuracy.all_failed:
+        yield Finding(label, None, "all of its scores failed; it is compared with nothing")
+    elif accuracy.subsets:
+        mean = accuracy.subsets[MEAN]
+        for convention, how in HOW.items():
+            against = _against_chance(accuracy, convention)
+            yield Finding(f"{label}, mean over subsets, {how}", mean[convention], against)
+        ties, failed, all_failed = (mean[rate] for rate in RATES)
+        yield Finding(
+            f"{label}: {ties:.1%} of its items are ties, {failed:.1%} of its scores failed, all of "
+            f"an item's in {all_failed:.1%}"
+        )
+    if accuracy.ties is not None:
+        failed = f"{accuracy.ties_failure_rate:.1%} of its scores failed"
+        yield Finding(f"{label} on Ties", accuracy.ties, failed)
+    if places := shares(accuracy.counts):
+        favourite = max(places, key=lambda name: places[name])
+        picks = sum(accuracy.counts[name] for name in places)
+        yield Finding(
+            f"{label} picks {favourite.replace('_', ' ')} of what it is shown most often, in "
+            f"{places[favourite]:.1%} of {picks:,} picks, where {1 / len(places):.1%} is even"
+        )
+
+
+def _against_chance(accuracy: Accuracy, convention: str) -> str:
+    """Such as "below chance on Math"."""
+    found: dict[str, list[str]] = {"below chance": [], "not measurably above chance": []}
+    below, at = found.values()
+    for name, estimate in accuracy.subsets.items():
+        interval, chance = estimate[convention], estimate["chance"]
+        if interval.low <= chance:
+            which = below if interval.high < chance else at
+            which.append("the mean" if name == MEAN else name)
+    on = [f"{verdict} on {', '.join(names)}" for verdict, names in found.items() if names]
+    return "; ".join(on) or "above chance on every subset"
+
+
+def _comparisons(evaluation: Evaluation) -> Iterator[Finding]:
+    """FLIP against each of the others that has any score, on the mean over subsets."""
+    known = {a.label: a.kind for a in evaluation.overall if not a.all_failed}
+    ours = [label for label, kind in known.items() if kind in OURS]
+    for d in evaluation.differences:
+        if d.a not in ours or d.b not in known or d.b in ours:
+            continue
+        minus, gain = d.minus[MEAN], d.gain[MEAN]
+        parts = [verdict(minus, "better", "worse")]
+        if gain is not None:
+            parts.append(f"a gain of {shown(gain, 'gain')}")
+        lower = [name for name, i in d.minus.items() if float(i.high) < 0 and name != MEAN]
+        if lower:
+            parts.append(f"lower on {', '.join(lower)}")
+        claim = f"{d.a} minus {d.b}, mean over subsets, {HOW[d.convention]}"
+        yield Finding(claim, minus, "; ".join(parts), "difference")
+
+
+def shares(counts: Mapping[str, int]) -> dict[str, float]:
+    """The shares of a judge's picks by place.
+
+    Empty for rewards that show responses in no places, or never picked one.
     """
-    write_results(folder, NAME, result, table(result))
+    names = ["first", "second"] if counts.keys() & {"first", "second"} else []
+    places = [name for name in counts if name.startswith("place_")]
+    names += sorted(places, key=lambda name: int(name.removeprefix("place_")))
+    picks = sum(counts.get(name, 0) for name in names)
+    return {name: counts.get(name, 0) / picks for name in names} if picks else {}
 
 
 # --- the picture ----------------------------------------------------------------------------------
 
 
-def draw(result: Mapping[str, Any], folder: Path) -> list[Path]:
+def draw(result: Result, folder: Path) -> list[Path]:
     """Draws what `as_dict` returned: rewardbench.svg and rewardbench.png.
 
-    With several models bars are means over models, and a third panel shows each. There is no
-    picture of items that are all of the subset Ties.
-
-    Returns:
-        The files that were written.
-
-    Raises:
-        BestOfNError: they cannot be written.
+    With several models bars are means over models. There is no picture of Ties alone.
     """
     if not result["subsets"]:
         return []
     with styled():
-        figure, axes = new_figure(1, 2 + bool(result["models"]), result["title"])
-        colours = colours_of([*result["overall"]])
-        for axis, convention in zip(axes, CONVENTIONS, strict=False):
-            _bars(axis, result, convention, colours)
-        for axis in axes[2:]:
-            _by_model(axis, result, colours)
+        figure, axes = new_figure(1, 2, result["title"])
+        for axis, convention in zip(axes, CONVENTIONS, strict=True):
+            _bars(axis, result, convention)
         shared_legend(figure, axes[0])
     return save_all({NAME: figure}, folder)
 
 
-def _bars(
-    axes: "Axes", result: Mapping[str, Any], convention: str, colours: Mapping[str, str]
-) -> None:
-    names = [*result["subsets"], MEAN]
-    width = 0.8 / len(result["overall"])
+def _bars(axes: "Axes", result: Result, convention: str) -> None:
+    names, colours = [*result["subsets"], MEAN], colours_of([*result["overall"]])
+    sides, width = np.arange(len(names)), 0.8 / len(result["overall"])
     for number, (label, line) in enumerate(result["overall"].items()):
-        places = np.arange(len(names)) - 0.4 + (number + 0.5) * width
+        places = sides - 0.4 + (number + 0.5) * width
         found = [line["subsets"][name][convention] for name in names]
         mean, low, high = (numbers([f[part] for f in found]) for part in ("mean", "low", "high"))
         axes.bar(places, mean, width * 0.92, color=colours[label], label=label, zorder=2)
         axes.vlines(places, low, high, color="#333333", linewidth=1, zorder=3)
     chances = [subset["chance"] for subset in result["subsets"].values()] + [result["chance"]]
-    sides = np.arange(len(names))
-    axes.hlines(
-        chances, sides - 0.45, sides + 0.45, "#000000", "--", linewidth=1, label="chance", zorder=4
-    )
+    style: Any = {"linestyles": "--", "linewidth": 1, "label": "chance", "zorder": 4}
+    axes.hlines(chances, sides - 0.45, sides + 0.45, "#000000", **style)
     axes.grid(visible=False, axis="x")
     axes.set_xticks(range(len(names)), names)
-    axes.set(ylim=(0, 1), ylabel="accuracy", title=TITLES[convention])
-
-
-def _by_model(axes: "Axes", result: Mapping[str, Any], colours: Mapping[str, str]) -> None:
-    """The mean over subsets of each model, ties being wrong."""
-    for line in result["rewards"].values():
-        if line["model"] is not None:
-            place = result["models"].index(line["model"])
-            mean = line["subsets"][MEAN][STRICT]["mean"]
-            axes.plot(place, mean, "o", color=colours[line["reward"]], markersize=5)
-    axes.axhline(result["chance"], color="#000000", linestyle="--", linewidth=1)
-    axes.set_xticks(range(len(result["models"])), result["models"], rotation=40, ha="right")
-    axes.set(ylim=(0, 1), ylabel="accuracy", title=f"{MEAN} over subsets, {TITLES[STRICT]}")
+    axes.set(ylim=(0, 1), ylabel="accuracy", title=HOW[convention])

@@ -1,16 +1,30 @@
-"""Accuracies, differences and their intervals, against resampling by hand."""
+"""What scores make of items, and accuracies against resampling by hand."""
 
 from collections.abc import Mapping, Sequence
-from math import nan
+from fractions import Fraction
+from math import isnan, nan, tanh
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from making import made
 
-from bestofn.evals.rewardbench.accuracy import Estimate, Evaluation, Line
+from bestofn.errors import ConfigError
+from bestofn.evals.rewardbench.accuracy import (
+    FIELDS,
+    Evaluation,
+    Line,
+    Outcome,
+    outcome,
+    outcomes,
+    ties_score,
+)
 from bestofn.types import Pool, Prompt
 
-LINES = [Line("a", "a", "flip"), Line("b", "b", "pointwise")]
+LINES = [Line("a", "a", "flip", None), Line("b", "b", "pointwise", None)]
+RIGHT = [True, False, False, False]
+VALUES = st.sampled_from([0.0, 0.5, 1.0, nan])
 
 
 def item(subset: str, id: str, scores: Mapping[str, Sequence[float]], right: int = 0) -> Pool:
@@ -41,25 +55,98 @@ def strict_by_hand(pool: Pool, name: str) -> float:
     return float(len(best) == 1 and pool.candidates[best[0]].scores["gold"].value == 1)
 
 
+# --- items
+
+
+@pytest.mark.parametrize(
+    ("values", "strict", "credit", "tie", "failures"),
+    [
+        ([3, 2, 1, 0], 1, 1, 0, 0),
+        ([2, 3, 1, 0], 0, 0, 0, 0),
+        ([3, 3, 1, 0], 0, 1 / 2, 1, 0),
+        ([5, 5, 5, 5], 0, 1 / 4, 1, 0),
+        ([1, 3, 3, 0], 0, 0, 1, 0),
+        ([nan, 3, 1, 0], 0, 0, 0, 1 / 4),
+        ([-9, nan, nan, nan], 1, 1, 0, 3 / 4),
+        ([nan, -9, nan, nan], 0, 0, 0, 3 / 4),
+        ([nan] * 4, 0, 1 / 4, 0, 1),
+    ],
+)
+def test_by_example(
+    values: list[float], strict: float, credit: float, tie: float, failures: float
+) -> None:
+    found = Outcome(strict, credit, tie, failures, float(failures == 1), 1 / 4)
+    assert outcome(values, RIGHT) == found
+
+
+@given(st.lists(st.tuples(VALUES, st.booleans()), min_size=2, max_size=6))
+def test_credit_is_what_a_random_draw_gives(pairs: list[tuple[float, bool]]) -> None:
+    values, right = [value for value, _ in pairs], [ok for _, ok in pairs]
+    readable = [value for value in values if not isnan(value)]
+    # By hand: who can win, each as often as the others.
+    winners = [
+        ok
+        for value, ok in pairs
+        if not readable or (not isnan(value) and all(value >= other for other in readable))
+    ]
+    found = outcome(values, right)
+    assert found.credit == pytest.approx(float(Fraction(sum(winners), len(winners))))
+    assert found.strict == float(bool(readable) and winners == [True])
+    assert found.strict <= found.credit
+
+
+def test_outcomes_are_means_over_seeds() -> None:
+    gold = [1.0, 0.0]
+    seeds = [
+        [made("a", {"gold": gold, "r": [1, 0]}), made("b", {"gold": gold, "r": [nan, nan]})],
+        [made("a", {"gold": gold, "r": [0, 1]}), made("b", {"gold": gold, "r": [nan, 1]})],
+    ]
+    values = dict(zip(FIELDS, outcomes(seeds, "r").T.tolist(), strict=True))
+    assert values["strict"] == [0.5, 0.0]
+    assert values["credit"] == [0.5, 0.25]
+    assert values["failure_rate"] == [0.0, 0.75]
+    assert values["all_failed"] == [0.0, 0.5]
+    assert values["chance"] == [0.5, 0.5]
+
+
+def test_costs_are_for_an_item_and_a_seed_and_counts_in_all() -> None:
+    pools = [item("Math", str(k), {"a": [1, 0, 0, 0]}) for k in range(2)]
+    for k, pool in enumerate(pools):
+        pool.seconds["a"] = 2.0 + 2 * k
+        pool.candidates[0].scores["a"].counts = {"place_1": 2, "place_2": 1}
+        pool.candidates[1].scores["a"].usage.prompt_tokens = 20 + 20 * k
+    (found,) = Evaluation([pools], LINES[:1]).accuracies
+    assert (found.tokens, found.seconds) == (30, 3.0)
+    assert found.counts == {"place_1": 4, "place_2": 2, "place_3": 0, "place_4": 0}
+
+
+def test_a_missing_score_is_named() -> None:
+    with pytest.raises(ConfigError, match="prompt 'a' has no score 'r'"):
+        outcomes([[made("a", {"gold": [1, 0]})]], "r")
+
+
+# --- subsets
+
+
 def test_accuracies_and_intervals_by_hand() -> None:
     pools = drawn()
     evaluation = Evaluation([pools], LINES, resamples=3000)
     assert evaluation.subsets == {"Math": 15, "Focus": 45}
     rng = np.random.default_rng(1)
     for accuracy in evaluation.accuracies:
-        name = accuracy.line.label
+        name = accuracy.label
         by_subset = {
             subset: np.array([strict_by_hand(p, name) for p in pools if subset in p.prompt.id])
             for subset in ("Math", "Focus")
         }
-        for subset, outcomes in by_subset.items():
-            assert float(accuracy.by_subset[subset].strict.mean) == pytest.approx(outcomes.mean())
-        mean = accuracy.by_subset["mean"].strict
+        for subset, rights in by_subset.items():
+            assert float(accuracy.subsets[subset]["strict"].mean) == pytest.approx(rights.mean())
+        mean = accuracy.subsets["mean"]["strict"]
         assert float(mean.mean) == pytest.approx(
-            np.mean([outcomes.mean() for outcomes in by_subset.values()])
+            np.mean([rights.mean() for rights in by_subset.values()])
         )
         draws = [
-            np.mean([rng.choice(outcomes, len(outcomes)).mean() for outcomes in by_subset.values()])
+            np.mean([rng.choice(rights, len(rights)).mean() for rights in by_subset.values()])
             for _ in range(3000)
         ]
         low, high = np.quantile(draws, [0.025, 0.975])
@@ -73,16 +160,14 @@ def test_rates() -> None:
         item("Focus", "1", {"a": [nan] * 4}),
     ]
     (accuracy,) = Evaluation([pools], LINES[:1]).accuracies
-    math, focus, mean = (accuracy.by_subset[name] for name in ("Math", "Focus", "mean"))
-    assert rates(math) == pytest.approx((0.5, 0.75, 0.5, 1 / 8, 0.0))
-    assert rates(focus) == pytest.approx((0.0, 0.25, 0.0, 1.0, 1.0))
-    assert rates(mean) == pytest.approx((0.25, 0.5, 0.25, 9 / 16, 0.5))
-    assert mean.chance == 0.25
-
-
-def rates(found: Estimate) -> tuple[float, ...]:
-    strict, credit = float(found.strict.mean), float(found.credit.mean)
-    return strict, credit, found.tie_rate, found.failure_rate, found.all_failed
+    wanted = {
+        "Math": (0.5, 0.75, 0.5, 1 / 8, 0.0, 0.25),
+        "Focus": (0.0, 0.25, 0.0, 1.0, 1.0, 0.25),
+        "mean": (0.25, 0.5, 0.25, 9 / 16, 0.5, 0.25),
+    }
+    for name, rates in wanted.items():
+        strict, credit, *others = (accuracy.subsets[name][field] for field in FIELDS)
+        assert (float(strict.mean), float(credit.mean), *others) == pytest.approx(rates)
 
 
 def test_differences_are_paired_and_go_both_ways() -> None:
@@ -99,7 +184,7 @@ def test_differences_are_paired_and_go_both_ways() -> None:
     assert (float(there.low), float(there.high)) == pytest.approx(
         (-float(back.high), -float(back.low))
     )
-    a, b = (accuracy.by_subset["mean"].strict for accuracy in evaluation.accuracies)
+    a, b = (accuracy.subsets["mean"]["strict"] for accuracy in evaluation.accuracies)
     assert float(there.mean) == pytest.approx(float(a.mean) - float(b.mean))
     # Never better on any item, so no resample says otherwise.
     assert float(there.high) <= 0
@@ -118,20 +203,11 @@ def test_no_gain_over_a_reward_that_is_never_right() -> None:
     assert float(credit.gain["mean"].mean) == pytest.approx(300)
 
 
-def test_seeds_are_averaged_item_by_item() -> None:
-    seeds = [drawn(seed=0), drawn(seed=1)]
-    both = Evaluation(seeds, LINES).accuracies[0].by_subset["mean"]
-    each = [Evaluation([pools], LINES).accuracies[0].by_subset["mean"] for pools in seeds]
-    assert float(both.strict.mean) == pytest.approx(np.mean([float(e.strict.mean) for e in each]))
-    widths = [float(e.strict.high - e.strict.low) for e in each]
-    assert float(both.strict.high - both.strict.low) < max(widths)
-
-
 # --- several models -------------------------------------------------------------------------------
 
 SEVERAL = [
     Line("a of X", "a", "flip", "X"),
-    Line("long", "long", "longest"),
+    Line("long", "long", "longest", None),
     Line("a of Y", "a", "flip", "Y"),
 ]
 
@@ -143,23 +219,17 @@ def test_the_mean_over_models_resamples_items() -> None:
             pool.candidates[0].scores[name].counts = {"first": 1, "second": 0}
     evaluation = Evaluation([pools], SEVERAL, over_models=True)
     assert evaluation.models == ["X", "Y"]
-    assert [a.line.label for a in evaluation.accuracies] == ["a of X", "long", "a of Y"]
-    assert [a.line.label for a in evaluation.overall] == ["a", "long"]
-    x, long, y = (a.by_subset["mean"].strict for a in evaluation.accuracies)
-    mean, same = (a.by_subset["mean"].strict for a in evaluation.overall)
+    assert [a.label for a in evaluation.accuracies] == ["a of X", "long", "a of Y"]
+    assert [a.label for a in evaluation.overall] == ["a", "long"]
+    x, long, y = (a.subsets["mean"]["strict"] for a in evaluation.accuracies)
+    mean, same = (a.subsets["mean"]["strict"] for a in evaluation.overall)
     assert float(mean.mean) == pytest.approx((float(x.mean) + float(y.mean)) / 2)
     assert same == long
-    assert evaluation.overall[0].cost.counts == {"first": 120, "second": 0}
-    assert evaluation.overall[0].cost.tokens == 0
+    assert evaluation.overall[0].counts == {"first": 120, "second": 0}
+    assert evaluation.overall[0].tokens == 0
     assert {(d.a, d.b) for d in evaluation.differences} == {("a", "long"), ("long", "a")}
     # Scores of the two are independent, so the mean scatters less than either.
     assert float(mean.high - mean.low) < float(x.high - x.low)
-
-
-def test_one_model_is_its_own_mean() -> None:
-    evaluation = Evaluation([drawn()], LINES)
-    assert evaluation.models == []
-    assert evaluation.overall == evaluation.accuracies
 
 
 # --- Ties -----------------------------------------------------------------------------------------
@@ -174,8 +244,8 @@ def test_ties_stand_beside_the_mean() -> None:
     pools = [*drawn(names=("a",)), *PAIR]
     (accuracy,) = Evaluation([pools], LINES[:1]).accuracies
     (alone,) = Evaluation([drawn(names=("a",))], LINES[:1]).accuracies
-    assert [*accuracy.by_subset] == ["Math", "Focus", "mean"]
-    assert accuracy.by_subset["mean"] == alone.by_subset["mean"]
+    assert [*accuracy.subsets] == ["Math", "Focus", "mean"]
+    assert accuracy.subsets["mean"] == alone.subsets["mean"]
     assert accuracy.ties is not None
     assert float(accuracy.ties.mean) == pytest.approx(1.01)
     assert alone.ties is None
@@ -183,8 +253,68 @@ def test_ties_stand_beside_the_mean() -> None:
 
 def test_ties_alone() -> None:
     evaluation = Evaluation([PAIR, PAIR], LINES[:1])
-    (accuracy,) = evaluation.accuracies
-    assert accuracy.by_subset == evaluation.subsets == evaluation.chance == {}
-    assert accuracy.ties is not None
-    assert evaluation.ties_items == 2
-    assert evaluation.differences == []
+    assert evaluation.accuracies[0].subsets == {}
+    assert evaluation.accuracies[0].ties is not None
+    assert (evaluation.subsets, evaluation.chance, evaluation.differences) == ({}, {}, [])
+
+
+Side = tuple[list[float], list[float]]
+
+
+def of_ties(id: str, right: list[float], wrong: list[float]) -> Pool:
+    gold = [1.0] * len(right) + [0.0] * len(wrong)
+    pool = made(id, {"gold": gold, "r": [*right, *wrong]})
+    columns = {"subset": "Ties", "item": id}
+    return Pool(Prompt(pool.prompt.messages, f"Ties/{id}", columns), pool.candidates)
+
+
+def score(*pools: Pool) -> float:
+    found = float(ties_score(pools, "r", resamples=100)[0])
+    assert ties_score(pools[::-1], "r", resamples=1)[0] == pytest.approx(found)
+    return found
+
+
+GOOD: Side = ([3], [0])
+
+
+@pytest.mark.parametrize(
+    ("ref", "tied", "expected"),
+    [
+        # Right ones differ by 1, and are 3 (ref) and 4 (tied) above the wrong ones.
+        (([3], [0, -5]), ([5, 6], [1, 0]), 0.3 + 0.3 + 0.2 + 0.2 + 0.01 * tanh(3 / 1 - 1)),
+        # Within 4; above 1 (tied) and 3 (ref): accurate, but neither margin is larger than 4.
+        (GOOD, ([6, 2], [1]), 0.3 + 0.3 + 0.01 * tanh(1 / 4 - 1)),
+        # Within 1; above 5 (tied) and 0.5 (ref): only the tied item's own margin is larger.
+        (([0.5], [0]), ([7, 6], [1]), 0.3 + 0.3 + 0.2 + 0.01 * tanh(0.5 / 1 - 1)),
+        # All equal: wrong, and the margin is not defined.
+        (([5], [5]), ([5, 5], [5]), 0),
+        # Right ones that are equal have the largest margin.
+        (([1], [0]), ([2, 2], [0]), 1 + 0.01),
+        # A wrong one on top: above is -1 in both; within is 2.
+        (([0], [1]), ([2, 0], [1]), 0.01 * tanh(-1 / 2 - 1)),
+        # A failed score, of a right or a wrong response, makes the item not accurate.
+        (GOOD, ([5, nan], [0]), 0.3),
+        (GOOD, ([5, 6], [nan, 0]), 0.3),
+    ],
+)
+def test_a_pair(ref: Side, tied: Side, expected: float) -> None:
+    assert score(of_ties("ref:1", *ref), of_ties("tied:1", *tied)) == pytest.approx(expected)
+
+
+def test_accuracies_are_over_all_items_of_a_kind_margins_over_pairs() -> None:
+    found = score(
+        of_ties("ref:1", [3], [0]), of_ties("tied:1", [5, 6], [1]),
+        of_ties("ref:2", [0], [3]), of_ties("ref:3", [3], [0]),
+        of_ties("tied:9", [1, 1], [2]),
+    )  # fmt: skip
+    assert found == pytest.approx(0.3 / 2 + 0.3 * 2 / 3 + 0.2 + 0.2 + 0.01 * tanh(2))
+
+
+def test_resamples_of_one_pair_are_all_alike_and_of_several_scatter() -> None:
+    pair = [of_ties("ref:1", *GOOD), of_ties("tied:1", [5, 6], [1])]
+    value, *draws = ties_score(pair, "r", resamples=50)
+    assert draws == pytest.approx([value] * 50)
+    bad = [of_ties(f"{kind}:{k}", [0], [1]) for kind in ("ref", "tied") for k in range(2, 6)]
+    value, *draws = ties_score([*pair, *bad], "r", resamples=4000)
+    assert np.std(draws) > 0
+    assert np.mean(draws) == pytest.approx(value, abs=0.02)

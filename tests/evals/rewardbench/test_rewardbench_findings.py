@@ -8,8 +8,7 @@ import pytest
 from making import made
 
 from bestofn.evals.rewardbench.accuracy import Evaluation, Line
-from bestofn.evals.rewardbench.results import as_dict, draw
-from bestofn.evals.rewardbench.summary import findings, shares
+from bestofn.evals.rewardbench.results import as_dict, draw, findings, shares
 from bestofn.types import Pool, Prompt
 
 Scores = Callable[[int, int], Sequence[float]]
@@ -20,20 +19,16 @@ def right(number: int, place: int) -> Sequence[float]:
     return [float(k == place) for k in range(4)]
 
 
-def equal(number: int, place: int) -> Sequence[float]:
-    return [5.0] * 4
-
-
-def failed(number: int, place: int) -> Sequence[float]:
-    return [nan] * 4
-
-
 def wrong(number: int, place: int) -> Sequence[float]:
-    return [float(k == (place + 1) % 4) for k in range(4)]
+    return right(number, (place + 1) % 4)
 
 
 def half(number: int, place: int) -> Sequence[float]:
     return (right if number % 2 else wrong)(number, place)
+
+
+def equal(number: int, place: int) -> Sequence[float]:
+    return [5.0] * 4
 
 
 def evaluated(
@@ -47,7 +42,7 @@ def evaluated(
             pool = made(str(number), {"gold": right(number, number % 4), **scores})
             prompt = Prompt(pool.prompt.messages, f"{subset}/{number}", {"subset": subset})
             pools.append(Pool(prompt, pool.candidates))
-    lines = [Line(name, name, kind) for name, (kind, *_) in by_label.items()]
+    lines = [Line(name, name, kind, None) for name, (kind, *_) in by_label.items()]
     return Evaluation([pools] * seeds, lines)
 
 
@@ -74,7 +69,12 @@ def test_a_perfect_reward_and_one_that_ties() -> None:
 
 
 def test_nothing_is_compared_with_a_judge_whose_scores_all_failed() -> None:
-    found = said(evaluated(flip=("flip", right, right), judge=("pointwise", failed, failed)))
+    found = said(
+        evaluated(
+            flip=("flip", right, right),
+            judge=("pointwise", lambda *_: [nan] * 4, lambda *_: [nan] * 4),
+        )
+    )
     assert "judge: all of its scores failed; it is compared with nothing." in found
     assert not any("minus" in sentence for sentence in found)
 
@@ -111,7 +111,7 @@ def test_a_subset_of_a_few_items_concludes_nothing() -> None:
 
 def test_seeds_and_a_preference_for_a_place_are_named(tmp_path: Path) -> None:
     evaluation = evaluated(seeds=3, judge=("pairwise", right, right))
-    evaluation.overall[0].cost.counts.update({"first": 30, "second": 10})
+    evaluation.overall[0].counts.update({"first": 30, "second": 10})
     found = said(evaluation)
     assert "scored 3 times in other orders and with other seeds" in found[0]
     sentence = "judge picks first of what it is shown most often, in 75.0% of 40 picks, where 50.0%"

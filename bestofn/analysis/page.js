@@ -102,7 +102,7 @@ function browse({ scores, columns, prompts, binary: isBinary }) {
   }
 
   function candidate(c, index, rank, chosen) {
-    const facts = [`#${index}`, scores.length ? `rank ${rank}` : null, c.tokens === undefined ? null : `${c.tokens} tokens`, c.finish === "stop" ? null : c.finish].filter(Boolean).join(" · ");
+    const facts = [`#${index}`, scores.length ? `rank ${rank}` : null, c.tokens === null ? null : `${c.tokens} tokens`, c.finish === "stop" ? null : c.finish].filter(Boolean).join(" · ");
     return html("section", { class: chosen ? "candidate chosen" : "candidate" },
       html("div", { class: "head" }, badge(c.gold, c.unknown), html("span", {}, facts), chosen ? html("strong", {}, "selected") : null),
       c.error ? html("p", { class: "failure" }, `not drawn: ${c.error}`) : folded(c.text),
@@ -112,8 +112,8 @@ function browse({ scores, columns, prompts, binary: isBinary }) {
 
   function score(name, s) {
     if (!s) return [];
-    const flags = (s.flags ?? []).map((flag) => html("span", { class: "flag" }, flag));
-    const inferred = (s.inferred ?? []).map((pieces) => html("div", { class: "inferred", dir: "auto" }, pieces.flatMap(([text, shared], i) => [i ? " " : "", shared ? html("mark", {}, text) : text])));
+    const flags = s.flags.map((flag) => html("span", { class: "flag" }, flag));
+    const inferred = s.inferred.map((pieces) => html("div", { class: "inferred", dir: "auto" }, pieces.flatMap(([text, shared], i) => [i ? " " : "", shared ? html("mark", {}, text) : text])));
     const value = s.value === null ? html("span", { class: "failure" }, s.reason ?? "failed") : html("span", { class: "value" }, number(s.value));
     return [html("dt", {}, name), html("dd", {}, value, flags, inferred)];
   }
