@@ -184,11 +184,12 @@ def answer_text(value: object) -> str:
     last = turns[-1] if isinstance(turns, Sequence) and turns else None
     if isinstance(last, Mapping) and last.keys() & {"role", "from"}:
         message = as_message(last)
-        text = message.content if message.role == "assistant" else None
-    else:
-        text = _joined(turns) if last is not None or turns == "" else None
+        if message.role != "assistant":
+            raise ConfigError(f"a response ends with a message of the assistant, not {last!r}")
+        return clean(message.content)
+    text = _joined(turns) if last is not None or turns == "" else None
     if text is None:
-        raise ConfigError(f"a response is a text or messages that end with it, not {value!r}")
+        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
     return clean(text)
 
 
