@@ -22,19 +22,13 @@ class RunFailedError(EngineError):
 
 
 class ContextLengthError(EngineError):
-    """One request does not fit into the model's context; other requests are not affected.
-
-    Attributes:
-        length: Tokens that the request needs at least.
-        limit: Tokens that the model's context holds.
-        prompt_tokens: Tokens of its prompt, without a continuation to be scored.
-    """
+    """One request does not fit into the model's context; other requests are not affected."""
 
     def __init__(self, length: int, limit: int, prompt_tokens: int) -> None:
         super().__init__(
             f"the prompt needs {length} tokens but the model's context holds {limit}; "
             "shorten it or load a model with a longer context"
         )
-        self.length = length
-        self.limit = limit
-        self.prompt_tokens = prompt_tokens
+        self.length = length  # tokens that the request needs at least
+        self.limit = limit  # tokens that the context holds
+        self.prompt_tokens = prompt_tokens  # without a continuation to be scored

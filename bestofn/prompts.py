@@ -123,10 +123,7 @@ def as_message(message: object) -> Message:
     """A message from a mapping with `role` and `content`, or with ShareGPT's `from` and `value`.
 
     Content may be a list of text parts, which are joined by line breaks, or null in a turn that
-    calls tools. Of the other fields those about tools are kept.
-
-    Raises:
-        ConfigError: it has none of these forms, another role, or a part that is no text.
+    calls tools. Of the other fields those about tools are kept. All else raises ConfigError.
     """
     role: Any = None
     content, extra = None, dict[str, Any]()
@@ -182,20 +179,17 @@ def _joined(content: Any) -> str | None:
 
 
 def answer_text(value: object) -> str:
-    """A response from a text, a list of text parts, or chat messages of which it is the last.
-
-    Raises:
-        ConfigError: it has another form, or the last message is not the assistant's.
-    """
+    """A response from a text, a list of text parts, or chat messages that end with it."""
     turns = [value] if isinstance(value, Mapping) else _listed(value)
     last = turns[-1] if isinstance(turns, Sequence) and turns else None
     if isinstance(last, Mapping) and last.keys() & {"role", "from"}:
         message = as_message(last)
-        text = message.content if message.role == "assistant" else None
-    else:
-        text = _joined(turns) if last is not None or turns == "" else None
+        if message.role != "assistant":
+            raise ConfigError(f"a response ends with a message of the assistant, not {last!r}")
+        return clean(message.content)
+    text = _joined(turns) if last is not None or turns == "" else None
     if text is None:
-        raise ConfigError(f"a response is a text or messages that end with it, not {value!r}")
+        raise ConfigError(f"a response is a text or chat messages, not {value!r}")
     return clean(text)
 
 

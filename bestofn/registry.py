@@ -71,14 +71,7 @@ def is_own(kind: str, spec: str) -> bool:
 
 
 def find(kind: str, spec: str) -> tuple[Any, list[str]]:
-    """What a spec names.
-
-    Args:
-        kind: "engine", "reward", "verifier", "similarity" or "backend".
-        spec: A built-in name, with its argument if it takes one, or an import path.
-
-    Returns:
-        The class, function or object, and the argument of a built-in name, if there is one.
+    """The class, function or object that a spec names, and the argument of a built-in name.
 
     Raises:
         ConfigError: there is no such name, or it is typed in another form.

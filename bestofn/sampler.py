@@ -90,12 +90,10 @@ class BestOfN:
     def select_many(
         self, prompts: Iterable[PromptLike], *, progress: bool = True
     ) -> Iterator[Selection]:
-        """Selections in the order of the prompts, several of them in flight.
+        """Selections in the order of the prompts, which are read as they are needed.
 
-        Args:
-            prompts: Read as they are needed, so they may be endless.
-            progress: Show a progress bar, or where standard error is a file a line every half
-                minute and one at the end.
+        With `progress` a bar is shown, or where standard error is a file a line every half minute
+        and one at the end.
 
         Raises:
             ConfigError: a prompt is empty or malformed; the selections before it come first.

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from math import isfinite, nan
 from typing import Protocol, runtime_checkable
 
@@ -42,6 +43,17 @@ async def add_scores(prompt: Prompt, candidates: Sequence[Candidate], reward: Re
         await scoring.finish()
     finally:
         await scoring.cancel()
+
+
+async def add_nested_scores(
+    prompt: Prompt, responses: Sequence[Sequence[Candidate]], reward: RewardModel
+) -> None:
+    """Sets a pointwise reward's scores on cuts of responses, each given from short to long.
+
+    Shorter ones are scored first, so that a prefix cache has all that a cut has in common with one.
+    """
+    for level in zip_longest(*responses):
+        await add_scores(prompt, [cut for cut in level if cut is not None], reward)
 
 
 class Scoring:

@@ -15,17 +15,10 @@ TEMPLATE = -1  # where the opening tag of a chat template is, in front of the ou
 def split_thinking(text: str, *, opened: bool = False) -> tuple[str | None, str]:
     """Reasoning and answer of a model's output.
 
-    Reasoning comes first: the chat template has opened it, or the output begins with an opening
-    tag. It ends at the tag that closes it, and another block may follow at once. Tags anywhere
-    else are text of an answer that writes about them.
-
-    Args:
-        text: The output.
-        opened: Whether the prompt ended in an opening tag, so that the output starts inside.
-
-    Returns:
-        The reasoning, blocks joined by an empty line, None if there is none; and the answer,
-        stripped if there was any reasoning, else the text as it is.
+    Reasoning comes first: the prompt ended in an opening tag (`opened`), or the output begins with
+    one. It ends at the tag that closes it, and another block may follow at once; all are joined by
+    empty lines. Tags anywhere else are text of an answer that writes about them. The answer is
+    stripped if there was any reasoning.
     """
     reasoning, answer = _read(text, opened)
     if reasoning is None:

@@ -16,14 +16,7 @@ Answer = Callable[[Prompt, SamplingParams, int | None], str | Exception]
 
 
 class ScriptedEngine(Engine):
-    """Answers `generate` by a function, and `loglikelihood` by minus the length.
-
-    Attributes:
-        generated: The prompts of all calls of `generate`.
-        scored: Prompts and continuations of all calls of `loglikelihood`.
-        running: Calls under way.
-        aborted: Calls that were cancelled.
-    """
+    """Answers `generate` by a function, and `loglikelihood` by minus the length."""
 
     name = "scripted"
     default_template = "direct"

@@ -19,13 +19,7 @@ FROZEN = ("model.embed", *(f"model.layers.{layer}." for layer in range(3)))
 
 
 def random_model(folder: Path, *, spread: float = 0.1, **config: Any) -> Path:
-    """The embedded model with a head of random weights, and its tokenizer.
-
-    Args:
-        folder: Where to save it.
-        spread: Of the weights; with 0.1 logits are about 1 in size.
-        config: Of the model.
-    """
+    """The embedded model with a head of random weights of this spread, and its tokenizer."""
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_pretrained(
         locate("tiny"), **{"num_labels": 1, **config}
@@ -41,10 +35,7 @@ def saved(model: Any, folder: Path) -> Path:
 
 
 def trained_model(folder: Path) -> Path:
-    """The embedded model's last layer and a head, trained on pairs of the tiny world.
-
-    Loss: Bradley and Terry's, minus the log-sigmoid of the difference.
-    """
+    """The embedded model's last layer and a head, trained on pairs by Bradley and Terry's loss."""
     torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(locate("tiny"))
     model = AutoModelForSequenceClassification.from_pretrained(locate("tiny"), num_labels=1)
@@ -77,17 +68,13 @@ def pairs(split: Split, rng: Random) -> Iterator[tuple[Conversation, Conversatio
             yield (task.instruction, right), (task.instruction, wrong)
 
 
-def turns(conversation: Conversation) -> list[dict[str, str]]:
-    instruction, response = conversation
-    return [
-        {"role": "user", "content": instruction},
-        {"role": "assistant", "content": response},
-    ]
-
-
 def tokenised(tokenizer: Any, conversations: Sequence[Conversation]) -> Any:
+    roles = ("user", "assistant")
     return tokenizer.apply_chat_template(
-        [turns(conversation) for conversation in conversations],
+        [
+            [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]
+            for texts in conversations
+        ],
         return_tensors="pt",
         return_dict=True,
         padding=True,

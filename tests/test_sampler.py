@@ -286,7 +286,7 @@ def test_candidates_that_are_cut_inside_their_reasoning(lost: int, n: int) -> No
     """Once, and not where they are a fifth or less, or 18 that say nothing yet."""
     numbers = itertools.count()
     engine = ScriptedEngine(
-        lambda *_: "" if next(numbers) % 20 < lost else "an answer",
+        lambda *_: "" if next(numbers) % 20 >= 20 - lost else "an answer",
         finish_reason="length",
         reasoning="hm",
     )

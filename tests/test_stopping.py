@@ -60,26 +60,6 @@ def test_the_gain_never_rises_and_never_is_negative(scores: Any, prior: Any, wei
     assert (np.diff(gain) <= 1e-12).all()
 
 
-@given(DRAWN, PRIORS, WEIGHTS, st.floats(0, 1))
-def test_a_prompt_that_has_stopped_stays_so_and_more_so_at_a_higher_cost(
-    scores: Any, prior: Any, weight: float, cost: float
-) -> None:
-    stops = ExpectedGain(cost, prior=prior, weight=weight).stops(scores)
-    dearer = ExpectedGain(cost + 0.01, prior=prior, weight=weight).stops(scores)
-    assert (stops <= dearer).all()
-    first = int(stops.argmax()) if stops.any() else len(stops)
-    assert dearer[first:].all()
-
-
-@given(PRIORS, WEIGHTS, st.integers(1, 5), st.floats(-2, 2), st.floats(0, 1))
-def test_a_higher_best_gains_less(
-    prior: Any, weight: float, n: int, best: float, more: float
-) -> None:
-    rule = ExpectedGain(0.0, prior=prior, weight=weight)
-    low, high = ([-3.0] * (n - 1) + [value] for value in (best, best + more))
-    assert rule.gain(high)[-1] <= rule.gain(low)[-1] + 1e-12
-
-
 # --- ceiling, failures, errors --------------------------------------------------------------------
 
 

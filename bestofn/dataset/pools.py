@@ -9,7 +9,7 @@ from bestofn import concurrency
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, collect
-from bestofn.scoring import RewardModel, add_scores, without_cost
+from bestofn.scoring import RewardModel, add_nested_scores, add_scores, without_cost
 from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Pool, Prompt
 
@@ -121,9 +121,7 @@ async def _add_cut_scores(
             if limit < _token_count(pool.prompt, candidate)
         ]
         responses.append(cuts)
-    # From short to long, so that an engine with a prefix cache computes only what is more.
-    for level in zip_longest(*responses):
-        await add_scores(pool.prompt, [cut for cut in level if cut is not None], reward)
+    await add_nested_scores(pool.prompt, responses, reward)
     for candidate, cuts in zip(pool.candidates, responses, strict=True):
         for limit, cut in zip_longest(limits, cuts):
             score = without_cost(candidate.scores[reward.name])

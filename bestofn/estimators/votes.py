@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from itertools import combinations
 from math import comb, prod
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -34,6 +34,10 @@ DRAWS = 1000  # permutations of each prompt's pool
 # Sums of the same weights in another order differ by rounding alone; totals so close are tied.
 ROUNDING = 1e-12
 BLOCK = 2**19  # drawn candidates that are counted at once
+
+# Answers (numbers from 0 up within a prompt, -1 for none), weights (0 for none) and values of
+# candidates, each `[prompts, M]`.
+_Ballots = Sequence[NDArray[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +93,7 @@ def expected_votes(
         raise ValueError("weights must not be negative or infinite; NaN for a candidate with none")
     votes = ~np.isnan(weighing) & (answers != -1)
     numbered = _numbered(np.where(votes, answers, -1))
-    ballots = _Ballots(numbered, np.where(votes, weighing, 0.0), values)
-    return _by_draws(ballots, sizes, seed)
+    return _by_draws([numbered, np.where(votes, weighing, 0.0), values], sizes, seed)
 
 
 def _numbered(groups: Whole) -> Whole:
@@ -206,21 +209,10 @@ def _padded(polynomials: Array, terms: int) -> Array:
     return np.pad(polynomials, [(0, 0)] * (polynomials.ndim - 1) + [(0, short)])
 
 
-class _Ballots(NamedTuple):
-    """The pools of several prompts as the count sees them, each `[prompts, M]`.
-
-    An answer is a number from 0 up within its prompt, or -1 for none, whose weight is 0.
-    """
-
-    answers: Whole
-    weights: Array
-    values: Array
-
-
 def _by_draws(ballots: _Ballots, sizes: Whole, seed: int) -> Votes:
     """Over all subsets of a size, or random permutations whose first n are the draw of size n."""
     rng = np.random.default_rng(seed)
-    prompts, pool = ballots.answers.shape
+    prompts, pool = ballots[0].shape
     found = np.zeros((3, prompts, len(sizes)))
     few = np.array([comb(pool, int(n)) <= max(ENUMERATE_UP_TO, pool) for n in sizes])
     for n in np.unique(sizes[few]):
@@ -248,11 +240,11 @@ def _moments(
     `draw` makes of `[prompts, *per_prompt]` which candidates are drawn, one after another; of them
     the first n have a vote, for each n of `sizes`.
     """
-    prompts, at_once = len(ballots.answers), max(1, BLOCK // prod(per_prompt))
+    prompts, at_once = len(ballots[0]), max(1, BLOCK // prod(per_prompt))
     moments = np.empty((3, prompts, len(sizes)))
     for start in range(0, prompts, at_once):
         rows = slice(start, min(start + at_once, prompts))
-        part = _Ballots(ballots.answers[rows], ballots.weights[rows], ballots.values[rows])
+        part = [column[rows] for column in ballots]
         drawn = draw((rows.stop - start, *per_prompt))
         for n, (chosen, tied) in enumerate(_count(part, drawn), start=1):
             if n in sizes:
@@ -275,7 +267,7 @@ def _count(ballots: _Ballots, drawn: Whole) -> Iterator[tuple[Array, NDArray[np.
         for column in ballots
     )
     count = answers.shape[1]
-    columns = int(ballots.answers.max()) + 2
+    columns = int(ballots[0].max()) + 2
     totals, sums, members = np.zeros((3, count * columns))
     totals[columns - 1 :: columns] = -1.0
     rows = np.arange(count) * columns

@@ -15,7 +15,7 @@ from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
 from bestofn.rewards.templates import load_template
 from bestofn.sampler import BestOfN
-from bestofn.scoring import add_scores
+from bestofn.scoring import add_nested_scores
 from bestofn.tiny import heldout_tasks
 from bestofn.types import Candidate, Usage
 
@@ -191,8 +191,7 @@ def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
         for i, length in enumerate(lengths)
     ]
     reward = FLIPLikelihood(vllm_tiny)
-    for cut in cuts:
-        concurrency.run(add_scores(PROMPTS[0], [cut], reward))
+    concurrency.run(add_nested_scores(PROMPTS[0], [cuts], reward))
     usages = [cut.scores[reward.name].usage for cut in cuts]
     # Each finds the whole blocks of the cut before it, up to the word at its end.
     for shorter, usage in zip(lengths, usages[1:], strict=False):

@@ -1,7 +1,7 @@
 """A vLLM engine in a process that was forked after it was loaded."""
 
 from conftest import require_vllm
-from forking import run_forking
+from test_fork import run_forking
 
 
 def test_vllm_says_that_it_is_of_another_process() -> None:
