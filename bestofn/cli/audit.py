@@ -44,7 +44,7 @@ def audit(
 
 
 def _show(result: dict[str, Any]) -> None:
-    from bestofn.evals.audit.verdicts import is_of
+    from bestofn.evals.audit.results import is_of
 
     entries = [entry for entry in result["attacks"] if is_of(entry, result["rewards"][0])]
     names = [Text(e["name"]).append(MARKS[e["answer"]], "dim") for e in entries]
@@ -61,7 +61,7 @@ def _show(result: dict[str, Any]) -> None:
 
 def _columns(result: dict[str, Any], with_intervals: bool) -> list[Column]:
     """A column for each reward, with a row for each attack."""
-    from bestofn.evals.audit.verdicts import is_of, percent, title
+    from bestofn.evals.audit.results import is_of, percent, title
 
     columns = []
     for reward in result["rewards"]:

@@ -1,9 +1,8 @@
 """What rewards share, `load_reward`, and what can be said of a reward by its name alone."""
 
-import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from bestofn import concurrency
 from bestofn.engines.base import Engine
@@ -23,10 +22,13 @@ class Reward(Composable):
     """A reward that a name and some settings describe."""
 
     name: str
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Attributes that scores depend on, besides what `identity` adds."""
 
     def identity(self) -> dict[str, Any]:
         """What scores depend on; see `bestofn.identity`."""
-        return {"kind": type(self).__name__, "name": self.name}
+        found = {name: getattr(self, name) for name in self.settings}
+        return {"kind": type(self).__name__, "name": self.name} | found
 
 
 class Pointwise(Reward):
@@ -50,8 +52,9 @@ class Pointwise(Reward):
 def check_choice(name: str, value: object, known: Any) -> None:
     """Refuses a value that is none of those of a `Literal`."""
     if value not in get_args(known):
-        *others, last = map(repr, get_args(known))
-        raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+        raise ConfigError(
+            f"{name} must be {' or '.join(map(repr, get_args(known)))}, not {value!r}"
+        )
 
 
 def check_samples(samples: int, temperature: float) -> None:
@@ -84,7 +87,6 @@ def load_reward(
     Raises:
         ConfigError: there is no such reward, or it does not take these arguments.
     """
-    kind, _ = find("reward", reward)
     given: list[Any] = []
     if takes(reward, "engine"):
         given = [engine]
@@ -93,7 +95,7 @@ def load_reward(
             raise ConfigError(f"the reward {reward!r} needs a verifier, such as 'math' or 'tiny'")
         given = [load_verifier(verifier)]
     create = make if is_own("reward", reward) else construct
-    loaded: RewardModel = create(f"the reward {reward!r}", kind, given, options)
+    loaded: RewardModel = create(f"the reward {reward!r}", _kind(reward), given, options)
     name = name or default_name(reward)
     if name != getattr(loaded, "name", None):
         loaded.name = name
@@ -118,8 +120,7 @@ def reward_identity(
     Raises:
         ConfigError: what `load_reward` raises.
     """
-    kind, _ = find("reward", reward)
-    if described := getattr(kind, "described", None):
+    if described := getattr(_kind(reward), "described", None):
         named = {"name": name or default_name(reward)}
         return dict(construct(f"the reward {reward!r}", described, [], options | named))
     auto = options.get("template", "auto") == "auto"
@@ -134,98 +135,70 @@ def reward_identity(
     return found
 
 
-def needs_engine(reward: str) -> bool:
-    """Whether a model scores.
+# What follows refuses a name that is no reward's, by a ConfigError.
 
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return takes(reward, "engine")
+
+def _kind(reward: str) -> Any:
+    return find("reward", reward)[0]
+
+
+def _arguments(reward: str) -> Mapping[str, inspect.Parameter]:
+    kind = _kind(reward)
+    return inspect.signature(kind).parameters if isinstance(kind, type) else {}
 
 
 def takes(reward: str, argument: str) -> bool:
-    """Whether the reward's class has an argument of that name.
+    """Whether the reward's class has an argument of that name."""
+    return argument in _arguments(reward)
 
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return argument in _parameters(reward)
+
+def needs_engine(reward: str) -> bool:
+    """Whether a model scores."""
+    return takes(reward, "engine")
 
 
 def is_pointwise(reward: str) -> bool:
-    """Whether it says of each candidate what it would say of it alone.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    kind, _ = find("reward", reward)
-    if not isinstance(pointwise := getattr(kind, "pointwise", None), bool):
+    """Whether it says of each candidate what it would say of it alone."""
+    if not isinstance(pointwise := getattr(_kind(reward), "pointwise", None), bool):
         raise ConfigError(f"{reward!r} is no reward: it needs `pointwise`, true or false")
     return pointwise
 
 
 def default_name(reward: str) -> str:
-    """What the scores of the reward are called where no other name is given.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
+    """What the scores of the reward are called where no other name is given."""
     if not is_own("reward", reward):
         return reward
-    own = getattr(find("reward", reward)[0], "name", None)
+    own = getattr(_kind(reward), "name", None)
     return own if isinstance(own, str) else reward.rpartition(":")[2]
 
 
-def _parameters(reward: str) -> Mapping[str, inspect.Parameter]:
-    kind, _ = find("reward", reward)
-    return inspect.signature(kind).parameters if isinstance(kind, type) else {}
-
-
 def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Which of some options each reward gets.
+    """The options of each of some rewards.
 
     Args:
         options: By NAME, for each reward that takes it, or by LABEL.NAME, for one, which wins.
         rewards: The rewards by their labels.
 
-    Returns:
-        The options of each label.
-
     Raises:
-        ConfigError: there is no such reward, or none takes one of the options.
+        ConfigError: none takes one of the options.
     """
     shares: dict[str, dict[str, Any]] = {label: {} for label in rewards}
     for key in sorted(options, key=lambda key: "." in key):
         wanted, _, option = key.rpartition(".")
-        meant = {label: reward for label, reward in rewards.items() if wanted in ("", label)}
-        if not meant:
-            raise ConfigError(_no_reward(wanted, option, rewards))
-        takers = [label for label, reward in meant.items() if takes(reward, option)]
-        takers = takers or [label for label, reward in meant.items() if _takes_any(reward)]
+        known = {
+            label: _arguments(reward) for label, reward in rewards.items() if wanted in ("", label)
+        }
+        takers = [label for label, arguments in known.items() if option in arguments] or [
+            label
+            for label, arguments in known.items()
+            if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+        ]
         if not takers:
-            raise ConfigError(_no_option(option, meant))
+            names = {n: None for arguments in known.values() for n in arguments}
+            raise ConfigError(
+                f"no reward ({', '.join(rewards) or 'none is named'}) has an option {key!r}; known "
+                f"are {', '.join(names) or 'none'}"
+            )
         for label in takers:
             shares[label][option] = options[key]
     return shares
-
-
-def _takes_any(reward: str) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in _parameters(reward).values())
-
-
-def _no_reward(wanted: str, option: str, labels: Mapping[str, str]) -> str:
-    if not labels:
-        return f"{option!r} is an option of a reward; name the reward as well"
-    return f"no reward is called {wanted!r}, as in {wanted}.{option}; there are {', '.join(labels)}"
-
-
-def _no_option(option: str, rewards: Mapping[str, str]) -> str:
-    known = dict.fromkeys(
-        name
-        for reward in rewards.values()
-        for name, parameter in _parameters(reward).items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
-    )
-    near = difflib.get_close_matches(option, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
-    return f"no reward ({', '.join(rewards)}) has an option {option!r}; {hint}"

@@ -17,18 +17,13 @@ from bestofn.verifiers import Verifier
 class Gold(Reward):
     """A verifier's verdict on each response.
 
-    No response at all is a wrong one: 0. A verifier that fails is a NaN score with a reason; one
-    that finds the prompt's columns unusable ends the run. Verdicts are given one at a time, in a
-    thread of their own: checkers are slow and seldom made for threads.
-
-    Args:
-        verifier: See `load_verifier`.
-        name: Names the scores.
+    No response at all is a wrong one: 0. A verifier that fails is a NaN score with a reason; a
+    `ConfigError`, for a prompt whose columns it cannot use, ends the run. Verdicts are given one at
+    a time, in a thread of their own: checkers are slow and seldom made for threads.
     """
 
     pointwise = True
     takes_undrawn = True
-    """Whether it says something of candidates that could not be drawn, too."""
 
     def __init__(self, verifier: Verifier, name: str = "gold") -> None:
         self.verifier = verifier
@@ -41,11 +36,6 @@ class Gold(Reward):
         return super().identity() | {"verifier": identity_of(self.verifier)}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        """The verdicts.
-
-        Raises:
-            ConfigError: the verifier cannot use the prompt or its columns.
-        """
         loop = asyncio.get_running_loop()
         return [
             Score(0.0)

@@ -8,13 +8,13 @@ from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
-from bestofn.verifiers.base import ColumnVerifier, reference
+from bestofn.verifiers.base import BuiltIn, reference
 from bestofn.verifiers.checker import Checker, CheckError
 
 CONSIDERED = 20_000  # characters at the end of a response, where a final answer is looked for
 
 
-class Math(ColumnVerifier):
+class Math(BuiltIn):
     """Whether the response's final answer equals the column's, as mathematics and not as text.
 
     The final answer is the last `\\boxed{...}`, else what follows "answer", else the last formula
@@ -34,7 +34,7 @@ class Math(ColumnVerifier):
     def __init__(self, column: str = "answer", seconds: float = 5.0) -> None:
         if find_spec("math_verify") is None:
             raise ConfigError("the verifier 'math' needs: pip install 'bestofn[math]'")
-        super().__init__(column)
+        self.column = column
         self._checker = Checker(__name__, seconds)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from random import Random
 from statistics import fmean
 
 from bestofn import concurrency
@@ -15,7 +14,6 @@ from bestofn.rewards.base import is_pointwise, takes
 from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.types import Candidate, Pool, Prompt
 
-GUARDS = ("flag", "strip")
 FLAG = "quotes_instruction"
 FLAGS = frozenset({FLAG, "control_tokens"})
 """Flags of responses that somebody may want to discard."""
@@ -23,12 +21,7 @@ FLAGS = frozenset({FLAG, "control_tokens"})
 
 @dataclass(frozen=True, slots=True)
 class Scorer:
-    """A reward as it is attacked.
-
-    Attributes:
-        reward: Which one.
-        copy_guard: What its copy guard does, None where it has none.
-    """
+    """A reward as it is attacked, with what its copy guard does, None where it has none."""
 
     reward: RewardConfig
     copy_guard: str | None = None
@@ -61,12 +54,10 @@ def scorers_of(rewards: Sequence[RewardConfig]) -> list[Scorer]:
     """
     scorers = []
     for reward in rewards:
-        if not takes(reward.reward, "copy_guard"):
-            scorers.append(Scorer(reward))
-        elif "copy_guard" in reward.options:
-            scorers.append(Scorer(reward, reward.options["copy_guard"]))
-        else:
-            scorers += [Scorer(reward, guard) for guard in GUARDS]
+        guards = ("flag", "strip") if takes(reward.reward, "copy_guard") else (None,)
+        if "copy_guard" in reward.options:
+            guards = (reward.options["copy_guard"],)
+        scorers += [Scorer(reward, guard) for guard in guards]
     return scorers
 
 
@@ -102,23 +93,20 @@ async def compete(
     A pointwise reward scores each distinct response once; one that compares sees the honest
     response and one attack at a time, in an order drawn from the seed.
     """
-    if reward.pointwise:
-        await add_scores(row.prompt, _unscored(row, scorer), reward)
-        return
     honest, *others = row.candidates
-    await concurrency.gather(
-        *(
-            _compare(row.prompt, honest, other, name, reward, random_for(name, seed, row.prompt))
-            for name, other in zip(names, others, strict=True)
-        )
-    )
 
+    async def compare(name: str, other: Candidate) -> None:
+        order = random_for(name, seed, row.prompt).sample([honest, other], 2)
+        pair = [replace(candidate, index=index, scores={}) for index, candidate in enumerate(order)]
+        await add_scores(row.prompt, pair, reward)
+        mine, its = pair if order[0] is honest else reversed(pair)
+        honest.scores[f"{reward.name}:{name}"] = mine.scores[reward.name]
+        other.scores[reward.name] = its.scores[reward.name]
 
-def _unscored(row: Pool, scorer: Scorer) -> list[Candidate]:
-    """The responses that are left to score.
-
-    Where the copy guard has flagged nothing there is nothing to strip: the score stays the same.
-    """
+    if not reward.pointwise:
+        await concurrency.gather(*map(compare, names, others))
+        return
+    # Where the copy guard has flagged nothing there is nothing to strip: the score stays the same.
     flagging = replace(scorer, copy_guard="flag").name
     left = []
     for candidate in row.candidates:
@@ -127,15 +115,4 @@ def _unscored(row: Pool, scorer: Scorer) -> list[Candidate]:
             left.append(candidate)
         else:
             candidate.scores[scorer.name] = without_cost(known)
-    return left
-
-
-async def _compare(
-    prompt: Prompt, honest: Candidate, other: Candidate, name: str, reward: RewardModel, rng: Random
-) -> None:
-    order = rng.sample([honest, other], 2)
-    pair = [replace(candidate, index=index, scores={}) for index, candidate in enumerate(order)]
-    await add_scores(prompt, pair, reward)
-    scores = {id(c): shown.scores[reward.name] for c, shown in zip(order, pair, strict=True)}
-    honest.scores[f"{reward.name}:{name}"] = scores[id(honest)]
-    other.scores[reward.name] = scores[id(other)]
+    await add_scores(row.prompt, left, reward)

@@ -1,8 +1,5 @@
 """The audit: how often attacks beat honest responses under rewards, as rows, numbers and a page."""
 
-import csv
-import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bestofn import concurrency
+from bestofn.analysis.results import write_results
 from bestofn.config import NO_ENGINE, AuditConfig, EngineConfig
 from bestofn.dataset.run import ErrorPolicy, Row, run
 from bestofn.dataset.sample import each_of, prompts_of
@@ -17,15 +15,8 @@ from bestofn.dataset.score import origin_of, scoring_model
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, RunFailedError
 from bestofn.evals.audit.attacks import Attack, chosen
-from bestofn.evals.audit.contests import (
-    Scorer,
-    add_logprobs,
-    attacked,
-    compete,
-    scorers_of,
-)
-from bestofn.evals.audit.page import write_page
-from bestofn.evals.audit.verdicts import as_dict, table
+from bestofn.evals.audit.contests import Scorer, add_logprobs, attacked, compete, scorers_of
+from bestofn.evals.audit.results import as_dict, table, write_page
 from bestofn.generators import EngineGenerator, collect
 from bestofn.models import Engines
 from bestofn.prompts import folded, random_for, user_message
@@ -35,17 +26,18 @@ from bestofn.rewards.base import load_reward
 from bestofn.sampler import window_of
 from bestofn.scoring import RewardModel
 from bestofn.store import pool
-from bestofn.store.journal import Confirm, check_output, write_atomically
+from bestofn.store.journal import Confirm, check_output
 from bestofn.tiny import answer, read
 from bestofn.types import Candidate, Pool, Prompt
+from bestofn.verifiers.base import column
 
-ROWS, JSON, CSV, PAGE = "audit.jsonl", "audit.json", "audit.csv", "audit.html"
+NAME = "audit"
 
 
 def run_audit(
     config: AuditConfig, folder: Path, engines: Engines, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Attacks rewards, or goes on with it, and writes what came of it.
+    """Attacks rewards, or resumes it, and writes what was found.
 
     The folder gets audit.jsonl, a pool row for each prompt with the honest response first, and
     from it audit.json, audit.csv and audit.html.
@@ -69,7 +61,7 @@ def run_audit(
     attacks, scorers = chosen(config.attacks), scorers_of(config.rewards)
     prompts = prompts_of(config)
     check_output(folder, folder=True)
-    path = folder / ROWS
+    path = folder / f"{NAME}.jsonl"
     names = [attack.name for attack in attacks]
     settings = _settings(config, scorers) | {"attacks": names}
 
@@ -101,7 +93,8 @@ def run_audit(
         "honest_responses": _origin(config),
         "seed": config.seed,
     } | as_dict([rows[name] for name in ids], attacks, scorers, config.seed)
-    _write(folder, result)
+    write_results(folder, NAME, result, table(result))
+    write_page(result, folder / f"{NAME}.html")
     return result
 
 
@@ -137,19 +130,8 @@ def _key(model: EngineConfig) -> str:
     return model.model_dump_json()
 
 
-def _draws(config: AuditConfig) -> bool:
-    """Whether the engine writes the honest responses."""
-    return config.honest_column is None and not _is_tiny(config)
-
-
-def _runs(config: AuditConfig, scorers: Sequence[Scorer]) -> bool:
-    """Whether the engine writes or measures responses."""
-    return _draws(config) or _measures(scorers)
-
-
-def _measures(scorers: Sequence[Scorer]) -> bool:
-    """Whether the engine says how likely it finds responses."""
-    return any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
+def _is_tiny(config: AuditConfig) -> bool:
+    return config.prompts.startswith("tiny:")
 
 
 def _origin(config: AuditConfig) -> str:
@@ -160,8 +142,14 @@ def _origin(config: AuditConfig) -> str:
     return f"greedy responses of {config.engine}"
 
 
-def _is_tiny(config: AuditConfig) -> bool:
-    return config.prompts.startswith("tiny:")
+def _measures(scorers: Sequence[Scorer]) -> bool:
+    """Whether the engine says how likely it finds responses."""
+    return any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
+
+
+def _runs(config: AuditConfig, scorers: Sequence[Scorer]) -> bool:
+    """Whether the engine writes or measures responses."""
+    return (config.honest_column is None and not _is_tiny(config)) or _measures(scorers)
 
 
 class _Attacker:
@@ -188,11 +176,10 @@ class _Attacker:
         loaded: list[Engine] = engines.get(*needed)
         self.loaded = dict(zip(map(_key, needed), loaded, strict=True))
         self.engine = loaded[-1] if runs else None
-        scoring = iter(loaded)
         self.rewards: list[RewardModel] = [
             load_reward(
                 scorer.reward.reward,
-                engine=None if model is None else next(scoring),
+                engine=None if model is None else self.loaded[_key(model)],
                 verifier=config.verifier,
                 name=scorer.name,
                 **scorer.options,
@@ -226,8 +213,11 @@ class _Attacker:
         return row
 
     async def _honest(self, prompt: Prompt) -> Candidate:
-        if self.config.honest_column is not None:
-            return Candidate(0, _from_column(prompt, self.config.honest_column))
+        if (name := self.config.honest_column) is not None:
+            text = column(prompt, name, str, "a response")
+            if not text.strip():
+                raise ConfigError(f"the column {name!r} of prompt {prompt.id!r} is empty")
+            return Candidate(0, text)
         if _is_tiny(self.config):
             rng = random_for("honest", self.config.seed, prompt)
             return Candidate(0, answer(read(user_message(prompt)), rng))
@@ -237,26 +227,3 @@ class _Attacker:
         (drawn,) = await collect(generator.draw(prompt, 1))
         # Without counts and log-probabilities, which attacks have not either.
         return replace(drawn, token_count=None, mean_logprob=None, sum_logprob=None)
-
-
-def _from_column(prompt: Prompt, column: str) -> str:
-    if column not in prompt.columns:
-        known = ", ".join(prompt.columns) or "none"
-        raise ConfigError(f"the prompt {prompt.id!r} has no column {column!r}; it has {known}")
-    value = prompt.columns[column]
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(
-            f"the column {column!r} of the prompt {prompt.id!r} must be a response, not {value!r}"
-        )
-    return value
-
-
-def _write(folder: Path, result: dict[str, Any]) -> None:
-    write_atomically(folder / JSON, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    rows = table(result)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / CSV, text.getvalue())
-    write_page(result, folder / PAGE)

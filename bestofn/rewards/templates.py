@@ -10,35 +10,29 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import model_validator
 
 from bestofn import identity
 from bestofn.errors import ConfigError
+from bestofn.section import Section, checked
 from bestofn.types import Message, Prompt
 
-BUILT_IN = Path(__file__).parent
+BUILT_IN = Path(__file__).with_suffix(".yaml")
 
 Target = Literal["user", "system"]
 TARGET_NAMES: dict[Target, str] = {"user": "instruction", "system": "system prompt"}
 Kind = Literal["pointwise", "pairwise", "listwise"]
-PLACEHOLDERS: dict[Kind, tuple[str, ...]] = {
-    "pointwise": ("prompt", "response"),
-    "pairwise": ("prompt", "response1", "response2"),
-    "listwise": ("prompt", "response_list"),
-}
-# The paper's files and the field that each asks for.
-PAPER = {
-    "inverse": ("FLIP", "INFERRED INSTRUCTION"),
-    "pointwise": ("llmjudge_pointwise_rating", "SCORE"),
-    "pairwise": ("llmjudge_pairwise_ranking", "BETTER_RESPONSE"),
-    "listwise": ("llmjudge_listwise_ranking", "BEST_RESPONSE_INDEX"),
+# By kind: the places that a template needs, the paper's files and the field that they ask for.
+FORMS = {
+    "inverse": ("response context", "FLIP", "INFERRED INSTRUCTION"),
+    "pointwise": ("prompt response", "llmjudge_pointwise_rating", "SCORE"),
+    "pairwise": ("prompt response1 response2", "llmjudge_pairwise_ranking", "BETTER_RESPONSE"),
+    "listwise": ("prompt response_list", "llmjudge_listwise_ranking", "BEST_RESPONSE_INDEX"),
 }
 
 
-class _Template(BaseModel):
+class _Template(Section):
     """Two texts, each a `str.format` string with doubled literal braces."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     system: str
     """What the model is to do. Of an `InverseTemplate` it may hold `{target}`: "instruction" or
@@ -52,11 +46,8 @@ class _Template(BaseModel):
         """What an identity says of the template."""
         return identity.fingerprint(self.model_dump_json(exclude_defaults=True))
 
-    def _filled(self, system: str, user: str, texts: Mapping[str, str]) -> Prompt:
-        try:
-            system, user = system.format(**texts), user.format(**texts)
-        except (KeyError, IndexError, ValueError) as error:
-            raise ValueError(f"not a format string over {', '.join(texts)} ({error})") from None
+    def _fill(self, texts: Mapping[str, str], before: str = "") -> Prompt:
+        system, user = self.system.format(**texts), (before + self.user).format(**texts)
         return Prompt((Message("system", system), Message("user", user)))
 
 
@@ -74,8 +65,6 @@ class InverseTemplate(_Template):
     def _check(self) -> Self:
         if (self.output == "json") != (self.field is not None):
             raise ValueError("`field` goes with `output: json`")
-        if "\x00" not in self.fill("\x00", "\x01").messages[-1].content:
-            raise ValueError("`user` has no {response}")
         return self
 
     @property
@@ -92,7 +81,7 @@ class InverseTemplate(_Template):
             target: Which message is to be inferred.
         """
         texts = {"response": response, "context": context, "target": TARGET_NAMES[target]}
-        return self._filled(self.system, (self.context if context else "") + self.user, texts)
+        return self._fill(texts, self.context if context else "")
 
 
 class JudgeTemplate(_Template):
@@ -104,12 +93,8 @@ class JudgeTemplate(_Template):
     """The number of the first response of a list."""
 
     def fill(self, **texts: str) -> Prompt:
-        """The question, with these texts in the places of that name.
-
-        Raises:
-            ValueError: the template has another placeholder.
-        """
-        return self._filled(self.system, self.user, texts)
+        """The question, with these texts in the places of that name."""
+        return self._fill(texts)
 
     def listed(self, responses: Sequence[str]) -> str:
         """Numbered responses as one text."""
@@ -133,62 +118,46 @@ def load_template(name: str | Path) -> InverseTemplate:
     Raises:
         ConfigError: there is no such template, or it is not well formed.
     """
-    return _load(InverseTemplate, name, "inverse", {"output": "json"})[0]
+    return _load(InverseTemplate, name, "inverse", output="json")
 
 
 def load_judge_template(name: str | Path, kind: Kind) -> JudgeTemplate:
-    """A built-in template by name, a YAML file of the same form, or a folder of the paper's files.
-
-    Raises:
-        ConfigError: there is no such template, it is not well formed, or a placeholder is missing.
-    """
-    # The paper numbers responses from 0.
-    template, path = _load(JudgeTemplate, name, kind, {"first_number": 0}, "judges")
-    marks = {place: f"\x00{place}\x00" for place in PLACEHOLDERS[kind]}
-    try:
-        user = template.fill(**marks).messages[-1].content
-    except ValueError as error:
-        raise _malformed(path, error) from None
-    for place, mark in marks.items():
-        if mark not in user:
-            raise _malformed(path, f"`user` has no {{{place}}}")
-    return template
+    """As `load_template`, for a kind of judge."""
+    return _load(JudgeTemplate, name, kind, first_number=0)  # the paper counts from 0
 
 
-T = TypeVar("T", bound=_Template)
+T = TypeVar("T", InverseTemplate, JudgeTemplate)
 
 
-def _load(
-    kind: type[T], name: str | Path, paper: str, of_paper: Mapping[str, Any], folder: str = ""
-) -> tuple[T, Path]:
-    """The template of a name, and its file; `of_paper` are the fields that go with paper files."""
-    stem, field = PAPER[paper]
+def _load(form: type[T], name: str | Path, kind: str, **of_paper: Any) -> T:
+    """The template of a name; `of_paper` are the fields that go with the paper's files."""
+    places, stem, field = FORMS[kind]
     files = [f"{stem}_{part}.prompt" for part in ("SYSTEM", "USER")]
-    known = {file.stem: file for file in (BUILT_IN / folder).glob("*.yaml")}
-    path = known.get(str(name), Path(name))
-    if not path.exists():
-        raise ConfigError(
-            f"no template {str(name)!r}: name one of {', '.join(sorted(known))}, a YAML file, "
-            f"or a folder with {' and '.join(files)}"
-        )
+    group = "inverse" if kind == "inverse" else "judges"
+    path, where = Path(name), f"the template {name}"
     try:
-        if path.is_file():
-            fields = yaml.safe_load(path.read_text("utf-8"))
-        else:
+        known = yaml.safe_load(BUILT_IN.read_text("utf-8"))[group]
+        if str(name) in known:
+            fields = known[str(name)]
+        elif path.is_dir():
             system, user = ((path / file).read_text("utf-8") for file in files)
             fields = {"system": system, "user": user, "field": field, **of_paper}
+        else:
+            fields = yaml.safe_load(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        needs = "" if path.is_file() else f" (a folder needs {' and '.join(files)})"
-        raise _malformed(path, f"{error}{needs}") from error
+        needed = (
+            f"name one of {', '.join(known)}, a YAML file, or a folder with {' and '.join(files)}"
+        )
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}; {needed}") from error
     if not isinstance(fields, dict):
-        raise _malformed(path, f"it must be a mapping, not {type(fields).__name__}")
+        raise ConfigError(f"{where}: it must be a mapping, not {type(fields).__name__}")
+    template = checked(form, fields, where)
+    marks: dict[str, Any] = {place: f"\x00{place}\x00" for place in places.split()}
     try:
-        return kind.model_validate(fields), path
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = "".join(f"`{part}`: " for part in first["loc"])
-        raise _malformed(path, place + first["msg"].removeprefix("Value error, ")) from error
-
-
-def _malformed(path: Path, reason: object) -> ConfigError:
-    return ConfigError(f"template {path} is not well formed: {' '.join(str(reason).split())}")
+        shown = template.fill(**marks).messages[-1].content
+    except (KeyError, IndexError, ValueError) as error:
+        raise ConfigError(f"{where}: no format string over {places} ({error})") from None
+    for place, mark in marks.items():
+        if mark not in shown:
+            raise ConfigError(f"{where}: it has no {{{place}}}")
+    return template
