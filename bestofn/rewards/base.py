@@ -1,5 +1,6 @@
 """What rewards share, `load_reward`, and what can be said of a reward by its name alone."""
 
+import difflib
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
@@ -37,12 +38,11 @@ class Pointwise(Reward):
     pointwise = True
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await concurrency.gather(*(self._score(prompt, c) for c in candidates))
+        async def one(candidate: Candidate) -> Score:
+            empty = not candidate.text.strip()
+            return Score(reason=EMPTY) if empty else await self.score_one(prompt, candidate)
 
-    async def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
-        if not candidate.text.strip():
-            return Score(reason=EMPTY)
-        return await self.score_one(prompt, candidate)
+        return await concurrency.gather(*map(one, candidates))
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         """The score of a response that is not empty."""
@@ -76,9 +76,8 @@ def load_reward(
     """The reward of that name.
 
     Args:
-        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "scalar",
-            "gold", a baseline such as "longest", or "package.module:Name" for a class or object
-            of your own with `name`, `pointwise` and `score`.
+        reward: A built-in name, such as "flip", or "package.module:Name" for a class or object of
+            your own with `name`, `pointwise` and `score`.
         engine: The model that scores, for a class whose first argument is `engine`.
         verifier: See `load_verifier`, for a class whose first argument is `verifier`.
         name: Names the scores, by default as the reward is called.
@@ -116,9 +115,6 @@ def reward_identity(
 
     It is without the engine, which the settings of a run have beside it. A class that loads a model
     of its own says its identity in a class method `described`, which takes the same options.
-
-    Raises:
-        ConfigError: what `load_reward` raises.
     """
     if described := getattr(_kind(reward), "described", None):
         named = {"name": name or default_name(reward)}
@@ -126,16 +122,10 @@ def reward_identity(
     auto = options.get("template", "auto") == "auto"
     unknown = auto and engine is not None and engine.default_template == UNKNOWN
     stand_in: Any = Described("tiny") if unknown else engine
-    found = identity_of(
-        load_reward(reward, engine=stand_in, verifier=verifier, name=name, **options)
-    )
+    loaded = load_reward(reward, engine=stand_in, verifier=verifier, name=name, **options)
+    found = {key: value for key, value in identity_of(loaded).items() if key != "engine"}
     found |= {"template": UNKNOWN} if unknown and "template" in found else {}
-    found |= {"verifier": verifier} if "verifier" in found else {}
-    found.pop("engine", None)
-    return found
-
-
-# What follows refuses a name that is no reward's, by a ConfigError.
+    return found | ({"verifier": verifier} if "verifier" in found else {})
 
 
 def _kind(reward: str) -> Any:
@@ -194,11 +184,12 @@ def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, d
             if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
         ]
         if not takers:
-            names = {n: None for arguments in known.values() for n in arguments}
-            raise ConfigError(
-                f"no reward ({', '.join(rewards) or 'none is named'}) has an option {key!r}; known "
-                f"are {', '.join(names) or 'none'}"
-            )
+            pairs = (pair for arguments in known.values() for pair in arguments.items())
+            names = dict.fromkeys(n for n, a in pairs if a.kind is a.KEYWORD_ONLY and n != "name")
+            near = difflib.get_close_matches(option, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            named = ", ".join(rewards) or "none is named"
+            raise ConfigError(f"no reward ({named}) has an option {key!r}; {hint}")
         for label in takers:
             shares[label][option] = options[key]
     return shares

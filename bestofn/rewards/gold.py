@@ -47,7 +47,7 @@ class Gold(Reward):
     def _judge(self, prompt: Prompt, response: str) -> Score:
         try:
             verdict = self.verifier(prompt, response)
-            # Whatever a verifier of one's own returns; text is none even where it reads "1".
+            # A verifier of one's own may return anything; "1" is no number.
             if isinstance(verdict, SupportsFloat) and isfinite(value := float(verdict)):
                 return Score(value)
         except ConfigError:

@@ -38,17 +38,20 @@ VERDICTS: dict[Kind, str] = {
 
 @dataclass(eq=False, kw_only=True)
 class Judge(Reward):
-    """What all judges share: the question, the call, the answer as a number.
+    """What all judges share. One that compares sees the different responses to a prompt.
+
+    They are compared in an order drawn from seed and prompt, so that no index has a favoured
+    place. Equal ones share a score, of which the first bears costs and counts. A response with
+    nothing to be compared with gets 1.
 
     Args:
         engine: The judge.
-        template: The kind of judge, a YAML file, or a folder with the paper's files; see
-            `load_judge_template`.
+        template: The kind of judge, which is the default, or a path; see `load_judge_template`.
         temperature: Of the answers.
         max_tokens: Of one answer, reasoning included.
         seed: Of sampled answers, together with prompt and question; of a judge that compares also
             of the order in which responses are shown.
-        name: Of the scores on a candidate.
+        name: Of the scores on a candidate, by default the kind of judge.
     """
 
     engine: Engine = field(kw_only=False)
@@ -62,7 +65,8 @@ class Judge(Reward):
     pointwise = False
 
     def __post_init__(self) -> None:
-        self.texts = load_judge_template(self.template, self.kind)
+        self.name = self.name or self.kind
+        self.texts = load_judge_template(self.template or self.kind, self.kind)
         self.params = SamplingParams(
             temperature=self.temperature, max_tokens=self.max_tokens, logprobs=False
         )
@@ -76,6 +80,24 @@ class Judge(Reward):
         }
         drawn = not self.pointwise or self.temperature
         return found | ({"seed": self.seed} if drawn else {})
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        responses = list(dict.fromkeys(c.text for c in candidates if c.text.strip()))
+        random_for("judge order", self.seed, prompt).shuffle(responses)
+        if len(responses) > 1:
+            scores = await self._compare(prompt, responses)
+        else:
+            scores = {text: Score(1.0, flags=["not_compared"]) for text in responses}
+        found = []
+        for candidate in candidates:
+            score = scores.get(candidate.text) or Score(reason=EMPTY)
+            found.append(score)
+            scores[candidate.text] = without_cost(score)
+        return found
+
+    async def _compare(self, prompt: Prompt, responses: list[str]) -> dict[str, Score]:
+        """The scores of two or more responses, by response."""
+        raise NotImplementedError
 
     async def _ask(
         self, prompt: Prompt, lowest: int, highest: int, sample: int = 0, **texts: str
@@ -144,20 +166,14 @@ class _Tally:
 
 @dataclass(eq=False, kw_only=True)
 class PointwiseJudge(Pointwise, Judge):
-    """A grade from 1 to 10 for each response by itself, after a short reasoning.
+    """A grade from 1 to 10 for each response by itself: the pointwise baseline of arXiv 2602.13551.
 
     Args:
         samples: Grades to average; the mean is over those that can be parsed. Several need a
-            temperature above 0, as greedy ones would be the same.
-        engine, template, temperature, max_tokens, seed, name: See `Judge`.
-
-    Source: the pointwise baseline of arXiv 2602.13551.
+            temperature above 0, as greedy ones would be the same. The rest: see `Judge`.
     """
 
     samples: int = 1
-    template: str | Path = "pointwise"
-    name: str = "pointwise"
-
     kind = "pointwise"
     pointwise = True
     settings = ("samples",)
@@ -178,36 +194,9 @@ class PointwiseJudge(Pointwise, Judge):
         return tally.mean()
 
 
-class SetwiseJudge(Judge):
-    """Compares the different responses to a prompt; equal ones share a score.
-
-    They are compared in an order drawn from seed and prompt, so that no index has a favoured
-    place. Of equal responses the first bears costs and counts. A response with nothing to be
-    compared with gets 1.
-    """
-
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        responses = list(dict.fromkeys(c.text for c in candidates if c.text.strip()))
-        random_for("judge order", self.seed, prompt).shuffle(responses)
-        if len(responses) > 1:
-            scores = await self._compare(prompt, responses)
-        else:
-            scores = {text: Score(1.0, flags=["not_compared"]) for text in responses}
-        found = []
-        for candidate in candidates:
-            score = scores.get(candidate.text) or Score(reason=EMPTY)
-            found.append(score)
-            scores[candidate.text] = without_cost(score)
-        return found
-
-    async def _compare(self, prompt: Prompt, responses: list[str]) -> dict[str, Score]:
-        """The scores of two or more responses, by response."""
-        raise NotImplementedError
-
-
 @dataclass(eq=False, kw_only=True)
-class PairwiseJudge(SetwiseJudge):
-    """Which of two responses is better, asked in both orders.
+class PairwiseJudge(Judge):
+    """Which of two responses is better, asked in both orders, as in arXiv 2602.13551.
 
     A response wins a pair if both orders say so; if they disagree the pair is split, half a win
     for each; if one is unparseable the pair counts nothing. `Score.counts` has the calls, how many
@@ -218,16 +207,10 @@ class PairwiseJudge(SetwiseJudge):
             responses, and the value is the number of rounds survived. A split or unparseable pair
             is decided at random for the rounds to come, flagged "by_lot", and the two get the value
             that the one in play gets: chance makes no winner. "round-robin" compares each with
-            each, n (n - 1) calls, and the value is the mean outcome.
-        engine, template, temperature, max_tokens, seed, name: See `Judge`.
-
-    Source: the pairwise baseline of arXiv 2602.13551; the tournaments are ours.
+            each, n (n - 1) calls, and the value is the mean outcome. The rest: see `Judge`.
     """
 
     tournament: Tournament = "knockout"
-    template: str | Path = "pairwise"
-    name: str = "pairwise"
-
     kind = "pairwise"
     settings = ("tournament",)
 
@@ -285,23 +268,17 @@ class PairwiseJudge(SetwiseJudge):
 
 
 @dataclass(eq=False, kw_only=True)
-class ListwiseJudge(SetwiseJudge):
-    """Which of all responses is the best, asked once for each of some orders.
+class ListwiseJudge(Judge):
+    """Which of all responses is the best, asked in some orders, as in arXiv 2602.13551.
 
     The value is the share of the parsed answers in which a response was picked. `Score.counts` has
     the places at which it was picked, as "place_1" and so on.
 
     Args:
-        orders: How often the responses are shuffled and shown.
-        engine, template, temperature, max_tokens, seed, name: See `Judge`.
-
-    Source: the listwise baseline of arXiv 2602.13551.
+        orders: How often the responses are shuffled and shown. The rest: see `Judge`.
     """
 
     orders: int = 1
-    template: str | Path = "listwise"
-    name: str = "listwise"
-
     kind = "listwise"
     settings = ("orders",)
 

@@ -94,11 +94,7 @@ def name_of(similarity: Similarity) -> str | dict[str, Any]:
 
 
 def resolve(similarity: str | Similarity) -> Similarity:
-    """The similarity of this name, or the function itself.
-
-    Raises:
-        ConfigError: no similarity has this name.
-    """
+    """The similarity of this name, or the function itself."""
     found: Similarity = similarity if callable(similarity) else find("similarity", similarity)[0]
     return found
 

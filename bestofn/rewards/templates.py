@@ -35,8 +35,7 @@ class _Template(Section):
     """Two texts, each a `str.format` string with doubled literal braces."""
 
     system: str
-    """What the model is to do. Of an `InverseTemplate` it may hold `{target}`: "instruction" or
-    "system prompt"."""
+    """What the model is to do; of an `InverseTemplate` it may hold `{target}`."""
     user: str
     """What it is shown. Of an `InverseTemplate` header, `{response}` and cue; of a `JudgeTemplate`
     `{prompt}`, then `{response}`, `{response1}` and `{response2}`, or `{response_list}`."""
@@ -73,13 +72,7 @@ class InverseTemplate(_Template):
         return None if self.field is None else answer_schema(self.field, {"type": "string"})
 
     def fill(self, response: str, context: str = "", target: Target = "user") -> Prompt:
-        """The backward prompt for one response.
-
-        Args:
-            response: The text to invert.
-            context: The known rest of the conversation, as one text; empty if there is none.
-            target: Which message is to be inferred.
-        """
+        """The backward prompt for one response, in the known rest of its conversation."""
         texts = {"response": response, "context": context, "target": TARGET_NAMES[target]}
         return self._fill(texts, self.context if context else "")
 

@@ -32,11 +32,7 @@ class Verifier(Protocol):
 
 
 def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: str) -> Any:
-    """The prompt's column of that name.
-
-    Raises:
-        ConfigError: there is none, or its type is not in `kinds`, which `expected` describes.
-    """
+    """The prompt's column of that name; its type has to be in `kinds`, which `expected` names."""
     if name not in prompt.columns:
         known = ", ".join(map(repr, prompt.columns)) or "no columns"
         raise ConfigError(f"prompt {prompt.id!r} has no column {name!r}; it has {known}")
@@ -50,11 +46,7 @@ def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: 
 
 
 def reference(prompt: Prompt, name: str) -> str:
-    """The column as a reference answer: its text, or its number as text.
-
-    Raises:
-        ConfigError: there is no such column, or it is neither text nor a number.
-    """
+    """The column as a reference answer: its text, or its number as text."""
     return str(column(prompt, name, (str, int, float), "text or a number"))
 
 
@@ -155,15 +147,9 @@ def load_verifier(spec: str) -> Verifier:
 
 
 def load_answer(answer: str | Callable[[str], str]) -> Callable[[str], str]:
-    """What votes compare: a function of the response, or the `answer` of the verifier of a name.
-
-    Raises:
-        ConfigError: it is neither, or there is no such verifier.
-    """
+    """What votes compare: a function of the response, or the `answer` of the verifier of a name."""
     if isinstance(answer, str):
         return load_verifier(answer).answer
     if not callable(answer):
-        raise ConfigError(
-            f"answer is a verifier's name such as 'math', or a function, not {answer!r}"
-        )
+        raise ConfigError(f"answer is a verifier's name or a function, not {answer!r}")
     return answer

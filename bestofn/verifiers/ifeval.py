@@ -49,12 +49,6 @@ class IFEval(BuiltIn):
         self._checker = Checker(__name__, seconds)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
-        """The verdict.
-
-        Raises:
-            ConfigError: the columns name no known instructions with the arguments they need.
-            CheckError: no instruction is broken, but one could not be checked.
-        """
         kinds = column(prompt, "instruction_id_list", (list, tuple), "a list of instruction ids")
         given = column(prompt, "kwargs", (list, tuple), "a list of mappings")
         if not (
@@ -82,12 +76,7 @@ Rule = Callable[[str], bool]
 
 
 def follows(instructions: Sequence[tuple[str, dict[str, Any]]], response: str, loose: bool) -> bool:
-    """Whether all instructions are followed.
-
-    Raises:
-        ConfigError: an instruction is not known or lacks an argument.
-        CheckError: none is broken, but one could not be checked.
-    """
+    """Whether all are followed; a `CheckError` if none is broken but one cannot be checked."""
     rules = [_rule(kind, arguments) for kind, arguments in instructions]
     readings = [response]
     if loose:

@@ -38,12 +38,6 @@ class Math(BuiltIn):
         self._checker = Checker(__name__, seconds)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
-        """The verdict.
-
-        Raises:
-            ConfigError: the column holds no mathematical answer.
-            CheckError: the comparison took too long, or more memory than there is.
-        """
         gold = reference(prompt, self.column)
         if not self._checker("readable", gold):
             raise ConfigError(
@@ -53,10 +47,7 @@ class Math(BuiltIn):
         return bool(self._checker("equal", gold, response))
 
     def answer(self, response: str) -> str:
-        """The final answer in one form, such as "1/2" for 0.5.
-
-        Where none is found, or it takes too long to simplify, it is the stripped text.
-        """
+        """The final answer in one form, such as "1/2" for 0.5, else the stripped text."""
         try:
             found: str | None = self._checker("canonical", response)
         except CheckError:
@@ -69,12 +60,10 @@ class Math(BuiltIn):
 
 
 def readable(gold: str) -> bool:
-    """Whether math-verify finds a reference answer."""
     return bool(_gold(gold))
 
 
 def equal(gold: str, response: str) -> bool:
-    """Whether the response's final answer is the reference answer."""
     from math_verify import verify
 
     return bool(verify(_gold(gold), _parsed(response[-CONSIDERED:]), timeout_seconds=None))

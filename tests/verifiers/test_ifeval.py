@@ -11,14 +11,12 @@ import pytest
 from if_verifiable.ifeval import instructions_util
 from if_verifiable.ifeval.instructions_registry import INSTRUCTION_DICT
 
-from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.rewards.gold import Gold
-from bestofn.types import Candidate, Prompt
+from bestofn.types import Prompt
 from bestofn.verifiers import load_verifier
 from bestofn.verifiers.checker import CheckError
-from bestofn.verifiers.ifeval_rules import follows
+from bestofn.verifiers.ifeval import follows
 
 LEAST, LESS = "at least", "less than"
 GERMAN = "Der alte Mann sitzt am Fenster und schaut auf die stille Straße hinaus."
@@ -125,12 +123,7 @@ def sentences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     """Data of nltk that know no abbreviations, in place of those that are to be downloaded."""
     folder = tmp_path / "tokenizers" / "punkt_tab" / "english"
     folder.mkdir(parents=True)
-    for name in (
-        "collocations.tab",
-        "sent_starters.txt",
-        "abbrev_types.txt",
-        "ortho_context.tab",
-    ):
+    for name in ("collocations.tab", "sent_starters.txt", "abbrev_types.txt", "ortho_context.tab"):
         (folder / name).touch()
     monkeypatch.setattr(nltk.data, "path", [str(tmp_path)])
     forget_sentences()
@@ -216,60 +209,31 @@ def test_no_language_is_no_verdict(loose: bool) -> None:
         follows([("change_case:english_capital", {})], "INFO@EXAMPLE.ORG", loose)
 
 
-def test_languages_do_not_depend_on_chance() -> None:
-    german = [("language:response_language", {"language": "de"})]
-    # So short that without a seed the answer changes from call to call.
-    for text in ("Hallo Otto", "Tag", "in der tat", "no no"):
-        verdicts = {follows(german, text, False) for _ in range(20)}
-        assert len(verdicts) == 1
+NO_COMMA = "punctuation:no_comma"
+LETTERS = "keywords:letter_frequency"
 
 
 @pytest.mark.parametrize(
     ("kinds", "kwargs", "message"),
     [
-        (["punctuation:no_comma"], [], "prompt 'i7' has 1 instructions and 0 `kwargs`"),
-        ([], [], "prompt 'i7' has 0 instructions"),
-        (
-            "punctuation:no_comma",
-            [{}],
-            "column 'instruction_id_list' of prompt 'i7' must be a list",
-        ),
-        (
-            ["punctuation:no_comma"],
-            {"a": 1},
-            "column 'kwargs' of prompt 'i7' must be a list of map",
-        ),
-        ([5], [{}], "prompt 'i7' must give an instruction as a text"),
-        (["punctuation:no_comma"], ["{}"], "prompt 'i7' must give an instruction as a text"),
-        (
-            ["punctuation:no_coma"],
-            [{}],
-            "'i7': .* 'punctuation:no_coma'; did you mean .*:no_comma'",
-        ),
+        (NO_COMMA, [{}], "column 'instruction_id_list' of prompt 'i7' must be a list"),
+        ([NO_COMMA], {"a": 1}, "column 'kwargs' of prompt 'i7' must be a list of map"),
+        ([NO_COMMA], [], "prompt 'i7' needs as many instruction ids as mappings"),
+        ([], [], "prompt 'i7' needs as many"),
+        ([5], [{}], "prompt 'i7' needs as many"),
+        ([NO_COMMA], ["{}"], "prompt 'i7' needs as many"),
         (["zzz"], [{}], "prompt 'i7': IFEval has no instruction 'zzz'$"),
-        (["punctuation:no_comma"], [{"a": 1}], r"takes the arguments \[\], not \['a'\]"),
-        (["startend:end_checker"], [{"end_phrase": None}], r"arguments \['end_phrase'\], not \[\]"),
+        ([NO_COMMA], [{"a": 1}], "prompt 'i7': instruction 'punctuation:no_comma' cannot have"),
+        (["startend:end_checker"], [{"end_phrase": None}], "cannot have the arguments {}"),
         (
             ["length_constraints:number_words"],
             [{"num_words": 5, "relation": "exactly"}],
-            "prompt 'i7': instruction 'length_constraints:number_words' cannot have .*exactly",
+            "cannot have .*exactly",
         ),
-        (
-            ["length_constraints:number_paragraphs"],
-            [{"num_paragraphs": -1}],
-            "cannot have num_paragraphs -1",
-        ),
-        (
-            ["keywords:forbidden_words"],
-            [{"forbidden_words": []}],
-            r"cannot have forbidden_words \[\]",
-        ),
+        (["length_constraints:number_paragraphs"], [{"num_paragraphs": -1}], "cannot have .*-1"),
+        (["keywords:forbidden_words"], [{"forbidden_words": []}], r"cannot have .*\[\]"),
         (["language:response_language"], [{"language": "xx"}], "cannot have .*'xx'"),
-        (
-            ["keywords:letter_frequency"],
-            [{"letter": "ab", "let_frequency": 1, "let_relation": LEAST}],
-            "counts one letter, not 'ab'",
-        ),
+        ([LETTERS], [{"letter": "ab", "let_frequency": 1, "let_relation": LEAST}], "'ab'"),
     ],
 )
 def test_columns_that_are_not_usable(kinds: object, kwargs: object, message: str) -> None:
@@ -277,20 +241,6 @@ def test_columns_that_are_not_usable(kinds: object, kwargs: object, message: str
     asked = as_prompt("Write something.", id="i7", columns=columns)
     with pytest.raises(ConfigError, match=message):
         verifier_of("ifeval")(asked, "anything")
-
-
-def test_an_unknown_kind_is_refused_before_any_verdict() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'punctuation:no_comma'"):
-        follows([("punctuation:no_comma", {}), ("punctuation:no_coma", {})], "a, b", False)
-
-
-def test_as_a_reward() -> None:
-    asked = prompt(("language:response_language", {"language": "de"}))
-    drawn = [Candidate(i, text) for i, text in enumerate((GERMAN, ENGLISH, "", "12345"))]
-    scores = concurrency.run(Gold(verifier_of("ifeval")).score(asked, drawn))
-    assert [score.value for score in scores[:3]] == [1, 0, 0]
-    assert scores[3].reason is not None
-    assert scores[3].reason.startswith("verifier: CheckError: language:response_language: no lang")
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,14 +70,7 @@ def verdicts(rows: Sequence[Pool], place: int, attack: Attack, scorer: Scorer) -
 def as_dict(
     rows: Sequence[Pool], attacks: Sequence[Attack], scorers: Sequence[Scorer], seed: int
 ) -> dict[str, Any]:
-    """Everything that was found, as JSON can hold it.
-
-    Args:
-        rows: Of each prompt the honest response, then the attacks in their order.
-        attacks: Their names and natures.
-        scorers: The rewards.
-        seed: Of the bootstrap.
-    """
+    """Everything that was found, as JSON can hold it; `seed` is that of the bootstrap."""
     rewards: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = []
     examples: list[dict[str, Any]] = []

@@ -37,21 +37,12 @@ NAME = "audit"
 def run_audit(
     config: AuditConfig, folder: Path, engines: Engines, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Attacks rewards, or resumes it, and writes what was found.
+    """Attacks rewards, or resumes that, and returns what it writes to audit.json.
 
     The folder gets audit.jsonl, a pool row for each prompt with the honest response first, and
-    from it audit.json, audit.csv and audit.html.
-
-    Args:
-        config: Which prompts, attacks and rewards.
-        folder: Where to write. If its rows are there, they must have been begun with the same
-            settings; `limit` and `window` may differ. Prompts whose honest response could not be
-            drawn are tried again.
-        engines: Loads the models.
-        progress: Shows how far it is.
-
-    Returns:
-        What audit.json holds.
+    from it audit.json, audit.csv and audit.html. Rows that are there must have been begun with the
+    same settings, except `limit` and `window`. Prompts whose honest response could not be drawn
+    are tried again.
 
     Raises:
         ConfigError: a setting or a prompt is wrong, or the rows have other settings.
@@ -188,12 +179,7 @@ class _Attacker:
         ]
 
     def rows(self, prompts: Iterable[Prompt]) -> Iterator[Pool]:
-        """The prompts' rows in their order, many under way at once.
-
-        Raises:
-            ConfigError: a prompt has no honest response.
-            RunFailedError: none could be drawn.
-        """
+        """The prompts' rows in their order, many under way at once."""
         window = window_of(len(self.attacks) + 1, self.config.window)
         reasons = set[str | None]()
         for row in concurrency.map_in_window(self._row, prompts, window):
