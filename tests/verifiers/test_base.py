@@ -98,6 +98,13 @@ def test_specs_that_name_nothing(spec: str, message: str) -> None:
         load_verifier(spec)
 
 
+@pytest.mark.parametrize("name", ["math", "ifeval"])
+def test_without_the_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"bestofn.verifiers.{name}.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"pip install 'bestofn\[{name}\]'"):
+        load_verifier(name)
+
+
 @pytest.fixture
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     source = """

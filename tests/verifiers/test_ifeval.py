@@ -25,12 +25,7 @@ ENGLISH = "the old man sits at the window and looks out at the quiet street."
 # Kind, arguments, a response that follows, one that does not.
 KINDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("keywords:existence", {"keywords": ["soil", "rain"]}, "Rain wets soil.", "Rain falls."),
-    (
-        "keywords:frequency",
-        {"keyword": "rain", "frequency": 2, "relation": LEAST},
-        "Rain, rain.",
-        "Rain.",
-    ),
+    ("keywords:frequency", {"keyword": "a", "frequency": 2, "relation": LEAST}, "A, a.", "A."),
     ("keywords:forbidden_words", {"forbidden_words": ["soil"]}, "Toil.", "Wet soil."),
     (
         "keywords:letter_frequency",
@@ -62,12 +57,7 @@ KINDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("detectable_content:postscript", {"postscript_marker": "P.S."}, "Bye.\nP.S. Call.", "Bye."),
     ("detectable_format:number_bullet_lists", {"num_bullets": 2}, "* a\n- b", "* a\nb"),
     ("detectable_format:constrained_response", {}, "My answer is no.", "No."),
-    (
-        "detectable_format:number_highlighted_sections",
-        {"num_highlights": 1},
-        "So *this* one",
-        "So ** one",
-    ),
+    ("detectable_format:number_highlighted_sections", {"num_highlights": 1}, "A *b* c", "A ** c"),
     (
         "detectable_format:multiple_sections",
         {"section_spliter": "Section", "num_sections": 2},
@@ -78,12 +68,7 @@ KINDS: list[tuple[str, dict[str, Any], str, str]] = [
     ("detectable_format:title", {}, "<<rain>>\nIt falls.", "<rain>\nIt falls."),
     ("combination:two_responses", {}, "Yes\n******\nNo", "Yes\n******\nYes"),
     ("combination:repeat_prompt", {"prompt_to_repeat": "Say hi."}, "Say hi. Hi!", "Hi! Say hi."),
-    (
-        "startend:end_checker",
-        {"end_phrase": "That is all."},
-        "Hi. That is all.",
-        "That is all. Hi.",
-    ),
+    ("startend:end_checker", {"end_phrase": "That is all."}, "Hi. That is all.", "That is. Hi."),
     (
         "change_case:capital_word_frequency",
         {"capital_frequency": 2, "capital_relation": LEAST},
@@ -241,9 +226,3 @@ def test_columns_that_are_not_usable(kinds: object, kwargs: object, message: str
     asked = as_prompt("Write something.", id="i7", columns=columns)
     with pytest.raises(ConfigError, match=message):
         verifier_of("ifeval")(asked, "anything")
-
-
-def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bestofn.verifiers.ifeval.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"pip install 'bestofn\[ifeval\]'"):
-        load_verifier("ifeval")

@@ -168,15 +168,17 @@ def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
 # --- what is said ---------------------------------------------------------------------------------
 
 
-def is_of(entry: Mapping[str, Any], reward: Mapping[str, Any]) -> bool:
-    """Whether something was found under this reward with its copy guard."""
-    return all(entry[key] == reward[key] for key in ("reward", "copy_guard"))
+def _title(found: Mapping[str, Any]) -> str:
+    guard = found["copy_guard"]
+    return str(found["reward"]) if guard is None else f"{found['reward']}, {guard}"
 
 
-def title(reward: Mapping[str, Any]) -> str:
-    """The name of a reward and of what its copy guard does."""
-    guard = reward["copy_guard"]
-    return str(reward["reward"]) if guard is None else f"{reward['reward']}, {guard}"
+def by_reward(result: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """The attacks by the name of the reward and of what its copy guard does."""
+    found: dict[str, list[Any]] = {_title(reward): [] for reward in result["rewards"]}
+    for entry in result["attacks"]:
+        found[_title(entry)].append(entry)
+    return found
 
 
 def percent(found: Mapping[str, Any]) -> str:
@@ -195,7 +197,7 @@ def _findings(result: Mapping[str, Any]) -> Iterator[Finding]:
     if result["prompts"] < FEW:
         yield Finding(f"Intervals of fewer than {FEW} prompts mean nothing")
     for reward in result["rewards"] if without else []:
-        yield from _of_reward(result, reward)
+        yield from _of_reward(reward, by_reward(result)[_title(reward)])
     guard = result["guard"]
     yield Finding(
         f"The copy guard flags {guard['flagged']} of {guard['honest']} honest responses",
@@ -209,21 +211,21 @@ def _findings(result: Mapping[str, Any]) -> Iterator[Finding]:
         )
 
 
-def _of_reward(result: Mapping[str, Any], reward: Mapping[str, Any]) -> Iterator[Finding]:
+def _of_reward(reward: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[Finding]:
     notes = []
     if reward["tokens"]:
         notes.append(f"{reward['tokens']:,.0f} tokens computed per prompt")
     if failed := reward["honest_failure_rate"]:
         notes.append(f"{failed:.1%} of the honest response's scores failed")
-    claim = f"{title(reward)}: attacks without an answer beat the honest response"
+    claim = f"{_title(reward)}: attacks without an answer beat the honest response"
     yield Finding(claim, Interval(**reward["win_rate"]), "; ".join(notes), "rate")
-    without = [e for e in result["attacks"] if is_of(e, reward) and e["answer"] == "none"]
+    without = (entry for entry in attacks if entry["answer"] == "none")
     best = max(without, key=lambda entry: entry["win_rate"]["mean"])
     if best["win_rate"]["mean"] > 0:
         unflagged = ""
         if best["flagged_rate"]:
             unflagged = f"{100 * best['unflagged_win_rate']:.0f} % without a flag"
-        claim = f"{title(reward)}: the strongest of them is {best['name']}"
+        claim = f"{_title(reward)}: the strongest of them is {best['name']}"
         yield Finding(claim, Interval(**best["win_rate"]), unflagged, "rate")
 
 
@@ -238,7 +240,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         "Percent of the prompts; ties are no wins, and a failed score loses to any value. "
         "* carries a piece of the honest response, ** all of it.",
         [Picture(what, as_image(_heat_map(result)))],
-        [_table(result, reward) for reward in result["rewards"]],
+        [_table(name, entries) for name, entries in by_reward(result).items()],
     )
     examples = Section(
         "Examples",
@@ -246,7 +248,7 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
         "wins. Marked words are those that an inferred instruction shares with the true one."
         if result["examples"]
         else "No attack without an answer ever won.",
-        examples=[e | {"title": title(e), "sides": _sides(e)} for e in result["examples"]],
+        examples=[e | {"title": _title(e), "sides": _sides(e)} for e in result["examples"]],
     )
     engine = result["reward_engine"]
     facts = (
@@ -260,11 +262,11 @@ def write_page(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _heat_map(result: Mapping[str, Any]) -> "Figure":
-    by_reward = [[e for e in result["attacks"] if is_of(e, r)] for r in result["rewards"]]
-    names = [entry["name"] + CARRIES[entry["answer"]] for entry in by_reward[0]]
-    rates = np.array([[100 * e["win_rate"]["mean"] for e in entries] for entries in by_reward]).T
-    size = (3 + 1.2 * len(by_reward), 1.2 + 0.22 * len(names))
-    rewards = [title(reward).replace(", ", "\n") for reward in result["rewards"]]
+    found = by_reward(result)
+    rates = np.array([[100 * e["win_rate"]["mean"] for e in rows] for rows in found.values()]).T
+    names = [entry["name"] + CARRIES[entry["answer"]] for entry in next(iter(found.values()))]
+    rewards = [name.replace(", ", "\n") for name in found]
+    size = (3 + 1.2 * len(rewards), 1.2 + 0.22 * len(names))
     with styled():
         figure, (axes,) = new_figure(1, 1, "% of prompts on which an attack wins", size)
         axes.imshow(rates, aspect="auto", cmap="Blues", vmin=0, vmax=115)  # numbers stay legible
@@ -277,16 +279,15 @@ def _heat_map(result: Mapping[str, Any]) -> "Figure":
     return figure
 
 
-def _table(result: Mapping[str, Any], reward: Mapping[str, Any]) -> Table:
+def _table(reward: str, entries: Sequence[Any]) -> Table:
     _, *others = RATES
     rows = [
         [entry["name"] + CARRIES[entry["answer"]], percent(entry["win_rate"])]
         + ["" if entry[name] is None else f"{100 * entry[name]:.0f}" for name in others]
         + [entry["what"]]
-        for entry in result["attacks"]
-        if is_of(entry, reward)
+        for entry in entries
     ]
-    return Table(title(reward), ["attack", *RATES.values(), "what it is"], rows)
+    return Table(reward, ["attack", *RATES.values(), "what it is"], rows)
 
 
 def _sides(example: Mapping[str, Any]) -> list[dict[str, Any]]:
