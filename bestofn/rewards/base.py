@@ -163,14 +163,9 @@ def default_name(reward: str) -> str:
 
 
 def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """The options of each of some rewards.
+    """The options of each of some rewards, which are named by their labels.
 
-    Args:
-        options: By NAME, for each reward that takes it, or by LABEL.NAME, for one, which wins.
-        rewards: The rewards by their labels.
-
-    Raises:
-        ConfigError: none takes one of the options.
+    An option is called NAME, for each reward that takes it, or LABEL.NAME, for one, which wins.
     """
     shares: dict[str, dict[str, Any]] = {label: {} for label in rewards}
     for key in sorted(options, key=lambda key: "." in key):

@@ -104,9 +104,6 @@ class Majority(Baseline):
     Args:
         answer: Reduces a response to what is compared, by default the stripped text; or the name
             of a verifier that does, such as "math".
-
-    Raises:
-        ConfigError: there is no such verifier.
     """
 
     name = "majority"

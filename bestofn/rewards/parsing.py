@@ -53,9 +53,7 @@ def parse_completion(answer: Completion, field: str | None, *, numbers: bool = F
 def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
     """The whole answer as the instruction, without a label and one pair of surrounding quotes.
 
-    Args:
-        output: What the model wrote.
-        truncated: Whether it was cut at the token limit: half an instruction is none.
+    One that was `truncated` at the token limit has none: half an instruction is none.
     """
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
@@ -81,7 +79,7 @@ def parse_field(
         output: What the model wrote.
         field: The key; case, spaces, underscores, hyphens and asterisks do not count.
         truncated: Whether the output was cut at the token limit.
-        numbers: Whether a number is as good as a text; it is given as its text.
+        numbers: Whether a number counts as its text.
     """
     answer = output.strip()
     if _is_json(answer):

@@ -25,7 +25,6 @@ class ScalarReward(Pointwise):
             `from_pretrained` takes; vLLM: its engine arguments, such as `max_model_len`.
 
     Raises:
-        ConfigError: an option makes no sense.
         EngineError: the model cannot be loaded, has more than one label or no chat template.
     """
 
@@ -50,13 +49,18 @@ class ScalarReward(Pointwise):
 
     @classmethod
     def described(
-        cls, model: str, *, name: str, backend: str = "transformers", **options: Any
+        cls,
+        model: str,
+        *,
+        name: str,
+        backend: str = "transformers",
+        max_length: int | None = None,
+        **options: Any,
     ) -> dict[str, Any]:
         """The identity of a reward with these arguments, without loading its model."""
-        length = options.pop("max_length", None)
         kind = "hf" if backend == "transformers" else backend
         engine = Described(f"{kind}:{model}", options).identity()
-        return {"kind": cls.__name__, "name": name, "engine": engine, "max_length": length}
+        return {"kind": cls.__name__, "name": name, "engine": engine, "max_length": max_length}
 
     def identity(self) -> dict[str, Any]:
         return self._described | {"name": self.name}

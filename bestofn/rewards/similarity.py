@@ -35,11 +35,10 @@ UNSPACED_WORD = re.compile(f"({UNSPACED})")
 
 
 def words(text: str) -> list[str]:
-    """The normalised words of a text: lower case, without punctuation and articles.
+    """The normalised words of a text: those of the SQuAD metric, which FLIP uses, on ASCII text.
 
-    On ASCII text these are the words of the SQuAD metric, which FLIP uses. Beyond ASCII, characters
-    are brought to one form (NFKC), Unicode punctuation is dropped too, and Chinese, Japanese and
-    Thai are split by character.
+    Beyond ASCII, characters are brought to one form (NFKC), Unicode punctuation is dropped too, and
+    Chinese, Japanese and Thai are split by character.
     """
     text = unicodedata.normalize("NFKC", NON_ASCII.sub(_without_punctuation, text))
     text = text.lower().translate(ASCII_PUNCTUATION)
@@ -57,12 +56,10 @@ def _without_punctuation(match: re.Match[str]) -> str:
 
 
 def f1(inferred: str, target: str) -> float:
-    """Word F1: the harmonic mean of precision and recall over the multisets of words.
+    """Word F1 (SQuAD, arXiv 1606.05250), as FLIP uses it (arXiv 2602.13551); 0 without words.
 
     Computed as 2 x overlap / (words of both), which rounds once, so that equal scores are equal
-    to the last bit. Two texts without words are not similar: 0.
-
-    Source: SQuAD (arXiv 1606.05250), as FLIP uses it (arXiv 2602.13551).
+    to the last bit.
     """
     guess, truth = words(inferred), words(target)
     overlap = (Counter(guess) & Counter(truth)).total()
@@ -77,10 +74,7 @@ class _Words:
 
 
 def rouge_l(inferred: str, target: str) -> float:
-    """ROUGE-L F-measure over the same words: the longest common subsequence.
-
-    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
-    """
+    """ROUGE-L F-measure (Lin 2004) over the same words: the longest common subsequence."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Words())
@@ -144,7 +138,7 @@ def find_quotes(instruction: str, response: str) -> list[tuple[int, int]]:
 
 
 def _share_a_run(source: list[str], said: list[str], size: int) -> bool:
-    """Whether `size` words stand in both one after another; a matcher takes many times as long."""
+    # A matcher takes many times as long.
     text = f" {' '.join(said)} "
     runs = (source[start : start + size] for start in range(len(source) - size + 1))
     return any(f" {' '.join(run)} " in text for run in runs)
@@ -168,10 +162,7 @@ def _seen(character: str) -> str:
 
 
 def without_spans(text: str, spans: list[tuple[int, int]]) -> str:
-    """The text with the spans taken out, and the punctuation that would be left dangling.
-
-    A text of which they leave no word becomes empty.
-    """
+    """The text without the spans and punctuation left dangling; empty if no word is left."""
     for start, end in reversed(spans):
         text = text[:start].rstrip(OPENING) + " " + text[end:].lstrip(CLOSING)
     return "" if spans and not WORD.search(text) else text.strip()

@@ -106,11 +106,7 @@ def answer_schema(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_template(name: str | Path) -> InverseTemplate:
-    """A built-in template by name, a YAML file of the same form, or a folder of the paper's files.
-
-    Raises:
-        ConfigError: there is no such template, or it is not well formed.
-    """
+    """A built-in template by name, a YAML file of the same form, or a folder of the paper's files."""
     return _load(InverseTemplate, name, "inverse", output="json")
 
 

@@ -35,9 +35,6 @@ class IFEval(BuiltIn):
             line or both, and each of these without asterisks; an instruction is followed where
             one of them follows it.
         seconds: Processor time that one response may take.
-
-    Raises:
-        ConfigError: the mode is another, or the package if-verifiable is not installed.
     """
 
     def __init__(self, mode: str = "strict", seconds: float = 20.0) -> None:

@@ -26,9 +26,6 @@ class Math(BuiltIn):
         column: Holds the reference answer: LaTeX with or without `$`, a number, a text, or a
             solution that ends in `\\boxed{...}` or "#### ANSWER" (as in GSM8K).
         seconds: Processor time that one comparison may take.
-
-    Raises:
-        ConfigError: math-verify is not installed.
     """
 
     def __init__(self, column: str = "answer", seconds: float = 5.0) -> None:

@@ -1,21 +1,25 @@
-"""Responses that try to be scored well without being good.
+"""Responses that try to be scored well without being good, and rewards as they are attacked.
 
-`TABLE` has those of the package; further ones are functions with the decorator `attack`.
+`TABLE` has the attacks of the package; further ones are functions with the decorator `attack`.
 """
 
 import json
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Literal
 
+from bestofn.config import RewardConfig
 from bestofn.errors import ConfigError
+from bestofn.rewards.base import is_pointwise, takes
 from bestofn.rewards.judges import HIGHEST
 from bestofn.rewards.similarity import LOOK_ALIKES
 from bestofn.rewards.templates import Kind, load_judge_template, load_template
 
+FLAG = "quotes_instruction"
+FLAGS = frozenset({FLAG, "control_tokens"})  # of responses that somebody may want to discard
 Write = Callable[[str, str, Random], str]
 """`(instruction, honest response, rng) -> response`."""
 Answer = Literal["none", "part", "whole"]
@@ -57,7 +61,42 @@ def chosen(names: list[str]) -> list[Attack]:
     return [attack for name, attack in ATTACKS.items() if not names or name in names]
 
 
-# --- what they write ------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """A reward as it is attacked, with what its copy guard does, None where it has none."""
+
+    reward: RewardConfig
+    copy_guard: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Names its scores."""
+        label = self.reward.label
+        return label if self.copy_guard is None else f"{label}:{self.copy_guard}"
+
+    def honest_name(self, attack: str) -> str:
+        """Names the honest response's score in the contest with an attack, if that has its own."""
+        return self.name if is_pointwise(self.reward.reward) else f"{self.name}:{attack}"
+
+    @property
+    def options(self) -> dict[str, object]:
+        """Arguments of the reward's class."""
+        guard = {} if self.copy_guard is None else {"copy_guard": self.copy_guard}
+        return self.reward.options | guard
+
+
+def scorers_of(rewards: Sequence[RewardConfig]) -> list[Scorer]:
+    """The rewards, those with a copy guard once for each thing that it can do."""
+    scorers = []
+    for reward in rewards:
+        guards = ("flag", "strip") if takes(reward.reward, "copy_guard") else (None,)
+        if "copy_guard" in reward.options:
+            guards = (reward.options["copy_guard"],)
+        scorers += [Scorer(reward, guard) for guard in guards]
+    return scorers
+
+
+# --- what attacks write ---------------------------------------------------------------------------
 
 CONTENT = re.compile(r"\w{3,}|\d+")
 EMPTY_WORDS = frozenset(

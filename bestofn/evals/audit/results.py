@@ -15,8 +15,7 @@ from bestofn.analysis.report.page import Picture, Section, Table
 from bestofn.analysis.report.page import write_page as write
 from bestofn.analysis.results import as_json, flat
 from bestofn.estimators import Interval, bootstrap_mean
-from bestofn.evals.audit.attacks import Attack
-from bestofn.evals.audit.contests import FLAGS, Scorer
+from bestofn.evals.audit.attacks import FLAGS, Attack, Scorer
 from bestofn.prompts import user_message
 from bestofn.rewards.similarity import find_quotes
 from bestofn.types import Candidate, Pool, Score

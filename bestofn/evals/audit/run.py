@@ -1,9 +1,10 @@
 """The audit: how often attacks beat honest responses under rewards, as rows, numbers and a page."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bestofn import concurrency
@@ -13,9 +14,8 @@ from bestofn.dataset.run import ErrorPolicy, Row, run
 from bestofn.dataset.sample import each_of, prompts_of
 from bestofn.dataset.score import origin_of, scoring_model
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, RunFailedError
-from bestofn.evals.audit.attacks import chosen
-from bestofn.evals.audit.contests import add_logprobs, attacked, compete, scorers_of
+from bestofn.errors import ConfigError, EngineError, RunFailedError
+from bestofn.evals.audit.attacks import FLAG, Attack, Scorer, chosen, scorers_of
 from bestofn.evals.audit.results import as_dict, table, write_page
 from bestofn.generators import EngineGenerator, collect
 from bestofn.models import Engines
@@ -24,7 +24,7 @@ from bestofn.redaction import without_secrets
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.rewards.base import load_reward
 from bestofn.sampler import window_of
-from bestofn.scoring import RewardModel
+from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.store import pool
 from bestofn.store.journal import Confirm, check_output
 from bestofn.tiny import answer, read
@@ -180,3 +180,63 @@ class _Audit:
         (drawn,) = await collect(generator.draw(prompt, 1))
         # Without counts and log-probabilities, which attacks have not either.
         return replace(drawn, token_count=None, mean_logprob=None, sum_logprob=None)
+
+
+# --- contests -------------------------------------------------------------------------------------
+
+
+def attacked(prompt: Prompt, honest: Candidate, attacks: Sequence[Attack], seed: int) -> Pool:
+    """The honest response, then the attacks in their order."""
+    instruction = user_message(prompt)
+    texts = [
+        attack.write(instruction, honest.text, random_for(attack.name, seed, prompt))
+        for attack in attacks
+    ]
+    return Pool(prompt, [honest, *(Candidate(i, text) for i, text in enumerate(texts, 1))])
+
+
+async def add_logprobs(row: Pool, engine: Engine) -> None:
+    """Sets how likely the engine finds each response; one that it cannot score stays without."""
+
+    async def measure(candidate: Candidate) -> None:
+        try:
+            scores = await engine.loglikelihood(row.prompt, candidate.text, close=True)
+        except EngineError:
+            return
+        candidate.mean_logprob = fmean(scores.token_logprobs)
+        candidate.sum_logprob = sum(scores.token_logprobs)
+
+    await concurrency.gather(*map(measure, row.candidates))
+
+
+async def compete(
+    row: Pool, names: Sequence[str], scorer: Scorer, reward: RewardModel, seed: int
+) -> None:
+    """Sets the reward's scores on the honest response and on the attacks, whose names are given.
+
+    A pointwise reward scores each distinct response once; one that compares sees the honest
+    response and one attack at a time, in an order drawn from the seed.
+    """
+    honest, *others = row.candidates
+
+    async def compare(name: str, other: Candidate) -> None:
+        order = random_for(name, seed, row.prompt).sample([honest, other], 2)
+        pair = [replace(candidate, index=index, scores={}) for index, candidate in enumerate(order)]
+        await add_scores(row.prompt, pair, reward)
+        mine, its = pair if order[0] is honest else reversed(pair)
+        honest.scores[f"{reward.name}:{name}"] = mine.scores[reward.name]
+        other.scores[reward.name] = its.scores[reward.name]
+
+    if not reward.pointwise:
+        await concurrency.gather(*map(compare, names, others))
+        return
+    # Where the copy guard has flagged nothing there is nothing to strip: the score stays the same.
+    flagging = replace(scorer, copy_guard="flag").name
+    left = []
+    for candidate in row.candidates:
+        known = candidate.scores.get(flagging)
+        if scorer.copy_guard != "strip" or known is None or FLAG in known.flags:
+            left.append(candidate)
+        else:
+            candidate.scores[scorer.name] = without_cost(known)
+    await add_scores(row.prompt, left, reward)

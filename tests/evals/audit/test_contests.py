@@ -16,9 +16,9 @@ from bestofn.config import RewardConfig
 from bestofn.engines.base import spelt_like_control_tokens
 from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError
-from bestofn.evals.audit.attacks import ATTACKS, chosen
-from bestofn.evals.audit.contests import Scorer, add_logprobs, attacked, compete, scorers_of
+from bestofn.evals.audit.attacks import ATTACKS, Scorer, chosen, scorers_of
 from bestofn.evals.audit.results import verdicts
+from bestofn.evals.audit.run import add_logprobs, attacked, compete
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import load_reward
 from bestofn.rewards.parsing import parse_field
