@@ -106,7 +106,7 @@ def answer_schema(field: str, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_template(name: str | Path) -> InverseTemplate:
-    """A built-in template by name, a YAML file of the same form, or a folder of the paper's files."""
+    """A built-in template by name, a YAML file of its form, or a folder of the paper's files."""
     return _load(InverseTemplate, name, "inverse", output="json")
 
 

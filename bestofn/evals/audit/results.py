@@ -1,7 +1,6 @@
 """What an audit showed: rates with intervals over prompts, findings, examples, and the page."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,13 +149,8 @@ def _examples(
 
 
 def _scored(candidate: Candidate, score: Score) -> dict[str, Any]:
-    return {
-        "text": candidate.text,
-        "value": None if isnan(score.value) else score.value,
-        "reason": score.reason,
-        "inferred": score.inferred,
-        "flags": score.flags,
-    }
+    kept = {name: getattr(score, name) for name in ("value", "reason", "inferred", "flags")}
+    return {"text": candidate.text, **as_json(kept)}
 
 
 def table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
