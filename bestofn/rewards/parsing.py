@@ -15,7 +15,6 @@ MARK = "\ufdd0"  # a noncharacter: no text holds it
 CUT = f"q{MARK}"  # begins with a letter, so that it can be a value, but not with a hex digit
 CLOSED = re.compile(r"[}\]]\s*(?:```\s*)?\Z")
 BREAK = r"[\s_\-*]"  # what varies between the spellings of a key
-FENCED = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
 START = re.compile(r'\{\s*"')  # of strict JSON objects with a key
 OBJECT = re.compile(r"""\{\s*(?:}|\\?["'`“‘]|\w[\w \-]*:)""")  # of anything meant as one
 LABEL = re.compile(
@@ -81,10 +80,6 @@ def parse_field(
         truncated: Whether the output was cut at the token limit.
         numbers: Whether a number counts as its text.
     """
-    answer = output.strip()
-    if _is_json(answer):
-        # Tags and braces that are left are in its strings: no reasoning, no further object.
-        return _strict(answer, field, numbers)[0] or Parsed(reason="missing_field")
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
     answer = split_thinking(output)[1].strip()
@@ -95,15 +90,6 @@ def parse_field(
     if found is None and truncated:
         return Parsed(reason="truncated")
     return found or Parsed(reason="missing_field" if OBJECT.search(answer) else "no_json")
-
-
-def _is_json(text: str) -> bool:
-    """Whether the text is one well-formed object or list, fenced or not, and nothing else."""
-    fenced = FENCED.fullmatch(text)
-    try:
-        return isinstance(json.loads(fenced[1] if fenced else text, strict=False), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def _strict(text: str, field: str, numbers: bool) -> tuple[Parsed | None, int]:

@@ -74,7 +74,7 @@ FAILED = {
     "unclosed thinking": (f"<think>It could be {OBJECT}", "unclosed_thinking"),
     "plain text": (GOOD, "no_json"),
     "labelled text": (f"{FIELD}: {GOOD}", "no_json"),
-    "a list of text": (f'["{GOOD}"]', "missing_field"),
+    "a list of text": (f'["{GOOD}"]', "no_json"),
     "braces in prose": ("Solve \\frac{a}{b} for {x}.", "no_json"),
     "field missing": ('{"REASONING": "It rhymes."}', "missing_field"),
     "another key": (f'{{"INSTRUCTION": "{GOOD}"}}', "missing_field"),
@@ -113,7 +113,7 @@ AT_THE_LIMIT = {
     "before any JSON": ("Let me see. The text", Parsed(reason="truncated")),
     "in the thinking": ("<think>Let me", Parsed(reason="unclosed_thinking")),
     "at once": ("", Parsed(reason="empty")),
-    "well-formed without the field": ('{"REASONING": "r"}', Parsed(reason="missing_field")),
+    "well-formed without the field": ('{"REASONING": "r"}', Parsed(reason="truncated")),
 }
 
 
