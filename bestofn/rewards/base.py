@@ -31,6 +31,13 @@ class Reward(Composable):
         found = {name: getattr(self, name) for name in self.settings}
         return {"kind": type(self).__name__, "name": self.name} | found
 
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return await concurrency.gather(*(self.score_one(prompt, c) for c in candidates))
+
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        """The score of one candidate."""
+        raise NotImplementedError
+
 
 class Pointwise(Reward):
     """A reward that scores responses one by one; an empty one fails."""
@@ -43,10 +50,6 @@ class Pointwise(Reward):
             return Score(reason=EMPTY) if empty else await self.score_one(prompt, candidate)
 
         return await concurrency.gather(*map(one, candidates))
-
-    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
-        """The score of a response that is not empty."""
-        raise NotImplementedError
 
 
 def check_choice(name: str, value: object, known: Any) -> None:

@@ -24,12 +24,6 @@ class Baseline(Reward):
 
     pointwise = False
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return [self._score(prompt, candidate) for candidate in candidates]
-
-    def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
-        raise NotImplementedError
-
 
 class RandomChoice(Baseline):
     """A number for each candidate, drawn from seed, prompt id and index."""
@@ -40,7 +34,7 @@ class RandomChoice(Baseline):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         return Score(Random(candidate_seed(self.seed, prompt, candidate.index)).random())
 
 
@@ -49,7 +43,7 @@ class First(Baseline):
 
     name = "first"
 
-    def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         return Score(-float(candidate.index))
 
 
@@ -58,7 +52,7 @@ class MeanLogprob(Baseline):
 
     name = "mean-logprob"
 
-    def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         if candidate.mean_logprob is None:
             return Score(reason="the generator gives no log-probabilities")
         return Score(candidate.mean_logprob)

@@ -1,7 +1,6 @@
 """The gold verdict as a reward: what every proxy is measured against."""
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any, SupportsFloat
@@ -35,14 +34,11 @@ class Gold(Reward):
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"verifier": identity_of(self.verifier)}
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        if candidate.finish_reason == "error":
+            return Score(0.0)
         loop = asyncio.get_running_loop()
-        return [
-            Score(0.0)
-            if candidate.finish_reason == "error"
-            else await loop.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
-            for candidate in candidates
-        ]
+        return await loop.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
 
     def _judge(self, prompt: Prompt, response: str) -> Score:
         try:
