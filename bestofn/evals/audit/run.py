@@ -50,7 +50,7 @@ def run_audit(
         EngineError: a model cannot be loaded.
         RunFailedError: no honest response could be drawn.
     """
-    audit, prompts = _Audit(config), prompts_of(config)
+    prompts, audit = prompts_of(config), _Audit(config)
     check_output(folder, folder=True)
     path = folder / f"{NAME}.jsonl"
     names = [attack.name for attack in audit.attacks]
