@@ -128,3 +128,9 @@ def scores_of(reward: RewardModel, candidates: Sequence[Candidate], prompt: Prom
     """The scores that a reward gives, as a sampler asks for them."""
     concurrency.run(add_scores(prompt, candidates, reward))
     return [candidate.scores[reward.name] for candidate in candidates]
+
+
+def repeated(prompt: Prompt, *_: object) -> str:
+    """What a model infers that takes whatever it reads for the instruction."""
+    text = prompt.messages[-1].content
+    return text.removeprefix("Response:\n").removesuffix("\n\nInstruction:")

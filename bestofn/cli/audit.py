@@ -14,7 +14,6 @@ from bestofn.config import OPTIONS, AuditConfig, checked
 from bestofn.errors import RunFailedError
 
 REWARDS = ",".join(reward.label for reward in AuditConfig.model_fields["rewards"].default)
-MARKS = {"none": "", "part": " *", "whole": " **"}
 
 
 @app.command()
@@ -44,28 +43,18 @@ def audit(
 
 
 def _show(result: dict[str, Any]) -> None:
-    from bestofn.evals.audit.verdicts import is_of
+    from bestofn.evals.audit.results import CARRIES, by_reward, percent
 
-    entries = [entry for entry in result["attacks"] if is_of(entry, result["rewards"][0])]
-    names = [Text(e["name"]).append(MARKS[e["answer"]], "dim") for e in entries]
-    columns = _columns(result, with_intervals=True)
-    if not fits("attack", names, columns):
-        columns = _columns(result, with_intervals=False)
+    found = by_reward(result)
+    entries = next(iter(found.values()))
+    names = [Text(entry["name"]).append(CARRIES[entry["answer"]], "dim") for entry in entries]
+    rates = {name: [percent(e["win_rate"]) for e in entries] for name, entries in found.items()}
+    columns = [Column(name.replace(", ", "\n"), shown) for name, shown in rates.items()]
+    if not fits("attack", names, columns):  # without the intervals
+        columns = [Column(c.heading, [str(rate).split()[0] for rate in c.cells]) for c in columns]
     title = f"% of {result['prompts']} prompts on which an attack beats the honest response"
     show_table(title, "attack", names, columns)
     if any(entry["answer"] != "none" for entry in result["attacks"]):
         console.print("* with a piece of the honest response, ** with all of it", style="dim")
     for sentence in result["summary"]:
         console.print(Text(f"- {sentence}"))
-
-
-def _columns(result: dict[str, Any], with_intervals: bool) -> list[Column]:
-    """A column for each reward, with a row for each attack."""
-    from bestofn.evals.audit.verdicts import is_of, percent, title
-
-    columns = []
-    for reward in result["rewards"]:
-        rates = [percent(e["win_rate"]) for e in result["attacks"] if is_of(e, reward)]
-        shown = rates if with_intervals else [rate.split()[0] for rate in rates]
-        columns.append(Column(title(reward).replace(", ", "\n"), shown))
-    return columns

@@ -3,7 +3,7 @@
 import difflib
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, ClassVar, get_args
 
 from bestofn import concurrency
 from bestofn.engines.base import Engine
@@ -23,10 +23,20 @@ class Reward(Composable):
     """A reward that a name and some settings describe."""
 
     name: str
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Attributes that scores depend on, besides what `identity` adds."""
 
     def identity(self) -> dict[str, Any]:
         """What scores depend on; see `bestofn.identity`."""
-        return {"kind": type(self).__name__, "name": self.name}
+        found = {name: getattr(self, name) for name in self.settings}
+        return {"kind": type(self).__name__, "name": self.name} | found
+
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        return await concurrency.gather(*(self.score_one(prompt, c) for c in candidates))
+
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        """The score of one candidate."""
+        raise NotImplementedError
 
 
 class Pointwise(Reward):
@@ -35,23 +45,19 @@ class Pointwise(Reward):
     pointwise = True
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return await concurrency.gather(*(self._score(prompt, c) for c in candidates))
+        async def one(candidate: Candidate) -> Score:
+            empty = not candidate.text.strip()
+            return Score(reason=EMPTY) if empty else await self.score_one(prompt, candidate)
 
-    async def _score(self, prompt: Prompt, candidate: Candidate) -> Score:
-        if not candidate.text.strip():
-            return Score(reason=EMPTY)
-        return await self.score_one(prompt, candidate)
-
-    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
-        """The score of a response that is not empty."""
-        raise NotImplementedError
+        return await concurrency.gather(*map(one, candidates))
 
 
 def check_choice(name: str, value: object, known: Any) -> None:
     """Refuses a value that is none of those of a `Literal`."""
     if value not in get_args(known):
-        *others, last = map(repr, get_args(known))
-        raise ConfigError(f"{name} must be {', '.join(others)} or {last}, not {value!r}")
+        raise ConfigError(
+            f"{name} must be {' or '.join(map(repr, get_args(known)))}, not {value!r}"
+        )
 
 
 def check_samples(samples: int, temperature: float) -> None:
@@ -73,9 +79,8 @@ def load_reward(
     """The reward of that name.
 
     Args:
-        reward: "flip", "flip-likelihood", a judge ("pointwise", "pairwise", "listwise"), "scalar",
-            "gold", a baseline such as "longest", or "package.module:Name" for a class or object
-            of your own with `name`, `pointwise` and `score`.
+        reward: A built-in name, such as "flip", or "package.module:Name" for a class or object of
+            your own with `name`, `pointwise` and `score`.
         engine: The model that scores, for a class whose first argument is `engine`.
         verifier: See `load_verifier`, for a class whose first argument is `verifier`.
         name: Names the scores, by default as the reward is called.
@@ -84,7 +89,6 @@ def load_reward(
     Raises:
         ConfigError: there is no such reward, or it does not take these arguments.
     """
-    kind, _ = find("reward", reward)
     given: list[Any] = []
     if takes(reward, "engine"):
         given = [engine]
@@ -93,7 +97,7 @@ def load_reward(
             raise ConfigError(f"the reward {reward!r} needs a verifier, such as 'math' or 'tiny'")
         given = [load_verifier(verifier)]
     create = make if is_own("reward", reward) else construct
-    loaded: RewardModel = create(f"the reward {reward!r}", kind, given, options)
+    loaded: RewardModel = create(f"the reward {reward!r}", _kind(reward), given, options)
     name = name or default_name(reward)
     if name != getattr(loaded, "name", None):
         loaded.name = name
@@ -114,118 +118,76 @@ def reward_identity(
 
     It is without the engine, which the settings of a run have beside it. A class that loads a model
     of its own says its identity in a class method `described`, which takes the same options.
-
-    Raises:
-        ConfigError: what `load_reward` raises.
     """
-    kind, _ = find("reward", reward)
-    if described := getattr(kind, "described", None):
+    if described := getattr(_kind(reward), "described", None):
         named = {"name": name or default_name(reward)}
         return dict(construct(f"the reward {reward!r}", described, [], options | named))
     auto = options.get("template", "auto") == "auto"
     unknown = auto and engine is not None and engine.default_template == UNKNOWN
     stand_in: Any = Described("tiny") if unknown else engine
-    found = identity_of(
-        load_reward(reward, engine=stand_in, verifier=verifier, name=name, **options)
-    )
+    loaded = load_reward(reward, engine=stand_in, verifier=verifier, name=name, **options)
+    found = {key: value for key, value in identity_of(loaded).items() if key != "engine"}
     found |= {"template": UNKNOWN} if unknown and "template" in found else {}
-    found |= {"verifier": verifier} if "verifier" in found else {}
-    found.pop("engine", None)
-    return found
+    return found | ({"verifier": verifier} if "verifier" in found else {})
 
 
-def needs_engine(reward: str) -> bool:
-    """Whether a model scores.
+def _kind(reward: str) -> Any:
+    return find("reward", reward)[0]
 
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return takes(reward, "engine")
+
+def _arguments(reward: str) -> Mapping[str, inspect.Parameter]:
+    kind = _kind(reward)
+    return inspect.signature(kind).parameters if isinstance(kind, type) else {}
 
 
 def takes(reward: str, argument: str) -> bool:
-    """Whether the reward's class has an argument of that name.
+    """Whether the reward's class has an argument of that name."""
+    return argument in _arguments(reward)
 
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    return argument in _parameters(reward)
+
+def needs_engine(reward: str) -> bool:
+    """Whether a model scores."""
+    return takes(reward, "engine")
 
 
 def is_pointwise(reward: str) -> bool:
-    """Whether it says of each candidate what it would say of it alone.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
-    kind, _ = find("reward", reward)
-    if not isinstance(pointwise := getattr(kind, "pointwise", None), bool):
+    """Whether it says of each candidate what it would say of it alone."""
+    if not isinstance(pointwise := getattr(_kind(reward), "pointwise", None), bool):
         raise ConfigError(f"{reward!r} is no reward: it needs `pointwise`, true or false")
     return pointwise
 
 
 def default_name(reward: str) -> str:
-    """What the scores of the reward are called where no other name is given.
-
-    Raises:
-        ConfigError: there is no such reward.
-    """
+    """What the scores of the reward are called where no other name is given."""
     if not is_own("reward", reward):
         return reward
-    own = getattr(find("reward", reward)[0], "name", None)
+    own = getattr(_kind(reward), "name", None)
     return own if isinstance(own, str) else reward.rpartition(":")[2]
 
 
-def _parameters(reward: str) -> Mapping[str, inspect.Parameter]:
-    kind, _ = find("reward", reward)
-    return inspect.signature(kind).parameters if isinstance(kind, type) else {}
-
-
 def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Which of some options each reward gets.
+    """The options of each of some rewards, which are named by their labels.
 
-    Args:
-        options: By NAME, for each reward that takes it, or by LABEL.NAME, for one, which wins.
-        rewards: The rewards by their labels.
-
-    Returns:
-        The options of each label.
-
-    Raises:
-        ConfigError: there is no such reward, or none takes one of the options.
+    An option is called NAME, for each reward that takes it, or LABEL.NAME, for one, which wins.
     """
     shares: dict[str, dict[str, Any]] = {label: {} for label in rewards}
     for key in sorted(options, key=lambda key: "." in key):
         wanted, _, option = key.rpartition(".")
-        meant = {label: reward for label, reward in rewards.items() if wanted in ("", label)}
-        if not meant:
-            raise ConfigError(_no_reward(wanted, option, rewards))
-        takers = [label for label, reward in meant.items() if takes(reward, option)]
-        takers = takers or [label for label, reward in meant.items() if _takes_any(reward)]
+        known = {
+            label: _arguments(reward) for label, reward in rewards.items() if wanted in ("", label)
+        }
+        takers = [label for label, arguments in known.items() if option in arguments] or [
+            label
+            for label, arguments in known.items()
+            if any(argument.kind is argument.VAR_KEYWORD for argument in arguments.values())
+        ]
         if not takers:
-            raise ConfigError(_no_option(option, meant))
+            pairs = (pair for arguments in known.values() for pair in arguments.items())
+            names = dict.fromkeys(n for n, a in pairs if a.kind is a.KEYWORD_ONLY and n != "name")
+            near = difflib.get_close_matches(option, names, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
+            named = ", ".join(rewards) or "none is named"
+            raise ConfigError(f"no reward ({named}) has an option {key!r}; {hint}")
         for label in takers:
             shares[label][option] = options[key]
     return shares
-
-
-def _takes_any(reward: str) -> bool:
-    return any(p.kind is p.VAR_KEYWORD for p in _parameters(reward).values())
-
-
-def _no_reward(wanted: str, option: str, labels: Mapping[str, str]) -> str:
-    if not labels:
-        return f"{option!r} is an option of a reward; name the reward as well"
-    return f"no reward is called {wanted!r}, as in {wanted}.{option}; there are {', '.join(labels)}"
-
-
-def _no_option(option: str, rewards: Mapping[str, str]) -> str:
-    known = dict.fromkeys(
-        name
-        for reward in rewards.values()
-        for name, parameter in _parameters(reward).items()
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "name"
-    )
-    near = difflib.get_close_matches(option, known, 1)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known) or 'none'}"
-    return f"no reward ({', '.join(rewards)}) has an option {option!r}; {hint}"

@@ -24,27 +24,18 @@ class Baseline(Reward):
 
     pointwise = False
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        return self._scores(prompt, candidates)
-
-    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
-        raise NotImplementedError
-
 
 class RandomChoice(Baseline):
     """A number for each candidate, drawn from seed, prompt id and index."""
 
     name = "random"
+    settings = ("seed",)
 
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def identity(self) -> dict[str, Any]:
-        return super().identity() | {"seed": self.seed}
-
-    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
-        seeds = (candidate_seed(self.seed, prompt, candidate.index) for candidate in drawn)
-        return [Score(Random(seed).random()) for seed in seeds]
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        return Score(Random(candidate_seed(self.seed, prompt, candidate.index)).random())
 
 
 class First(Baseline):
@@ -52,8 +43,19 @@ class First(Baseline):
 
     name = "first"
 
-    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
-        return [Score(-float(candidate.index)) for candidate in drawn]
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        return Score(-float(candidate.index))
+
+
+class MeanLogprob(Baseline):
+    """The generator's own mean log-probability of the response, in nats per token."""
+
+    name = "mean-logprob"
+
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        if candidate.mean_logprob is None:
+            return Score(reason="the generator gives no log-probabilities")
+        return Score(candidate.mean_logprob)
 
 
 class Longest(Baseline):
@@ -65,11 +67,11 @@ class Longest(Baseline):
     name = "longest"
     sign = 1.0
 
-    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
-        unit = length_unit(drawn)
-        counted = any(candidate.token_count is not None for candidate in drawn)
+    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+        unit = length_unit(candidates)
+        counted = any(candidate.token_count is not None for candidate in candidates)
         flags = ["length_in_characters"] if counted and unit == "characters" else []
-        return [Score(self.sign * length(candidate, unit), flags=flags) for candidate in drawn]
+        return [Score(self.sign * length(candidate, unit), flags=flags) for candidate in candidates]
 
 
 class Shortest(Longest):
@@ -90,26 +92,12 @@ def length(candidate: Candidate, unit: Unit) -> int:
     return len(candidate.text) if unit == "characters" else candidate.token_count or 0
 
 
-class MeanLogprob(Baseline):
-    """The generator's own mean log-probability of the response, in nats per token."""
-
-    name = "mean-logprob"
-
-    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
-        missing = "the generator gives no log-probabilities"
-        values = [candidate.mean_logprob for candidate in drawn]
-        return [Score(reason=missing) if value is None else Score(value) for value in values]
-
-
 class Majority(Baseline):
     """How many candidates give the same answer (self-consistency, arXiv 2203.11171).
 
     Args:
         answer: Reduces a response to what is compared, by default the stripped text; or the name
             of a verifier that does, such as "math".
-
-    Raises:
-        ConfigError: there is no such verifier.
     """
 
     name = "majority"
@@ -121,13 +109,10 @@ class Majority(Baseline):
         return super().identity() | {"answer": identity_of(self.answer)}
 
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        # In a thread: to read an answer may take seconds, and the event loop must not wait for it.
-        return await asyncio.to_thread(self._scores, prompt, candidates)
+        def votes() -> list[Score]:
+            answers = [self.answer(candidate.text) for candidate in candidates]
+            count, none = Counter(answers), Score(reason="it gives no answer")
+            return [Score(float(count[answer])) if answer else none for answer in answers]
 
-    def _scores(self, prompt: Prompt, drawn: Sequence[Candidate]) -> list[Score]:
-        answers = [self.answer(candidate.text) for candidate in drawn]
-        votes = Counter(answers)
-        return [
-            Score(float(votes[answer])) if answer else Score(reason="it gives no answer")
-            for answer in answers
-        ]
+        # In a thread: to read an answer may take seconds, and the event loop must not wait for it.
+        return await asyncio.to_thread(votes)

@@ -15,9 +15,14 @@ from bestofn.errors import ConfigError, ContextLengthError, EngineError, OtherPr
 from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed, system_message, transcript, user_message
 from bestofn.rewards.base import EMPTY, Pointwise, check_choice, check_samples
-from bestofn.rewards.copying import find_quotes, without_spans
 from bestofn.rewards.parsing import parse_completion
-from bestofn.rewards.similarity import Similarity, name_of, resolve
+from bestofn.rewards.similarity import (
+    Similarity,
+    find_quotes,
+    name_of,
+    resolve,
+    without_spans,
+)
 from bestofn.rewards.templates import Target, load_template
 from bestofn.types import Candidate, Prompt, Score, Usage
 

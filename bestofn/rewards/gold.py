@@ -1,7 +1,6 @@
 """The gold verdict as a reward: what every proxy is measured against."""
 
 import asyncio
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import isfinite
 from typing import Any, SupportsFloat
@@ -17,18 +16,13 @@ from bestofn.verifiers import Verifier
 class Gold(Reward):
     """A verifier's verdict on each response.
 
-    No response at all is a wrong one: 0. A verifier that fails is a NaN score with a reason; one
-    that finds the prompt's columns unusable ends the run. Verdicts are given one at a time, in a
-    thread of their own: checkers are slow and seldom made for threads.
-
-    Args:
-        verifier: See `load_verifier`.
-        name: Names the scores.
+    No response at all is a wrong one: 0. A verifier that fails is a NaN score with a reason; a
+    `ConfigError`, for a prompt whose columns it cannot use, ends the run. Verdicts are given one at
+    a time, in a thread of their own: checkers are slow and seldom made for threads.
     """
 
     pointwise = True
     takes_undrawn = True
-    """Whether it says something of candidates that could not be drawn, too."""
 
     def __init__(self, verifier: Verifier, name: str = "gold") -> None:
         self.verifier = verifier
@@ -40,24 +34,16 @@ class Gold(Reward):
     def identity(self) -> dict[str, Any]:
         return super().identity() | {"verifier": identity_of(self.verifier)}
 
-    async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
-        """The verdicts.
-
-        Raises:
-            ConfigError: the verifier cannot use the prompt or its columns.
-        """
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        if candidate.finish_reason == "error":
+            return Score(0.0)
         loop = asyncio.get_running_loop()
-        return [
-            Score(0.0)
-            if candidate.finish_reason == "error"
-            else await loop.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
-            for candidate in candidates
-        ]
+        return await loop.run_in_executor(self._worker(), self._judge, prompt, candidate.text)
 
     def _judge(self, prompt: Prompt, response: str) -> Score:
         try:
             verdict = self.verifier(prompt, response)
-            # Whatever a verifier of one's own returns; text is none even where it reads "1".
+            # A verifier of one's own may return anything; "1" is no number.
             if isinstance(verdict, SupportsFloat) and isfinite(value := float(verdict)):
                 return Score(value)
         except ConfigError:

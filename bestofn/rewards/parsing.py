@@ -2,7 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,6 @@ MARK = "\ufdd0"  # a noncharacter: no text holds it
 CUT = f"q{MARK}"  # begins with a letter, so that it can be a value, but not with a hex digit
 CLOSED = re.compile(r"[}\]]\s*(?:```\s*)?\Z")
 BREAK = r"[\s_\-*]"  # what varies between the spellings of a key
-FENCED = re.compile(r"```\w*\s*(.*?)\s*```", re.DOTALL)
 START = re.compile(r'\{\s*"')  # of strict JSON objects with a key
 OBJECT = re.compile(r"""\{\s*(?:}|\\?["'`“‘]|\w[\w \-]*:)""")  # of anything meant as one
 LABEL = re.compile(
@@ -30,14 +28,11 @@ QUOTES = {'"': '"', "'": "'", "“": "”", "‘": "’", "«": "»", "「": "�
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What was read from an output: the text, or the reason why there is none.
+    """The text that was read from an output, never blank, or the reason why there is none.
 
-    Attributes:
-        text: Never blank, without white space around it.
-        reason: "empty" (nothing written, or nothing under the field), "unclosed_thinking" (it ends
-            inside its reasoning), "no_json" (no JSON in the answer), "missing_field",
-            "wrong_type" (the field is no text), "truncated" (cut before the end of the text),
-            "too_long" (malformed, and more than a repair may take).
+    Reasons: "empty", "unclosed_thinking" (the output ends inside its reasoning), "no_json",
+    "missing_field", "wrong_type" (the field is no text), "truncated" (cut before the end of the
+    text), "too_long" (malformed, and more than a repair may take).
     """
 
     text: str | None = None
@@ -45,13 +40,7 @@ class Parsed:
 
 
 def parse_completion(answer: Completion, field: str | None, *, numbers: bool = False) -> Parsed:
-    """What a model's answer says: the whole of it, or one field of a JSON object.
-
-    Args:
-        answer: What the model wrote.
-        field: The key; None where the whole answer counts.
-        numbers: As for `parse_field`.
-    """
+    """What a model's answer says: the whole of it, or with a `field` as `parse_field` has it."""
     truncated = answer.finish_reason == "length"
     if not answer.text and answer.reasoning is not None:
         return Parsed(reason="unclosed_thinking" if truncated else "empty")
@@ -63,9 +52,7 @@ def parse_completion(answer: Completion, field: str | None, *, numbers: bool = F
 def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
     """The whole answer as the instruction, without a label and one pair of surrounding quotes.
 
-    Args:
-        output: What the model wrote.
-        truncated: Whether it was cut at the token limit: half an instruction is none.
+    One that was `truncated` at the token limit has none: half an instruction is none.
     """
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
@@ -75,9 +62,7 @@ def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
     if truncated:
         return Parsed(reason="truncated")
     unlabelled = LABEL.sub("", text)
-    if unlabelled == text:
-        return _as_text(LABEL.sub("", _unquote(text)))
-    return _as_text(_unquote(unlabelled))
+    return _as_text(LABEL.sub("", _unquote(text)) if unlabelled == text else _unquote(unlabelled))
 
 
 def parse_field(
@@ -93,12 +78,8 @@ def parse_field(
         output: What the model wrote.
         field: The key; case, spaces, underscores, hyphens and asterisks do not count.
         truncated: Whether the output was cut at the token limit.
-        numbers: Whether a number is as good as a text; it is given as its text.
+        numbers: Whether a number counts as its text.
     """
-    answer = output.strip()
-    if _is_json(answer):
-        # Tags and braces that are left are in its strings: no reasoning, no further object.
-        return _strict(answer, field, numbers)[0] or Parsed(reason="missing_field")
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
     answer = split_thinking(output)[1].strip()
@@ -106,77 +87,52 @@ def parse_field(
         return Parsed(reason="empty")
     strict, end = _strict(answer, field, numbers)
     found = _repaired(answer[end:], field, truncated, numbers) or strict
-    if found is not None:
-        return found
-    if truncated:
+    if found is None and truncated:
         return Parsed(reason="truncated")
-    return Parsed(reason="missing_field" if OBJECT.search(answer) else "no_json")
-
-
-def _is_json(text: str) -> bool:
-    """Whether the text is one well-formed object or list, fenced or not, and nothing else."""
-    fenced = FENCED.fullmatch(text)
-    try:
-        return isinstance(json.loads(fenced[1] if fenced else text, strict=False), dict | list)
-    except (ValueError, RecursionError):
-        return False
+    return found or Parsed(reason="missing_field" if OBJECT.search(answer) else "no_json")
 
 
 def _strict(text: str, field: str, numbers: bool) -> tuple[Parsed | None, int]:
     """The field of the last well-formed object that has it, and where that object ends."""
-    found, end = None, 0
-    for data, position in _objects(text):
-        values = _lookup(data, field)
-        if values:
-            found, end = _as_value(values[-1], numbers), position
-    return found, end
-
-
-def _objects(text: str) -> Iterator[tuple[Any, int]]:
-    """Every well-formed object of the text with its end, none from inside another."""
     decoder, position, failures = json.JSONDecoder(strict=False), 0, 0
+    found, end = None, 0
     while failures < MAX_ATTEMPTS and (start := START.search(text, position)):
         try:
             data, position = decoder.raw_decode(text, start.start())
         except (ValueError, RecursionError):
             position, failures = start.end(), failures + 1
-        else:
-            yield data, position
+            continue
+        if values := _lookup(data, field):
+            found, end = _as_value(values[-1], numbers), position
+    return found, end
 
 
 def _repaired(text: str, field: str, truncated: bool, numbers: bool) -> Parsed | None:
     """The field of malformed JSON; None where it does not occur in any."""
-    start = OBJECT.search(text)
-    if start is None or not _mention(field).search(text, start.start()):
+    import json_repair
+
+    start, mention = OBJECT.search(text), _mention(field)
+    if start is None or not mention.search(text, start.start()):
         return None
     malformed = text[start.start() :]
     if len(malformed) > REPAIR_LIMIT:
         return Parsed(reason="too_long")
     closed = CLOSED.search(malformed) and not truncated
-    values = _lookup(_repair(malformed if closed else malformed + CUT), field)
-    if not values:
-        return None
-    # The library ends an open string where the input ends, so the mark gets into what was cut.
-    value = values[-1]
-    if MARK in json.dumps(value, ensure_ascii=False) or _breaks_off(malformed, field, str(value)):
-        return Parsed(reason="truncated")
-    return _as_value(value, numbers)
-
-
-def _breaks_off(malformed: str, field: str, value: str) -> bool:
-    """Whether the repair took the apostrophe of a word for the end of the value."""
-    ending = re.compile(r"""[\s"'“‘`]*""" + re.escape(value) + r"['’]\w")
-    return any(ending.match(malformed, key.end()) for key in _mention(field).finditer(malformed))
-
-
-def _repair(malformed: str) -> Any:
-    """The data that `json_repair` reads, None where it gives up."""
-    import json_repair
-
     try:
-        return json_repair.loads(malformed, skip_json_loads=True)
+        data = json_repair.loads(malformed if closed else malformed + CUT, skip_json_loads=True)
     except Exception:  # it also fails by assertion on some inputs: no data is the answer to any
         return None
+    if not (values := _lookup(data, field)):
+        return None
+    # The library ends an open string where the input ends, so the mark gets into what was cut, and
+    # may take the apostrophe of a word for the end of the value.
+    value = values[-1]
+    broken_off = re.compile(r"""[\s"'“‘`]*""" + re.escape(str(value)) + r"['’]\w")
+    if MARK in json.dumps(value, ensure_ascii=False) or any(
+        broken_off.match(malformed, key.end()) for key in mention.finditer(malformed)
+    ):
+        return Parsed(reason="truncated")
+    return _as_value(value, numbers)
 
 
 def _mention(field: str) -> re.Pattern[str]:
@@ -187,13 +143,13 @@ def _mention(field: str) -> re.Pattern[str]:
 
 def _lookup(data: Any, field: str) -> list[Any]:
     """The values under the field: in an object, in the objects of a list, or one level down."""
-    objects = _dicts(data)
-    inner = [item for outer in objects for value in outer.values() for item in _dicts(value)]
-    for level in (objects, inner):
-        values = [v for item in level for k, v in item.items() if _normal(k) == _normal(field)]
-        if values:
-            return values
-    return []
+    outer = _dicts(data)
+    inner = [item for whole in outer for value in whole.values() for item in _dicts(value)]
+    found = (
+        [value for item in level for key, value in item.items() if _normal(key) == _normal(field)]
+        for level in (outer, inner)
+    )
+    return next(filter(None, found), [])
 
 
 def _dicts(data: Any) -> list[dict[str, Any]]:

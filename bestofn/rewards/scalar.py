@@ -13,8 +13,7 @@ from bestofn.types import Candidate, Prompt, Score
 class ScalarReward(Pointwise):
     """The raw logit that a trained reward model gives the prompt with the response as its answer.
 
-    The conversation is written by the model's own chat template. One that is too long fails: a
-    model that sees only part of a response says nothing of the whole.
+    The conversation is written by the model's own chat template. One that is too long fails.
 
     Args:
         model: A folder or a repository of the model hub, for `AutoModelForSequenceClassification`
@@ -26,7 +25,6 @@ class ScalarReward(Pointwise):
             `from_pretrained` takes; vLLM: its engine arguments, such as `max_model_len`.
 
     Raises:
-        ConfigError: an option makes no sense.
         EngineError: the model cannot be loaded, has more than one label or no chat template.
     """
 
@@ -41,11 +39,12 @@ class ScalarReward(Pointwise):
     ) -> None:
         if max_length is not None and max_length < 1:
             raise ConfigError(f"max_length must be at least 1, not {max_length}")
+        place = os.fspath(model)
         self.name = name
         self._described = self.described(
-            os.fspath(model), backend=backend, max_length=max_length, name=name, **options
+            place, backend=backend, max_length=max_length, name=name, **options
         )
-        self.classifier = load_classifier(os.fspath(model), backend, **options)
+        self.classifier = load_classifier(place, backend, **options)
         self.max_length = min(max_length or self.classifier.context, self.classifier.context)
 
     @classmethod
@@ -53,19 +52,15 @@ class ScalarReward(Pointwise):
         cls,
         model: str,
         *,
+        name: str,
         backend: str = "transformers",
         max_length: int | None = None,
-        name: str = "scalar",
         **options: Any,
     ) -> dict[str, Any]:
         """The identity of a reward with these arguments, without loading its model."""
         kind = "hf" if backend == "transformers" else backend
-        return {
-            "kind": cls.__name__,
-            "name": name,
-            "engine": Described(f"{kind}:{model}", options).identity(),
-            "max_length": max_length,
-        }
+        engine = Described(f"{kind}:{model}", options).identity()
+        return {"kind": cls.__name__, "name": name, "engine": engine, "max_length": max_length}
 
     def identity(self) -> dict[str, Any]:
         return self._described | {"name": self.name}

@@ -1,10 +1,14 @@
-"""Similarity of the inferred instruction to the true one, in [0, 1]."""
+"""Two texts compared by their words: the inferred instruction with the true one, in [0, 1], and a
+response with the instruction that it may quote (the copy guard)."""
 
 import re
 import string
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import SequenceMatcher
+from functools import cache
+from math import ceil
 from typing import Any
 
 from bestofn.identity import identity_of
@@ -31,11 +35,10 @@ UNSPACED_WORD = re.compile(f"({UNSPACED})")
 
 
 def words(text: str) -> list[str]:
-    """The normalised words of a text: lower case, without punctuation and articles.
+    """The normalised words of a text: those of the SQuAD metric, which FLIP uses, on ASCII text.
 
-    On ASCII text these are the words of the SQuAD metric, which FLIP uses. Beyond ASCII, characters
-    are brought to one form (NFKC), Unicode punctuation is dropped too, and Chinese, Japanese and
-    Thai are split by character.
+    Beyond ASCII, characters are brought to one form (NFKC), Unicode punctuation is dropped too, and
+    Chinese, Japanese and Thai are split by character.
     """
     text = unicodedata.normalize("NFKC", NON_ASCII.sub(_without_punctuation, text))
     text = text.lower().translate(ASCII_PUNCTUATION)
@@ -53,12 +56,10 @@ def _without_punctuation(match: re.Match[str]) -> str:
 
 
 def f1(inferred: str, target: str) -> float:
-    """Word F1: the harmonic mean of precision and recall over the multisets of words.
+    """Word F1 (SQuAD, arXiv 1606.05250), as FLIP uses it (arXiv 2602.13551); 0 without words.
 
     Computed as 2 x overlap / (words of both), which rounds once, so that equal scores are equal
-    to the last bit. Two texts without words are not similar: 0.
-
-    Source: SQuAD (arXiv 1606.05250), as FLIP uses it (arXiv 2602.13551).
+    to the last bit.
     """
     guess, truth = words(inferred), words(target)
     overlap = (Counter(guess) & Counter(truth)).total()
@@ -73,10 +74,7 @@ class _Words:
 
 
 def rouge_l(inferred: str, target: str) -> float:
-    """ROUGE-L F-measure over the same words: the longest common subsequence.
-
-    Source: Lin 2004, "ROUGE: A Package for Automatic Evaluation of Summaries".
-    """
+    """ROUGE-L F-measure (Lin 2004) over the same words: the longest common subsequence."""
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], tokenizer=_Words())
@@ -90,10 +88,81 @@ def name_of(similarity: Similarity) -> str | dict[str, Any]:
 
 
 def resolve(similarity: str | Similarity) -> Similarity:
-    """The similarity of this name, or the function itself.
-
-    Raises:
-        ConfigError: no similarity has this name.
-    """
+    """The similarity of this name, or the function itself."""
     found: Similarity = similarity if callable(similarity) else find("similarity", similarity)[0]
     return found
+
+
+# --- quotes of the instruction --------------------------------------------------------------------
+
+# One character of a script that is written without spaces, or a run of other word characters.
+WORD = re.compile(rf"{UNSPACED}|[^\W_{UNSPACED_LETTERS}]+")
+
+MIN_RUN = 4  # words; shorter runs are shared by honest answers
+MAX_RUN = 20  # words; a run this long is a quote however long the instruction is
+SHARE = 0.9  # of the instruction's words, between the two
+
+OPENING, CLOSING = " \"'“‘«「", " .?!,;:\"'”’»」。．？！，；："
+
+# Letters that are drawn like a Latin one, Cyrillic and then Greek; capitals are made small first.
+LOOK_ALIKES = dict(
+    zip("авсԁеһніјкморԛѕтѵԝхуαβεικνορτυχζ", "abcdehhijkmopqstvwxyabeikvoptuxz", strict=True)
+)
+
+
+def find_quotes(instruction: str, response: str) -> list[tuple[int, int]]:
+    """Spans of `response`, as characters from and to, that repeat the instruction word for word.
+
+    A quote is a run of at least 90 % of the instruction's words, though never of fewer than 4 and
+    never needing more than 20. Case, accents and punctuation do not count, nor do characters that
+    show nothing, and a letter of another alphabet or width counts as the one that it looks like.
+    """
+    text, places = _folded(response)
+    source = WORD.findall(_folded(instruction)[0])
+    shortest = max(MIN_RUN, min(MAX_RUN, ceil(SHARE * len(source))))
+    if not _share_a_run(source, WORD.findall(text), shortest):
+        return []
+    said = list(WORD.finditer(text))
+    matcher = SequenceMatcher(None, source, [word.group() for word in said], autojunk=False)
+    spans, open_ranges = [], [(0, len(said))]
+    while open_ranges:
+        low, high = open_ranges.pop()
+        if high - low < shortest:
+            continue
+        run = matcher.find_longest_match(0, len(source), low, high)
+        if run.size >= shortest:
+            end = run.b + run.size
+            spans.append((places[said[run.b].start()], places[said[end - 1].end()]))
+            open_ranges += [(low, run.b), (end, high)]
+    return sorted(spans)
+
+
+def _share_a_run(source: list[str], said: list[str], size: int) -> bool:
+    # A matcher takes many times as long.
+    text = f" {' '.join(said)} "
+    runs = (source[start : start + size] for start in range(len(source) - size + 1))
+    return any(f" {' '.join(run)} " in text for run in runs)
+
+
+def _folded(text: str) -> tuple[str, Sequence[int]]:
+    """The text as it is compared, and where in `text` each of its characters and its end stand."""
+    if text.isascii():
+        return text.lower(), range(len(text) + 1)
+    pieces = [_seen(character) for character in text]
+    places = [place for place, piece in enumerate(pieces) for _ in piece]
+    return "".join(pieces), [*places, len(text)]
+
+
+@cache
+def _seen(character: str) -> str:
+    """What a reader sees: plain small letters, and nothing for what shows nothing."""
+    parts = unicodedata.normalize("NFKD", character).lower()
+    visible = [part for part in parts if unicodedata.category(part) not in ("Cf", "Mn")]
+    return "".join(LOOK_ALIKES.get(part, part) for part in visible)
+
+
+def without_spans(text: str, spans: list[tuple[int, int]]) -> str:
+    """The text without the spans and punctuation left dangling; empty if no word is left."""
+    for start, end in reversed(spans):
+        text = text[:start].rstrip(OPENING) + " " + text[end:].lstrip(CLOSING)
+    return "" if spans and not WORD.search(text) else text.strip()

@@ -16,25 +16,23 @@ from bestofn.types import Candidate, Prompt, Score
 class Composable:
     """Gives a reward `a + b`, `a - b`, `0.5 * a`, `-a` and `sum([a, b])`."""
 
-    def __add__(self: RewardModel, other: RewardModel) -> "WeightedSum":
+    def __add__(self: RewardModel, other: RewardModel, weight: float = 1.0) -> "WeightedSum":
         if not isinstance(other, RewardModel):
             return NotImplemented
-        return WeightedSum((*_terms(self), *_terms(other)))
+        return WeightedSum((*_terms(self), *_terms(other, weight)))
 
     def __radd__(self: RewardModel, other: RewardModel | int) -> "RewardModel | WeightedSum":
         if isinstance(other, RewardModel):
-            return WeightedSum((*_terms(other), *_terms(self)))
+            return Composable.__add__(other, self)
         return self if other == 0 else NotImplemented  # `sum` starts with 0
 
     def __sub__(self: RewardModel, other: RewardModel) -> "WeightedSum":
-        if not isinstance(other, RewardModel):
-            return NotImplemented
-        return WeightedSum((*_terms(self), *_terms(other, -1.0)))
+        return Composable.__add__(self, other, -1.0)
 
     def __mul__(self: RewardModel, weight: float) -> "WeightedSum":
         if not isinstance(weight, Real):
             return NotImplemented
-        return WeightedSum(_terms(self, float(weight)))
+        return WeightedSum(_terms(self, weight))
 
     __rmul__ = __mul__
 
@@ -47,7 +45,7 @@ _Terms = tuple[tuple[float, RewardModel], ...]
 
 def _terms(reward: RewardModel, weight: float = 1.0) -> _Terms:
     terms = reward.terms if isinstance(reward, WeightedSum) else ((1.0, reward),)
-    return tuple((weight * own, term) for own, term in terms)
+    return tuple((float(weight * own), term) for own, term in terms)
 
 
 @dataclass(frozen=True)
@@ -86,11 +84,9 @@ class WeightedSum(Composable):
     async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
         # On copies: the candidates themselves get only the sum.
         copies = [[replace(c, scores={}) for c in candidates] for _ in self.terms]
+        rewards = [reward for _, reward in self.terms]
         await concurrency.gather(
-            *(
-                add_scores(prompt, drawn, reward)
-                for drawn, (_, reward) in zip(copies, self.terms, strict=True)
-            )
+            *(add_scores(prompt, *pair) for pair in zip(copies, rewards, strict=True))
         )
         return [self._combine(same) for same in zip(*copies, strict=True)]
 

@@ -32,11 +32,7 @@ class Verifier(Protocol):
 
 
 def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: str) -> Any:
-    """The prompt's column of that name.
-
-    Raises:
-        ConfigError: there is none, or its type is not in `kinds`, which `expected` describes.
-    """
+    """The prompt's column of that name; its type has to be in `kinds`, which `expected` names."""
     if name not in prompt.columns:
         known = ", ".join(map(repr, prompt.columns)) or "no columns"
         raise ConfigError(f"prompt {prompt.id!r} has no column {name!r}; it has {known}")
@@ -50,27 +46,24 @@ def column(prompt: Prompt, name: str, kinds: type | tuple[type, ...], expected: 
 
 
 def reference(prompt: Prompt, name: str) -> str:
-    """The column as a reference answer: its text, or its number as text.
-
-    Raises:
-        ConfigError: there is no such column, or it is neither text nor a number.
-    """
+    """The column as a reference answer: its text, or its number as text."""
     return str(column(prompt, name, (str, int, float), "text or a number"))
 
 
-class ColumnVerifier(Verifier):
-    """A verifier that depends on one column of the prompt."""
+class BuiltIn(Verifier):
+    """A verifier whose public attributes are all that its verdicts depend on."""
+
+    def identity(self) -> dict[str, Any]:
+        """See `bestofn.identity`."""
+        public = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {"kind": type(self).__name__} | public
+
+
+class Exact(BuiltIn):
+    """Whether the response is the column's text or number, white space around both aside."""
 
     def __init__(self, column: str) -> None:
         self.column = column
-
-    def identity(self) -> dict[str, Any]:
-        """What verdicts depend on; see `bestofn.identity`."""
-        return {"kind": type(self).__name__, "column": self.column}
-
-
-class Exact(ColumnVerifier):
-    """Whether the response is the column's text or number, white space around both aside."""
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
         return self.answer(response) == self.answer(reference(prompt, self.column))
@@ -83,11 +76,11 @@ class ExactIgnoringCase(Exact):
         return response.strip().casefold()
 
 
-class Regex(ColumnVerifier):
+class Regex(BuiltIn):
     """Whether the column's pattern, one of Python's `re`, is found anywhere in the response."""
 
     def __init__(self, column: str) -> None:
-        super().__init__(column)
+        self.column = column
         self._check = Checker(__name__, SECONDS)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
@@ -108,19 +101,10 @@ def pattern_found(pattern: str, response: str) -> bool:
         raise ConfigError(str(error)) from error
 
 
-class Tiny(Verifier):
+class Tiny(BuiltIn):
     """Whether the response is right by the exact rules of the tiny world; it reads no column."""
 
-    def identity(self) -> dict[str, Any]:
-        """What verdicts depend on; see `bestofn.identity`."""
-        return {"kind": type(self).__name__}
-
     def __call__(self, prompt: Prompt, response: str) -> bool:
-        """The verdict.
-
-        Raises:
-            ConfigError: the last user message is no instruction of the tiny world.
-        """
         from bestofn.tiny import verify
 
         return verify(user_message(prompt), response)
@@ -144,14 +128,10 @@ def load_verifier(spec: str) -> Verifier:
     """The verifier that a spec names.
 
     Args:
-        spec: "exact:COLUMN" (the response is the column's text, white space around it aside),
-            "iexact:COLUMN" (so that upper and lower case are one), "regex:COLUMN" (the column's
-            pattern is found in the response), "math" or "math:COLUMN" (the final answer equals
-            the column's, "answer" by default), "ifeval" or "ifeval:loose" (all instructions are
-            followed), "tiny" (the tiny world's own rules), or "package.module:Name" for a
-            callable `(prompt, response) -> bool or float`, or a class of such, on the import path
-            or in the working directory. The part before the colon is first looked up among
-            the kinds, so that "math:answer" is never a module.
+        spec: "exact:COLUMN", "iexact:COLUMN" (upper and lower case are one), "regex:COLUMN",
+            "math" or "math:COLUMN" ("answer" by default), "ifeval" or "ifeval:loose", "tiny", or
+            "package.module:Name" for a callable `(prompt, response) -> bool or float`, or a class
+            of such. The part before the colon is first looked up among the kinds.
 
     Raises:
         ConfigError: the spec has another form, or what it names cannot be loaded.
@@ -167,18 +147,9 @@ def load_verifier(spec: str) -> Verifier:
 
 
 def load_answer(answer: str | Callable[[str], str]) -> Callable[[str], str]:
-    """What votes compare, as a function of the response.
-
-    Args:
-        answer: Such a function, or a verifier's name, whose `answer` it is; see `load_verifier`.
-
-    Raises:
-        ConfigError: it is neither, or there is no such verifier.
-    """
+    """What votes compare: a function of the response, or the `answer` of the verifier of a name."""
     if isinstance(answer, str):
         return load_verifier(answer).answer
     if not callable(answer):
-        raise ConfigError(
-            f"answer is a verifier's name such as 'math', or a function, not {answer!r}"
-        )
+        raise ConfigError(f"answer is a verifier's name or a function, not {answer!r}")
     return answer

@@ -10,8 +10,7 @@ from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from threading import Lock
-from types import ModuleType
-from typing import Any, TextIO
+from typing import Any
 from weakref import finalize
 
 from bestofn import concurrency
@@ -62,15 +61,23 @@ class _Child:
         self._lock = Lock()
         self._process: subprocess.Popen[str] | None = None
 
-    def ask(self, request: str) -> tuple[str, Any]:
+    def ask(self, request: str) -> Any:
         with self._lock:
+            process, self._process = self._process or self._start(), None
             try:
-                self._process = self._process or self._start()
-                return self._answer(self._process, request)
-            except BaseException:
+                assert process.stdout is not None
+                with suppress(BrokenPipeError):
+                    print(request, file=process.stdin, flush=True)
+                if line := process.stdout.readline():
+                    self._process = process
+                    return json.loads(line)
+            finally:
                 # An answer that is still to come would be taken for that of the next call.
-                self._stop()
-                raise
+                if self._process is None:
+                    _end(process, os.getpid())
+        if process.returncode == -signal.SIGPROF:
+            raise CheckError(f"no verdict within {self._seconds:g} s of processor time")
+        raise CheckError(f"the checker's process ended with code {process.returncode}")
 
     def _start(self) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -82,24 +89,6 @@ class _Child:
         )
         finalize(self, _end, process, os.getpid())
         return process
-
-    def _answer(self, process: subprocess.Popen[str], request: str) -> tuple[str, Any]:
-        assert process.stdout is not None
-        with suppress(BrokenPipeError):
-            print(request, file=process.stdin, flush=True)
-        line = process.stdout.readline()
-        if line:
-            kind, value = json.loads(line)
-            return kind, value
-        self._stop()
-        if process.returncode == -signal.SIGPROF:
-            raise CheckError(f"no verdict within {self._seconds:g} s of processor time")
-        raise CheckError(f"the checker's process ended with code {process.returncode}")
-
-    def _stop(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            _end(process, os.getpid())
 
 
 def _end(process: subprocess.Popen[str], started_by: int) -> None:
@@ -113,32 +102,21 @@ def _end(process: subprocess.Popen[str], started_by: int) -> None:
 
 
 def main() -> None:
-    """The child: answers the lines on its standard input until that is closed."""
-    # Ctrl-C is the parent's to handle.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """The child: answers each line on its standard input with one line, until that is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     # The channel is this module's alone; what a checker prints goes nowhere.
     replies, sys.stdout = sys.stdout, sys.stderr
-    serve(sys.argv[1], float(sys.argv[2]), sys.stdin, replies)
-
-
-def serve(module: str, seconds: float, requests: TextIO, replies: TextIO) -> None:
-    """Answers each line of `requests` with one line, each within the time limit."""
-    checks = import_module(module)
-    for line in requests:
+    checks, seconds = import_module(sys.argv[1]), float(sys.argv[2])
+    for line in sys.stdin:
+        function, *arguments = json.loads(line)
         # Python does not handle this signal, so the system ends the process wherever it is.
         signal.setitimer(signal.ITIMER_PROF, seconds)
-        reply = _reply(checks, *json.loads(line))
+        try:
+            reply = "result", getattr(checks, function)(*arguments)
+        except (ConfigError, CheckError) as error:
+            reply = "config" if isinstance(error, ConfigError) else "error", str(error)
+        except Exception as error:
+            reply = "error", f"{type(error).__name__}: {error}"
         signal.setitimer(signal.ITIMER_PROF, 0)
         print(json.dumps(reply), file=replies, flush=True)
-
-
-def _reply(checks: ModuleType, function: str, *arguments: Any) -> tuple[str, Any]:
-    try:
-        return "result", getattr(checks, function)(*arguments)
-    except ConfigError as error:
-        return "config", str(error)
-    except CheckError as error:
-        return "error", str(error)
-    except Exception as error:
-        return "error", f"{type(error).__name__}: {error}"

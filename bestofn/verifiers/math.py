@@ -8,13 +8,13 @@ from typing import Any
 
 from bestofn.errors import ConfigError
 from bestofn.types import Prompt
-from bestofn.verifiers.base import ColumnVerifier, reference
+from bestofn.verifiers.base import BuiltIn, reference
 from bestofn.verifiers.checker import Checker, CheckError
 
 CONSIDERED = 20_000  # characters at the end of a response, where a final answer is looked for
 
 
-class Math(ColumnVerifier):
+class Math(BuiltIn):
     """Whether the response's final answer equals the column's, as mathematics and not as text.
 
     The final answer is the last `\\boxed{...}`, else what follows "answer", else the last formula
@@ -26,24 +26,15 @@ class Math(ColumnVerifier):
         column: Holds the reference answer: LaTeX with or without `$`, a number, a text, or a
             solution that ends in `\\boxed{...}` or "#### ANSWER" (as in GSM8K).
         seconds: Processor time that one comparison may take.
-
-    Raises:
-        ConfigError: math-verify is not installed.
     """
 
     def __init__(self, column: str = "answer", seconds: float = 5.0) -> None:
         if find_spec("math_verify") is None:
             raise ConfigError("the verifier 'math' needs: pip install 'bestofn[math]'")
-        super().__init__(column)
+        self.column = column
         self._checker = Checker(__name__, seconds)
 
     def __call__(self, prompt: Prompt, response: str) -> bool:
-        """The verdict.
-
-        Raises:
-            ConfigError: the column holds no mathematical answer.
-            CheckError: the comparison took too long, or more memory than there is.
-        """
         gold = reference(prompt, self.column)
         if not self._checker("readable", gold):
             raise ConfigError(
@@ -53,10 +44,7 @@ class Math(ColumnVerifier):
         return bool(self._checker("equal", gold, response))
 
     def answer(self, response: str) -> str:
-        """The final answer in one form, such as "1/2" for 0.5.
-
-        Where none is found, or it takes too long to simplify, it is the stripped text.
-        """
+        """The final answer in one form, such as "1/2" for 0.5, else the stripped text."""
         try:
             found: str | None = self._checker("canonical", response)
         except CheckError:
@@ -69,12 +57,10 @@ class Math(ColumnVerifier):
 
 
 def readable(gold: str) -> bool:
-    """Whether math-verify finds a reference answer."""
     return bool(_gold(gold))
 
 
 def equal(gold: str, response: str) -> bool:
-    """Whether the response's final answer is the reference answer."""
     from math_verify import verify
 
     return bool(verify(_gold(gold), _parsed(response[-CONSIDERED:]), timeout_seconds=None))

@@ -1,17 +1,16 @@
-"""Baselines and weighted sums."""
+"""Baselines, weighted sums, and options of several rewards at once."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
 from math import isnan, nan
 
 import pytest
-from fakes import ScriptedEngine, scores_of
+from fakes import scores_of
 
 from bestofn import concurrency
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.rewards.base import load_reward
+from bestofn.rewards.base import load_reward, share
 from bestofn.rewards.baselines import (
     First,
     Longest,
@@ -20,9 +19,8 @@ from bestofn.rewards.baselines import (
     RandomChoice,
     Shortest,
 )
-from bestofn.rewards.flip import FLIPReward
 from bestofn.sampler import choose
-from bestofn.scoring import RewardModel, add_scores
+from bestofn.scoring import RewardModel
 from bestofn.types import Candidate, Score, Usage
 
 PROMPT = as_prompt("Add 2 and 3.")
@@ -70,18 +68,6 @@ def test_random_is_fair_and_reproducible() -> None:
     assert [c.scores for c in first[1:]] == [c.scores for c in second[1:]]
 
 
-def test_lengths_fall_back_to_characters() -> None:
-    drawn = [Candidate(0, "abc"), Candidate(1, "abcdef")]
-    scores = concurrency.run(Longest().score(PROMPT, drawn))
-    assert [score.value for score in scores] == [3, 6]
-
-
-def test_mean_logprob_without_log_probabilities_fails_with_a_reason() -> None:
-    (score,) = concurrency.run(MeanLogprob().score(PROMPT, [Candidate(0, "x")]))
-    assert isnan(score.value)
-    assert "log-probabilities" in str(score.reason)
-
-
 class Fixed(First):
     def __init__(self, name: str, score: Score, pointwise: bool = True) -> None:
         self.name, self.fixed, self.pointwise = name, score, pointwise
@@ -100,6 +86,10 @@ def test_weighted_sums() -> None:
     assert (2 * (a + b)).terms == ((2.0, a), (2.0, b))
     assert total.pointwise
     assert not (a + Fixed("c", Score(1.0), pointwise=False)).pointwise
+    failed = Fixed("b", Score(nan, "no JSON", counts={"calls": 1}))
+    (score,) = concurrency.run((total + failed).score(PROMPT, [Candidate(0, "x")]))
+    assert isnan(score.value)
+    assert (score.reason, score.counts) == ("b: no JSON", {"calls": 1})
 
 
 def test_a_setwise_sum_asks_its_pointwise_terms_once_for_equal_responses() -> None:
@@ -116,35 +106,6 @@ def test_a_setwise_sum_asks_its_pointwise_terms_once_for_equal_responses() -> No
     assert sorted(asked) == [["x"], ["y"]]
     assert [score.value for score in scores] == [4, 2, 4, 4]
     assert not any(candidate.scores for candidate in drawn)
-
-
-def test_when_a_term_breaks_the_others_are_stopped() -> None:
-    engine = ScriptedEngine(delay=lambda _: 30.0)
-
-    class Broken(Fixed):
-        async def score(self, prompt: object, drawn: object) -> list[Score]:
-            while not engine.running:
-                await asyncio.sleep(0.001)
-            raise RuntimeError("my own bug")
-
-    total = FLIPReward(engine) + Broken("b", Score(1.0))
-    with pytest.raises(RuntimeError, match="my own bug"):
-        concurrency.run(total.score(PROMPT, [Candidate(0, "x")]))
-    assert engine.aborted == 1
-
-
-def test_a_sum_fails_where_a_term_fails() -> None:
-    total = Fixed("a", Score(1.0)) + Fixed("b", Score(nan, "no JSON"))
-    (score,) = concurrency.run(total.score(PROMPT, [Candidate(0, "x")]))
-    assert isnan(score.value)
-    assert score.reason == "b: no JSON"
-
-
-def test_a_sum_keeps_counts() -> None:
-    a = Fixed("a", Score(1.0, counts={"calls": 2, "first": 1}))
-    b = Fixed("b", Score(nan, "no JSON", counts={"calls": 1, "unreadable": 1}))
-    (score,) = concurrency.run((a + 2 * b).score(PROMPT, [Candidate(0, "x")]))
-    assert score.counts == {"calls": 3, "first": 1, "unreadable": 1}
 
 
 class OfOnesOwn:
@@ -205,29 +166,35 @@ def test_votes_compare_what_a_verifier_of_that_name_reads() -> None:
     assert [score.value for score in by_text] == [1, 1, 1]
 
 
-@pytest.mark.parametrize("answer", ["maths", 3])
-def test_votes_cannot_compare_what_is_not_known(answer: object) -> None:
-    with pytest.raises(ConfigError, match=r"did you mean 'math|a verifier's name such as 'math'"):
-        Majority(answer)
+# --- options of several rewards -------------------------------------------------------------------
+
+REWARDS = {"flip": "flip", "mine-0.5": "flip", "pointwise": "pointwise", "first": "first"}
 
 
-# --- scores belong to their candidate -------------------------------------------------------------
+def test_an_option_is_for_each_reward_that_takes_it_or_for_one_which_wins() -> None:
+    shares = share({"mine-0.5.samples": 2, "samples": 4, "similarity": "rouge_l"}, REWARDS)
+    assert shares == {
+        "flip": {"samples": 4, "similarity": "rouge_l"},
+        "mine-0.5": {"samples": 2, "similarity": "rouge_l"},
+        "pointwise": {"samples": 4},
+        "first": {},
+    }
+    passed_on = share({"dtype": "float32", "max_tokens": 9}, {"flip": "flip", "scalar": "scalar"})
+    assert passed_on == {"flip": {"max_tokens": 9}, "scalar": {"dtype": "float32"}}
 
 
-@pytest.mark.parametrize("pointwise", [True, False])
-def test_a_score_that_a_reward_keeps_stays_as_it_is(pointwise: bool) -> None:
-    kept = Score(float("inf"), flags=["f"])
-
-    class Keeps(OfOnesOwn):
-        async def score(self, prompt: object, drawn: list[Candidate]) -> list[Score]:
-            return [kept] * len(drawn)
-
-    reward = Keeps()
-    reward.pointwise = pointwise
-    drawn = [Candidate(0, "x"), Candidate(1, "y")]
-    concurrency.run(add_scores(PROMPT, drawn, reward))
-    first, second = (candidate.scores["own"] for candidate in drawn)
-    assert isnan(first.value)
-    first.flags.append("mine")
-    assert second.flags == ["f"]
-    assert kept == Score(float("inf"), flags=["f"])
+@pytest.mark.parametrize(
+    ("option", "rewards", "sentence"),
+    [
+        ("sample", REWARDS, "(flip, mine-0.5, pointwise, first) has an option 'sample'; did you"),
+        ("first.samples", REWARDS, "has an option 'first.samples'; known are"),
+        ("listwise.samples", REWARDS, "has an option 'listwise.samples'"),
+        ("samples", {}, "no reward (none is named) has an option 'samples'"),
+    ],
+)
+def test_an_option_that_no_reward_takes_is_refused(
+    option: str, rewards: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        share({option: 1}, rewards)
+    assert sentence in str(caught.value)

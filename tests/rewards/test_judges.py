@@ -4,14 +4,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from math import isnan
-from pathlib import Path
 
 import pytest
 from fakes import ScriptedEngine, scores_of
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestofn import BestOfN
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
@@ -107,18 +105,21 @@ def test_what_is_no_grade_has_a_reason(said: str | Exception, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("said", "first"),
-    [("A", True), ("b", False), ("Response B", False), ("[[A]]", True), ("answer a.", True)],
+    ("judge", "field", "said", "read"),
+    [
+        (PairwiseJudge, "better", ["A", "[[A]]", "answer a."], "first"),
+        (PairwiseJudge, "better", ["b", "Response B"], "second"),
+        (PairwiseJudge, "better", ["C", "AB", "both", "A or B", 1], "parse: not A or B"),
+        (ListwiseJudge, "best", [1, "1.0", "[1]", "Response 1"], "place_1"),
+        (ListwiseJudge, "best", [0, 5, "none", 2.5], "parse: not a number from 1 to 2"),
+    ],
 )
-def test_a_letter_is_read(said: str, first: bool) -> None:
-    scores = scored(PairwiseJudge(answers("better", lambda _: said)), "x", "y")
-    assert total(scores, "first" if first else "second") == 2
-
-
-@pytest.mark.parametrize("said", ["C", "AB", "both", "A or B", "neither"])
-def test_what_is_no_letter_fails(said: str) -> None:
-    scores = scored(PairwiseJudge(answers("better", lambda _: said)), "x", "y")
-    assert [score.reason for score in scores] == ["parse: not A or B"] * 2
+def test_a_choice_is_read_or_fails(judge: type, field: str, said: list[object], read: str) -> None:
+    for verdict in said:
+        scores = scored(judge(answers(field, lambda _, verdict=verdict: verdict)), "x", "y")
+        failed = read.startswith("parse")
+        assert [score.reason for score in scores] == [read if failed else None] * 2
+        assert total(scores, "unreadable" if failed else read) == total(scores, "calls")
 
 
 def test_samples_are_averaged_over_those_that_can_be_read() -> None:
@@ -141,24 +142,14 @@ def test_pairwise_finds_the_best_in_the_stated_number_of_calls(
     judge = PairwiseJudge(answers("better", longer), tournament=tournament)  # type: ignore[arg-type]
     texts = ["x" * length for length in lengths]
     scores = scored(judge, *texts)
+    if tournament == "round-robin" and {*texts} == {"x", "xx", "xxx"}:
+        assert {*values(scores)} == {0, 0.5, 1}
     assert values(scores).index(max(values(scores))) == texts.index(max(texts, key=len))
     different = len({*texts})
     pairs = different - 1 if tournament == "knockout" else different * (different - 1) // 2
     assert total(scores, "calls") == 2 * pairs
     if different > 1:
         assert total(scores, "first") == total(scores, "second") == total(scores, "pairs")
-
-
-def test_round_robin_gives_the_share_of_pairs_won() -> None:
-    judge = PairwiseJudge(answers("better", longer), tournament="round-robin")
-    assert values(scored(judge, "x", "xxx", "xx")) == [0, 1, 0.5]
-
-
-def test_knockout_gives_the_rounds_survived() -> None:
-    scores = scored(PairwiseJudge(answers("better", longer)), *("x" * n for n in range(1, 9)))
-    found = sorted(values(scores))
-    assert found == [0, 0, 0, 0, 1, 1, 2, 3]
-    assert scores[7].value == 3
 
 
 @pytest.mark.parametrize("tournament", ["knockout", "round-robin"])
@@ -171,41 +162,19 @@ def test_a_judge_that_always_says_a_makes_all_equal(tournament: str, n: int) -> 
     assert total(scores, "split") == total(scores, "pairs")
 
 
-def test_a_lot_shares_the_value_of_who_plays_on() -> None:
+@pytest.mark.parametrize("verdict", ["A", "?"])
+def test_chance_makes_no_winner(verdict: str) -> None:
     """Two that a judge cannot tell apart stay equal, whatever comes after."""
 
-    def fair_but_for(question: str) -> str:
-        first, second = shown_pair(question)
-        return "A" if {first, second} == {"xxx", "yyy"} else longer(question)
-
-    for seed in range(8):
-        judge = PairwiseJudge(answers("better", fair_but_for), seed=seed)
-        scores = dict(zip("xyab", scored(judge, "xxx", "yyy", "a", "bb"), strict=True))
-        assert scores["x"].value == scores["y"].value == 2
-        assert scores["a"].value < 2
-        assert scores["b"].value < 2
-        assert {name for name, score in scores.items() if "by_lot" in score.flags} >= {"x", "y"}
-
-
-def test_an_unreadable_pair_makes_no_winner_either() -> None:
     def cannot_tell(question: str) -> str:
-        first, second = shown_pair(question)
-        return "?" if {first, second} == {"xxx", "yyy"} else longer(question)
+        return verdict if {*shown_pair(question)} == {"xxx", "yyy"} else longer(question)
 
     for seed in range(8):
         judge = PairwiseJudge(answers("better", cannot_tell), seed=seed)
         scores = scored(judge, "xxx", "yyy", "a", "bb")
         assert values(scores[:2]) == [2, 2]
         assert all(score.value < 2 for score in scores[2:])
-
-
-def test_one_unreadable_order_is_no_verdict() -> None:
-    def say(question: str) -> str:
-        return "A" if shown_pair(question)[0] == "x" else "?"
-
-    scores = scored(PairwiseJudge(answers("better", say)), "x", "y")
-    assert all(isnan(score.value) for score in scores)
-    assert total(scores, "unreadable") == 1
+        assert all("by_lot" in score.flags for score in scores[:2])
 
 
 def test_listwise_picks_one_wherever_it_stands() -> None:
@@ -222,13 +191,6 @@ def test_listwise_orders_are_votes() -> None:
     assert sum(values(scores)) == pytest.approx(1)
     assert total(scores, "place_1") == 40
     assert all(value > 0 for value in values(scores))
-
-
-@pytest.mark.parametrize("said", [0, 5, "none", 2.5])
-def test_a_number_that_is_no_response_fails(said: object) -> None:
-    scores = scored(ListwiseJudge(answers("best", lambda _: said)), "w", "x", "y", "z")
-    assert {score.reason for score in scores} == {"parse: not a number from 1 to 4"}
-    assert total(scores, "unreadable") == 1
 
 
 @pytest.mark.parametrize(
@@ -251,37 +213,10 @@ def test_what_cannot_be_judged_is_left_out_and_named(judge: RewardModel) -> None
     assert [score.reason for score in scores[:2]] == ["no response: it broke", "empty response"]
     assert scores[2].value == scores[4].value
     if not judge.pointwise:
+        assert scores_of(judge, drawn[:3], ASKED)[2].flags == ["not_compared"]
         assert scores[3].value > scores[2].value
         assert scores[4].counts == {}
         assert scores[4].usage == Usage()
-
-
-def test_the_last_one_left_wins() -> None:
-    drawn = [Candidate(0, "", finish_reason="error", error="it broke"), Candidate(1, "x")]
-    for judge in (PairwiseJudge(ScriptedEngine()), ListwiseJudge(ScriptedEngine())):
-        scores = scores_of(judge, drawn, ASKED)
-        assert isnan(scores[0].value)
-        assert (scores[1].value, scores[1].flags) == (1.0, ["not_compared"])
-
-
-@pytest.mark.parametrize(
-    ("judge", "engine"),
-    [
-        (PointwiseJudge, answers("score", lambda question: 1 + len(question) % 10)),
-        (PairwiseJudge, answers("better", longer)),
-        (ListwiseJudge, answers("best", longest)),
-    ],
-)
-def test_judges_select(judge: type, engine: ScriptedEngine) -> None:
-    generated = ["a", "abc", "ab", "abc"]
-    selection = BestOfN(lambda *_: generated, judge(engine), n=4).select("Say the alphabet.")
-    assert not selection.fallback
-    best = max(score.value for score in selection.scores)
-    assert selection.best.scores[selection.reward].value == best
-    if judge is not PointwiseJudge:
-        assert selection.index == 1
-        assert selection.tie  # the same answer was drawn twice
-    assert selection.usage.prompt_tokens == 10 * len(engine.generated)
 
 
 # --- templates ------------------------------------------------------------------------------------
@@ -303,57 +238,6 @@ def test_a_conversation_is_shown_whole() -> None:
     scored(PointwiseJudge(engine), "Fine.", prompt=talk)
     question = engine.generated[0].messages[-1].content
     assert "System: Be brief.\n\nUser: Hi.\n\nAssistant: Hello.\n\nUser: Well?" in question
-
-
-def paper_files(folder: Path, stem: str, user: str) -> Path:
-    (folder / f"{stem}_SYSTEM.prompt").write_text("Reply in JSON: {{ }}")
-    (folder / f"{stem}_USER.prompt").write_text(user)
-    return folder
-
-
-def test_the_papers_files_load_by_folder(tmp_path: Path) -> None:
-    paper_files(tmp_path, "llmjudge_pointwise_rating", "{prompt} {response}")
-    paper_files(tmp_path, "llmjudge_pairwise_ranking", "{prompt} {response1} {response2}")
-    paper_files(tmp_path, "llmjudge_listwise_ranking", "{prompt}\n{response_list}")
-    grade = PointwiseJudge(ScriptedEngine('{"REASONING": "", "SCORE": "4"}'), template=tmp_path)
-    assert values(scored(grade, "x")) == [4]
-    pair = PairwiseJudge(ScriptedEngine('{"BETTER_RESPONSE": "B"}'), template=tmp_path)
-    assert total(scored(pair, "x", "y"), "second") == 2
-
-    def last(prompt: Prompt, *_: object) -> str:
-        shown = NUMBERED.findall(prompt.messages[-1].content)
-        assert [number for number, _ in shown] == ["0", "1", "2"]
-        return json.dumps({"BEST_RESPONSE_INDEX": next(int(k) for k, text in shown if text == "y")})
-
-    best = ListwiseJudge(ScriptedEngine(last), template=tmp_path)
-    assert values(scored(best, "x", "y", "z")) == [0, 1, 0]
-
-
-@pytest.mark.parametrize(
-    ("content", "missing"),
-    [
-        ("system: S\nuser: '{prompt}'\nfield: score\n", "no {response}"),
-        ("system: S\nuser: '{response}'\nfield: score\n", "no {prompt}"),
-        ("system: S\nuser: '{prompt} {response} {answer}'\nfield: score\n", "format string"),
-        ("system: S\nuser: '{prompt} {response}'\n", "field"),
-        ("system: S\nuser: '{prompt} {response}'\nfield: score\nscale: 5\n", "scale"),
-    ],
-)
-def test_a_template_that_is_not_well_formed_is_refused(
-    content: str, missing: str, tmp_path: Path
-) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(content)
-    with pytest.raises(ConfigError, match=r"mine\.yaml") as refused:
-        PointwiseJudge(ScriptedEngine(), template=path)
-    assert missing in str(refused.value)
-
-
-def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="listwise, pairwise, pointwise"):
-        PointwiseJudge(ScriptedEngine(), template="nonesuch")
-    with pytest.raises(ConfigError, match="llmjudge_pairwise_ranking_SYSTEM"):
-        PairwiseJudge(ScriptedEngine(), template=tmp_path)
 
 
 def test_the_answer_may_be_held_to_a_schema() -> None:

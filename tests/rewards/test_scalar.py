@@ -7,27 +7,21 @@ import threading
 from collections.abc import Iterator, Sequence
 from math import isnan
 from pathlib import Path
-from random import Random
 from typing import Any
 
 import pytest
 import torch
-from fakes import scores_of
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from reward_models import pairs, random_model, trained_model
+from reward_models import random_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner
 
-from bestofn import BestOfN, ScalarReward, concurrency
+from bestofn import ScalarReward, concurrency
 from bestofn.cli import app
 from bestofn.config import ScoreConfig, checked
 from bestofn.dataset.config import SelectConfig
-from bestofn.engines.hf.classifier import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import is_pointwise, load_reward, needs_engine
-from bestofn.scoring import RewardModel, add_scores
 from bestofn.store import pool
 from bestofn.tiny import heldout_tasks
 from bestofn.types import Candidate, Pool, Score
@@ -39,11 +33,6 @@ TEXTS = ["Hi.", "Apple, plum.", "Dear Ben, here is the hammer. " * 3, "x " * 40,
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return random_model(tmp_path_factory.mktemp("random"))
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained_model(tmp_path_factory.mktemp("trained"))
 
 
 @pytest.fixture(scope="module")
@@ -110,16 +99,6 @@ def gate(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> Gate:
 # --- values ---------------------------------------------------------------------------------------
 
 
-def test_it_is_a_reward(reward: ScalarReward) -> None:
-    assert isinstance(reward, RewardModel)
-    assert reward.pointwise
-    drawn = [Candidate(0, "Hi."), Candidate(1, "No.")]
-    concurrency.run(add_scores(PROMPT, drawn, 0.5 * reward))
-    expected = [score.value / 2 for score in scored(reward, ["Hi.", "No."])]
-    assert [c.scores["0.5 * scalar"].value for c in drawn] == pytest.approx(expected, abs=1e-5)
-    assert expected[0] != expected[1]
-
-
 # The embedded model's padding, the token that ends an answer, none, and one out of range.
 @pytest.mark.parametrize("pad", [0, 1, None, -1])
 def test_padded_batches_give_the_plain_models_logits(
@@ -138,52 +117,7 @@ def test_padded_batches_give_the_plain_models_logits(
     reward.close()
 
 
-@given(texts=st.lists(st.text("ab é🙂<|end|>", min_size=1, max_size=60), min_size=2, max_size=6))
-@settings(max_examples=8, deadline=None)
-def test_company_does_not_change_a_value(reward: ScalarReward, texts: list[str]) -> None:
-    together = scored(reward, texts)
-    for text, score in zip(texts, together, strict=True):
-        (alone,) = scored(reward, [text])
-        assert score.value == pytest.approx(alone.value, abs=1e-5, nan_ok=True)
-        assert score.reason == alone.reason
-
-
-def test_the_template_writes_the_only_first_token(folder: Path, tmp_path: Path) -> None:
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    end = ("<|end|>", tokenizer.eos_token_id)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
-        single="<|end|> $A", special_tokens=[end]
-    )
-    tokenizer.chat_template = "<|end|>" + tokenizer.chat_template
-    copy = changed(folder, tmp_path)
-    tokenizer.save_pretrained(copy)
-    reward = ScalarReward(copy, device="cpu")
-    ids = reward.classifier.chat.encode_answered(PROMPT, "Hi.")
-    assert ids == ids_of(copy, "Hi.")
-    assert ids[0] == end[1] != ids[1]
-
-
-def test_costs(reward: ScalarReward, folder: Path) -> None:
-    (score,) = scored(reward, ["Hi."])
-    assert score.usage.prompt_tokens == len(ids_of(folder, "Hi."))
-    assert score.usage.seconds > 0
-    assert score.usage.generated_tokens == score.usage.cached_tokens == 0
-
-
 # --- failures are data ----------------------------------------------------------------------------
-
-
-def test_no_response_and_an_empty_one(reward: ScalarReward) -> None:
-    drawn = [
-        Candidate(0, "", finish_reason="error", error="it broke"),
-        Candidate(1, " \n"),
-        Candidate(2, "cut", finish_reason="length"),
-    ]
-    scores = scores_of(reward, drawn, PROMPT)
-    assert [score.reason for score in scores] == ["no response: it broke", "empty response", None]
-    assert [isnan(score.value) for score in scores] == [True, True, False]
 
 
 def test_nothing_is_truncated(folder: Path) -> None:
@@ -195,53 +129,27 @@ def test_nothing_is_truncated(folder: Path) -> None:
     assert score.reason == f"too long: {length} tokens, over {length - 1}"
 
 
-def test_the_models_own_limit(folder: Path) -> None:
-    wide = ScalarReward(folder, max_length=100_000)
-    score, other = scored(wide, ["one two three " * 300, "Hi."])
-    assert str(score.reason).startswith("too long: ")
-    assert str(score.reason).endswith(" tokens, over 512")
-    assert not isnan(other.value)
-
-
-def test_a_model_that_fails(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            ZeroDivisionError("by nothing\nat all"),
+            "the model failed: ZeroDivisionError: by nothing",
+        ),
+        (torch.OutOfMemoryError("tried to allocate"), "lower batch_size"),
+    ],
+)
+def test_a_model_that_fails(
+    reward: ScalarReward, error: Exception, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fails(rows: object) -> list[float]:
-        raise ZeroDivisionError("by nothing\nat all")
+        raise error
 
     with monkeypatch.context() as patch:
         patch.setattr(reward.classifier._worker, "forward", fails)
         scores = scored(reward, TEXTS)
-    assert {score.reason for score in scores} == {
-        "engine: the model failed: ZeroDivisionError: by nothing"
-    }
-    assert all(isnan(score.value) for score in scores)
+    assert all(isnan(score.value) and said in str(score.reason) for score in scores)
     assert not isnan(scored(reward, ["Hi."])[0].value)  # the next ones are not affected
-
-
-def test_out_of_memory(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(rows: object) -> list[float]:
-        raise torch.OutOfMemoryError("tried to allocate")
-
-    monkeypatch.setattr(reward.classifier._worker, "forward", fails)
-    (score,) = scored(reward, ["Hi."])
-    assert "lower batch_size" in str(score.reason)
-
-
-def test_a_logit_that_is_no_number(reward: ScalarReward, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = reward.classifier._worker  # type: ignore[attr-defined]
-    monkeypatch.setattr(worker, "forward", lambda rows: [float("inf")] * len(rows))
-    drawn = [Candidate(0, "Hi.")]
-    concurrency.run(add_scores(PROMPT, drawn, reward))
-    assert drawn[0].scores["scalar"].reason == "the reward gave inf, which is no finite number"
-
-
-def test_a_template_that_refuses(folder: Path, tmp_path: Path) -> None:
-    copy = changed(folder, tmp_path)
-    refusing = "{% if messages[-1].content == 'No.' %}{{ raise_exception('not this') }}{% endif %}"
-    template = (copy / "chat_template.jinja").read_text()
-    (copy / "chat_template.jinja").write_text(refusing + template)
-    refused, taken = scored(ScalarReward(copy), ["No.", "Hi."])
-    assert refused.reason == "engine: the model's chat template refuses the prompt: not this"
-    assert not isnan(taken.value)
 
 
 # --- many at once ---------------------------------------------------------------------------------
@@ -266,27 +174,6 @@ def test_what_waits_shares_batches_of_similar_length(reward: ScalarReward, gate:
     assert sum(map(len, gate.batches)) == len(texts)
     assert len(gate.batches) <= 4
     assert all(max(batch) - min(batch) < 16 for batch in gate.batches)
-
-
-def test_a_cancelled_request_is_dropped(reward: ScalarReward, gate: Gate) -> None:
-    async def one_is_cancelled() -> Score:
-        def start(text: str) -> asyncio.Task[list[Score]]:
-            return asyncio.ensure_future(reward.score(PROMPT, [Candidate(0, text)]))
-
-        running = start("a")
-        await gate.until_entered()
-        dropped, kept = start("b"), start("c")
-        await asyncio.sleep(0.01)
-        dropped.cancel()
-        running.cancel()  # its batch runs; nobody waits for it any more
-        await asyncio.gather(running, dropped, return_exceptions=True)
-        gate.opened.set()
-        (score,) = await kept
-        return score
-
-    score = concurrency.run(one_is_cancelled())
-    assert not isnan(score.value)
-    assert [len(batch) for batch in gate.batches] == [1, 1]
 
 
 def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,14 +204,6 @@ def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch)
 # --- models that are none -------------------------------------------------------------------------
 
 
-def test_a_language_model_is_no_reward_model() -> None:
-    said = r"has 2 labels \(it is a \w+, without a classification head\)"
-    with pytest.raises(EngineError, match=said):
-        ScalarReward("tiny")
-    with pytest.raises(EngineError, match=r"no weights for score\.weight"):
-        ScalarReward("tiny", num_labels=1)
-
-
 def test_models_that_cannot_be_loaded(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="has 3 labels and a scalar reward needs one"):
         ScalarReward(random_model(tmp_path, num_labels=3))
@@ -332,10 +211,11 @@ def test_models_that_cannot_be_loaded(folder: Path, tmp_path: Path) -> None:
         ScalarReward("./no-such-model")
     with pytest.raises(EngineError, match="bach_size"):
         ScalarReward(folder, bach_size=2)
-
-
-def test_no_chat_template(folder: Path, tmp_path: Path) -> None:
-    copy = changed(folder, tmp_path)
+    with pytest.raises(EngineError, match=r"has 2 labels \(it is a \w+, without a class"):
+        ScalarReward("tiny")
+    with pytest.raises(EngineError, match=r"no weights for score\.weight"):
+        ScalarReward("tiny", num_labels=1)
+    copy = changed(folder, tmp_path / "copy")
     (copy / "chat_template.jinja").unlink()
     with pytest.raises(EngineError, match="has no chat template; save the one"):
         ScalarReward(copy)
@@ -352,12 +232,6 @@ def test_no_chat_template(folder: Path, tmp_path: Path) -> None:
 def test_options_that_make_no_sense(folder: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         ScalarReward(folder, **options)
-
-
-def test_a_vocabulary_without_a_free_token(folder: Path, tmp_path: Path) -> None:
-    classifier = TransformersClassifier(str(changed(folder, tmp_path, pad_token_id=None)))
-    with pytest.raises(EngineError, match="set batch_size to 1"):
-        classifier._worker.forward([list(range(500)), list(range(450, 909))])
 
 
 # --- by name --------------------------------------------------------------------------------------
@@ -385,49 +259,17 @@ def test_a_model_in_the_name() -> None:
     assert selecting.reward_options == {"model": "m", "batch_size": 2}
 
 
-# --- a reward model that was trained --------------------------------------------------------------
-
-
-def test_it_learned_what_is_right(trained: Path) -> None:
-    reward = ScalarReward(trained, device="cpu")
-    stream = pairs("heldout", Random(1))
-    drawn = [next(stream) for _ in range(150)]
-
-    async def preferred(pair: Any) -> bool:
-        (prompt, right), (_, wrong) = pair
-        responses = [Candidate(0, wrong), Candidate(1, right)]
-        scores = await reward.score(as_prompt(prompt), responses)
-        return scores[1].value > scores[0].value
-
-    async def all_of_them() -> list[bool]:
-        return await asyncio.gather(*map(preferred, drawn))
-
-    # Chance is 0.5 with a standard error of 0.04.
-    assert sum(concurrency.run(all_of_them())) / len(drawn) > 0.7
-
-
-def test_it_selects(trained: Path) -> None:
-    reward = ScalarReward(trained, device="cpu")
-    texts = ["Hi.", "7", "red blue", "Dear Anna,"]
-    selection = BestOfN(lambda prompt, n: texts[:n], reward, n=4).select("Name 4 fruits.")
-    values = [score.value for score in selection.scores]
-    assert selection.index == values.index(max(values))
-    assert not selection.fallback
-    assert selection.usage.prompt_tokens == sum(s.usage.prompt_tokens for s in selection.scores)
-
-
-def test_on_the_command_line(trained: Path, tmp_path: Path) -> None:
+def test_on_the_command_line(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "pool.jsonl"
-    stream = pairs("heldout", Random(2))
     rows = [
-        Pool(as_prompt(task.instruction, str(number)), [Candidate(0, next(stream)[0][1])])
+        Pool(as_prompt(task.instruction, str(number)), [Candidate(0, TEXTS[number])])
         for number, task in enumerate(heldout_tasks(3))
     ]
     rows[0].candidates.append(Candidate(1, " "))
     path.write_text("".join(pool.dumps(row) + "\n" for row in rows))
-    result = CliRunner().invoke(app, ["score", str(path), "--reward", f"scalar:{trained},longest"])
+    result = CliRunner().invoke(app, ["score", str(path), "--reward", f"scalar:{folder},longest"])
     assert result.exit_code == 0, result.output
-    reward = ScalarReward(trained, device="cpu")
+    reward = ScalarReward(folder, device="cpu")
     for row in pool.read(path):
         expected = concurrency.run(reward.score(row.prompt, row.candidates))
         given = [candidate.scores["scalar"] for candidate in row.candidates]

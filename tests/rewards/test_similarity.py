@@ -1,15 +1,25 @@
-"""Word F1 against its check values and against a plain restatement of the SQuAD rule."""
+"""Word F1 against the SQuAD rule restated plainly, and what the copy guard takes for a quote."""
 
 import re
 import string
 from collections import Counter
+from math import ceil
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bestofn.errors import ConfigError
-from bestofn.rewards.similarity import f1, resolve, rouge_l, words
+from bestofn.rewards.similarity import (
+    MAX_RUN,
+    MIN_RUN,
+    SHARE,
+    f1,
+    find_quotes,
+    rouge_l,
+    without_spans,
+    words,
+)
 
 QUESTION = "what is soil degradation?"
 
@@ -89,31 +99,83 @@ def test_words_beyond_ascii(text: str, expected: list[str]) -> None:
     assert words(text) == expected
 
 
-def test_chinese_is_not_zero() -> None:
-    assert f1("解释土壤退化", "什么是土壤退化") == pytest.approx(2 * 4 / 13)
-
-
 def test_rouge_l_follows_order() -> None:
     assert rouge_l("count from 3 to 9", "count from 3 to 9") == pytest.approx(1)
     assert rouge_l("9 to 3 from count", "count from 3 to 9") == pytest.approx(0.2)
     assert rouge_l("土壤退化", "土壤侵蚀") == pytest.approx(0.5)
 
 
-def test_resolve_by_name() -> None:
-    assert resolve("f1") is f1
-    assert resolve("rouge_l") is rouge_l
+# --- quotes of the instruction --------------------------------------------------------------------
+
+PROMPT = "What are the main causes of soil degradation?"
 
 
-def test_resolve_a_function() -> None:
-    class Constant:
-        def __call__(self, inferred: str, target: str) -> float:
-            return 0.5
+@pytest.mark.parametrize(
+    ("response", "quotes"),
+    [
+        (PROMPT, True),
+        (f"You asked: “{PROMPT}” Erosion, mostly.", True),
+        ("The prompt was: WHAT are the main causes - of soil degradation ?!", True),
+        ("The main causes of soil degradation are erosion and overuse.", False),
+        ("", False),
+        ("Soil, degradation, causes, main, of, the, are, what", False),
+    ],
+)
+def test_quotes_are_found_and_honest_responses_not_flagged(response: str, quotes: bool) -> None:
+    assert bool(find_quotes(PROMPT, response)) == quotes
 
-    constant = Constant()
-    assert resolve(constant) is constant
-    assert resolve(ascii_f1) is ascii_f1
+
+def test_stripping_leaves_the_rest() -> None:
+    response = f'{PROMPT} Erosion. Again, "{PROMPT}" and overuse.'
+    stripped = without_spans(response, find_quotes(PROMPT, response))
+    assert stripped == "Erosion. Again, and overuse."
 
 
-def test_an_unknown_name_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no similarity 'bleu'; use 'f1', 'rouge_l' or"):
-        resolve("bleu")
+RARE = "\U00020000\U00020001\U0002a6d6\U00030000\U00020002\U00020003"  # Han beyond the first plane
+
+
+@pytest.mark.parametrize("text", [RARE, "豈更車賈滑串", "々〇仝ゝヽ々", "ㇰㇱㇲㇳㇴㇵ"])
+def test_every_script_without_spaces_has_its_words(text: str) -> None:
+    """A character is a word for the guard as it is for the similarity."""
+    assert len(words(text)) == len(text)
+    assert find_quotes(text, f"{text[0]}问题：{text}。答案：侵蚀。")
+
+
+def test_few_honest_real_responses_are_flagged(alpaca_rows: list[dict[str, Any]]) -> None:
+    flags = [
+        bool(find_quotes(row["prompt"], candidate["text"]))
+        for row in alpaca_rows
+        for candidate in row["candidates"]
+    ]
+    assert len(flags) == 4799
+    assert sum(flags) / len(flags) < 0.05
+
+
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        "Whаt аrе thе mаin cаusеs оf sоil dеgrаdаtiоn?",  # Cyrillic vowels
+        "Ｗｈａｔ ａｒｅ ｔｈｅ ｍａｉｎ ｃａｕｓｅｓ ｏｆ ｓｏｉｌ ｄｅｇｒａｄａｔｉｏｎ？",
+        "\u200b".join(PROMPT),
+        "W\u0336hat are the m\u00e1in causes of soil d\u00ade\u00adgradation?",
+        "𝐖𝐡𝐚𝐭 𝐚𝐫𝐞 𝐭𝐡𝐞 𝐦𝐚𝐢𝐧 𝐜𝐚𝐮𝐬𝐞𝐬 𝐨𝐟 𝐬𝐨𝐢𝐥 𝐝𝐞𝐠𝐫𝐚𝐝𝐚𝐭𝐢𝐨𝐧?",
+    ],
+)
+def test_a_disguised_quote_is_found_and_taken_out_whole(disguised: str) -> None:
+    (span,) = find_quotes(PROMPT, disguised)
+    assert not re.search(r"\w", without_spans(disguised, [span]))
+    response = f"You asked: «{disguised}» Erosion – mostly."
+    assert without_spans(response, find_quotes(PROMPT, response)) == "You asked: Erosion – mostly."
+
+
+WORDS = st.lists(st.sampled_from(["add", "two", "and", "three"]), max_size=30)
+
+
+@given(WORDS, WORDS)
+def test_there_is_a_quote_where_a_run_of_words_is_shared(asked: list[str], said: list[str]) -> None:
+    size = max(MIN_RUN, min(MAX_RUN, ceil(SHARE * len(asked))))
+    asked_runs, said_runs = (
+        {tuple(words[start : start + size]) for start in range(len(words) - size + 1)}
+        for words in (asked, said)
+    )
+    assert bool(find_quotes(" ".join(asked), " ".join(said))) == bool(asked_runs & said_runs)

@@ -1,7 +1,5 @@
 """Templates: what is built in, what loads by path, what is refused."""
 
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -44,6 +42,11 @@ def test_the_papers_files_load_by_folder(tmp_path: Path) -> None:
     assert prompt.messages[0].content == 'Answer as {"INFERRED INSTRUCTION": "..."}'
     assert prompt.messages[1].content == "Look:\nRESPONSE\n"
     assert template.field == "INFERRED INSTRUCTION"
+    (tmp_path / "llmjudge_listwise_ranking_SYSTEM.prompt").write_text("Pick.")
+    (tmp_path / "llmjudge_listwise_ranking_USER.prompt").write_text("{prompt}: {response_list}")
+    judge = load_judge_template(tmp_path, "listwise")
+    assert judge.field == "BEST_RESPONSE_INDEX"
+    assert judge.listed(["x", "y"]) == "[0]\nx\n\n[1]\ny"  # the paper counts from 0
 
 
 def test_a_folder_does_not_hide_a_built_in_template(
@@ -63,6 +66,9 @@ def test_a_yaml_file_loads_by_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "match"),
     [
+        ("- a\n- b\n", "it must be a mapping, not list"),
+        ("a: [", "while parsing a flow node"),
+        ("system: [a]\nuser: '{response}'\noutput: text\n", "key 'system' is wrong: Input should"),
         ("system: S\nuser: no place\noutput: text\n", "response"),
         ("system: S\nuser: '{response}'\noutput: json\n", "field"),
         ("system: S\nuser: '{response}'\noutput: text\ncolour: red\n", "colour"),
@@ -73,8 +79,26 @@ def test_a_yaml_file_loads_by_path(tmp_path: Path) -> None:
 def test_malformed_templates_are_refused(tmp_path: Path, text: str, match: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=match):
+    with pytest.raises(ConfigError, match=match) as raised:
         load_template(path)
+    assert "bad.yaml" in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("user: '{prompt}'\nfield: score\n", "no {response}"),
+        ("user: '{response}'\nfield: score\n", "no {prompt}"),
+        ("user: '{prompt} {response} {answer}'\nfield: score\n", "format string"),
+        ("user: '{prompt} {response}'\n", "field"),
+    ],
+)
+def test_a_judges_template_needs_its_places(tmp_path: Path, text: str, match: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"system: S\n{text}")
+    with pytest.raises(ConfigError, match=match):
+        load_judge_template(path, "pointwise")
 
 
 def test_missing_templates_are_named(tmp_path: Path) -> None:
@@ -82,25 +106,3 @@ def test_missing_templates_are_named(tmp_path: Path) -> None:
         load_template("nonesuch")
     with pytest.raises(ConfigError, match=r"FLIP_SYSTEM\.prompt"):
         load_template(tmp_path)
-
-
-@pytest.mark.parametrize("load", [load_template, partial(load_judge_template, kind="pointwise")])
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("- a\n- b\n", "it must be a mapping, not list"),
-        ("", "it must be a mapping, not NoneType"),
-        ("system: [a]\n", "`system`: Input should be a valid string"),
-        ("a: [", "while parsing a flow node"),
-    ],
-)
-def test_what_is_wrong_with_a_template_is_one_sentence(
-    tmp_path: Path, load: Callable[[Path], object], text: str, said: str
-) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as raised:
-        load(path)
-    assert said in str(raised.value)
-    assert "\n" not in str(raised.value)
-    assert "pydantic" not in str(raised.value)

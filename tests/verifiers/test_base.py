@@ -37,13 +37,6 @@ def test_text(spec: str, value: object, right: str, wrong: str) -> None:
     assert verifier(prompt(answer=value), wrong) is False
 
 
-@given(st.text())
-def test_a_text_is_itself(text: str) -> None:
-    assert load_verifier("exact:x")(prompt(x=text), text)
-    assert load_verifier("iexact:x")(prompt(x=text), f" {text}\n")
-    assert load_verifier("regex:x")(prompt(x=re.escape(text)), f"[{text}]")
-
-
 @given(st.text(), st.text())
 def test_votes_agree_with_the_verdict(one: str, other: str) -> None:
     for spec in ("exact:x", "iexact:x"):
@@ -59,7 +52,6 @@ def test_votes_agree_with_the_verdict(one: str, other: str) -> None:
         ("regex:gold", {}, "prompt 'q7' has no column 'gold'; it has no columns"),
         ("exact:gold", {"gold": ["1"]}, "'gold' of prompt 'q7' must be text or a number, not list"),
         ("exact:gold", {"gold": True}, "must be text or a number, not bool"),
-        ("exact:gold", {"gold": None}, "must be text or a number, not NoneType"),
         ("regex:gold", {"gold": 5}, "column 'gold' of prompt 'q7' must be text, not int"),
         ("regex:gold", {"gold": "(a"}, "column 'gold' of prompt 'q7' is no pattern: missing"),
     ],
@@ -93,23 +85,24 @@ def test_tiny() -> None:
     [
         ("exat", "no verifier 'exat'; did you mean 'exact:COLUMN'?"),
         ("nonesuch", "no verifier 'nonesuch'; use 'exact:COLUMN'"),
-        ("nonesuch", "'ifeval[:loose]', 'tiny' or 'package.module:Name'"),
-        ("", "no verifier ''"),
         ("exact", "no verifier 'exact'; its form is 'exact:COLUMN'"),
-        ("exact:", "no verifier 'exact:'; its form is"),
         ("math:", "no verifier 'math:'; its form is 'math[:COLUMN]'"),
         ("tiny:x", "no verifier 'tiny:x'; its form is 'tiny'"),
         ("ifeval:lose", "the verifier 'ifeval' is strict or loose, not 'lose'"),
         ("exat:answer", "there is no module 'exat'; did you mean 'exact:COLUMN'?"),
-        ("no such:thing", "no verifier 'no such:thing'"),
-        ("json:nonesuch", "no verifier 'json:nonesuch': the module 'json' has no 'nonesuch'"),
-        ("nonesuch.module:f", "there is no module 'nonesuch.module'"),
         ("string:digits", "'string:digits' is no verifier: it is not callable but str"),
     ],
 )
 def test_specs_that_name_nothing(spec: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_verifier(spec)
+
+
+@pytest.mark.parametrize("name", ["math", "ifeval"])
+def test_without_the_package(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"bestofn.verifiers.{name}.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=rf"pip install 'bestofn\[{name}\]'"):
+        load_verifier(name)
 
 
 @pytest.fixture
@@ -149,9 +142,3 @@ def test_own_function_and_class(own_module: Path) -> None:
 def test_a_kind_is_never_a_module(own_module: Path) -> None:
     (own_module / "regex.py").write_text("def answer(prompt, response): return True")
     assert load_verifier("regex:answer")(prompt(answer="x"), "y") is False
-
-
-def test_a_broken_module_is_a_sentence(own_module: Path) -> None:
-    (own_module / "broken_checks.py").write_text("1 / 0")
-    with pytest.raises(ConfigError, match="'broken_checks' cannot be imported: ZeroDivisionError"):
-        load_verifier("broken_checks:f")

@@ -1,7 +1,5 @@
 """Checks in another process: results, errors, and what happens to one that never ends."""
 
-import io
-import json
 import os
 import signal
 import sys
@@ -11,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bestofn.errors import ConfigError
-from bestofn.verifiers.checker import Checker, CheckError, serve
+from bestofn.verifiers.checker import Checker, CheckError
 
 SOURCE = """
 import os, sys
@@ -88,24 +86,8 @@ def test_the_process_ends_with_its_owner(module: str) -> None:
         os.kill(process, 0)
 
 
-def test_a_module_that_is_not_there(module: str) -> None:
-    with pytest.raises(CheckError, match="ended with code 1"):
-        Checker("nonesuch_checks", 5)("f")
-
-
 def test_a_call_that_cannot_be_sent_leaves_nothing_behind(module: str) -> None:
     check = Checker(module, 5)
     with pytest.raises(TypeError):
         check("double", object())
     assert check("double", 1) == 2
-
-
-def test_serving(module: str) -> None:
-    requests = io.StringIO('["double", 2]\n["misused"]\n["failing"]\n')
-    replies = io.StringIO()
-    serve(module, 100, requests, replies)
-    assert [json.loads(line)[0] for line in replies.getvalue().splitlines()] == [
-        "result",
-        "config",
-        "error",
-    ]

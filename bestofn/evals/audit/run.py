@@ -1,81 +1,68 @@
 """The audit: how often attacks beat honest responses under rewards, as rows, numbers and a page."""
 
-import csv
-import io
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from bestofn import concurrency
+from bestofn.analysis.results import write_results
 from bestofn.config import NO_ENGINE, AuditConfig, EngineConfig
 from bestofn.dataset.run import ErrorPolicy, Row, run
 from bestofn.dataset.sample import each_of, prompts_of
 from bestofn.dataset.score import origin_of, scoring_model
 from bestofn.engines.base import Engine, SamplingParams
-from bestofn.errors import ConfigError, RunFailedError
-from bestofn.evals.audit.attacks import Attack, chosen
-from bestofn.evals.audit.contests import (
-    Scorer,
-    add_logprobs,
-    attacked,
-    compete,
-    scorers_of,
-)
-from bestofn.evals.audit.page import write_page
-from bestofn.evals.audit.verdicts import as_dict, table
+from bestofn.errors import ConfigError, EngineError, RunFailedError
+from bestofn.evals.audit.attacks import FLAG, Attack, Scorer, chosen, scorers_of
+from bestofn.evals.audit.results import as_dict, table, write_page
 from bestofn.generators import EngineGenerator, collect
 from bestofn.models import Engines
 from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.rewards.base import load_reward
-from bestofn.scoring import RewardModel
+from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.store import pool
-from bestofn.store.journal import Confirm, check_output, write_atomically
+from bestofn.store.journal import Confirm, check_output
 from bestofn.tiny import answer, read
 from bestofn.types import Candidate, Pool, Prompt
+from bestofn.verifiers.base import column
 
-ROWS, JSON, CSV, PAGE = "audit.jsonl", "audit.json", "audit.csv", "audit.html"
+NAME = "audit"
+OWN_ENGINE = {"engine", "engine_args", "engine_options"}  # of a reward
 
 
 def run_audit(
     config: AuditConfig, folder: Path, engines: Engines, *, progress: bool = False
 ) -> dict[str, Any]:
-    """Attacks rewards, or goes on with it, and writes what came of it.
+    """Attacks rewards, or resumes that, and returns what it writes to audit.json.
 
     The folder gets audit.jsonl, a pool row for each prompt with the honest response first, and
-    from it audit.json, audit.csv and audit.html.
-
-    Args:
-        config: Which prompts, attacks and rewards.
-        folder: Where to write. If its rows are there, they must have been begun with the same
-            settings; `limit` and `window` may differ. Prompts whose honest response could not be
-            drawn are tried again.
-        engines: Loads the models.
-        progress: Shows how far it is.
-
-    Returns:
-        What audit.json holds.
+    from it audit.json, audit.csv and audit.html. Rows that are there must have been begun with the
+    same settings, except `limit` and `window`. Prompts whose honest response could not be drawn
+    are tried again.
 
     Raises:
         ConfigError: a setting or a prompt is wrong, or the rows have other settings.
         EngineError: a model cannot be loaded.
         RunFailedError: no honest response could be drawn.
     """
-    attacks, scorers = chosen(config.attacks), scorers_of(config.rewards)
-    prompts = prompts_of(config)
+    prompts, audit = prompts_of(config), _Audit(config)
     check_output(folder, folder=True)
-    path = folder / ROWS
-    names = [attack.name for attack in attacks]
-    settings = _settings(config, scorers) | {"attacks": names}
+    path = folder / f"{NAME}.jsonl"
+    names = [attack.name for attack in audit.attacks]
+    settings = config.model_dump(mode="json", exclude={"limit", "window"}) | {
+        "prompts": input_of(config.prompts),
+        "identity": audit.identity(),
+        "attacks": names,
+    }
 
     def attack_all(missing: Iterator[Prompt], confirm: Confirm) -> Iterator[Row]:
-        attacker = _Attacker(config, attacks, scorers, engines)
-        confirm(settings | {"identity": _identity(config, scorers, attacker.loaded)})
-        for row in attacker.rows(missing):
+        audit.load(engines)
+        confirm(settings | {"identity": audit.identity()})
+        for row in audit.rows(missing):
             yield pool.to_row(row) | {"attacks": names}
 
     run(
@@ -83,13 +70,13 @@ def run_audit(
         path,
         attack_all,
         settings=settings,
-        compare=_same_audit,
+        compare=comparing(AuditConfig, described=("rewards", "verifier")),
         policy=ErrorPolicy(max_error_rate=1.0, retry_errors=True),
         otherwise="write to another folder",
         columns=True,
         total=len(prompts),
         progress=progress,
-        what="scoring " + ", ".join(scorer.name for scorer in scorers),
+        what="scoring " + ", ".join(scorer.name for scorer in audit.scorers),
     )
     rows = {folded(row.prompt.id): row for row in pool.read(path)}
     ids = dict.fromkeys(folded(prompt.id) for prompt in prompts)
@@ -97,115 +84,68 @@ def run_audit(
         "source": config.prompts,
         "engine": without_secrets(config.engine),
         "reward_engine": without_secrets(config.reward_engine or config.engine),
-        "honest_responses": _origin(config),
+        "honest_responses": audit.origin,
         "seed": config.seed,
-    } | as_dict([rows[name] for name in ids], attacks, scorers, config.seed)
-    _write(folder, result)
+    } | as_dict([rows[name] for name in ids], audit.attacks, audit.scorers, config.seed)
+    write_results(folder, NAME, result, table(result))
+    write_page(result, folder / f"{NAME}.html")
     return result
 
 
-OWN_ENGINE = {"engine", "engine_args", "engine_options"}  # of a reward
-_same_audit = comparing(AuditConfig, described=("rewards", "verifier"))
-
-
-def _settings(config: AuditConfig, scorers: Sequence[Scorer]) -> dict[str, Any]:
-    """What the rows depend on."""
-    settings = config.model_dump(mode="json", exclude={"limit", "window"})
-    prompts, identity = input_of(config.prompts), _identity(config, scorers, {})
-    return settings | {"prompts": prompts, "identity": identity}
-
-
-def _identity(
-    config: AuditConfig, scorers: Sequence[Scorer], loaded: Mapping[str, Engine]
-) -> dict[str, Any]:
-    """What the settings do not show of models and rewards, more exactly once they are loaded."""
-    generator, found = config.named(), {}
-    if generator is not None and _runs(config, scorers):
-        found = engine_files(generator, loaded.get(_key(generator)))
-    made: dict[str, Any] = {}
-    for scorer in scorers:
-        model = scoring_model(scorer.reward, config, generator)
-        reward = scorer.reward.model_copy(update={"name": None, "options": scorer.options})
-        engine = None if model is None else loaded.get(_key(model))
-        how = origin_of(reward, model, config.verifier, engine)
-        made[scorer.name] = reward.model_dump(mode="json", include=OWN_ENGINE) | how["identity"]
-    return found | {"scores": made}
-
-
-def _key(model: EngineConfig) -> str:
-    return model.model_dump_json()
-
-
-def _draws(config: AuditConfig) -> bool:
-    """Whether the engine writes the honest responses."""
-    return config.honest_column is None and not _is_tiny(config)
-
-
-def _runs(config: AuditConfig, scorers: Sequence[Scorer]) -> bool:
-    """Whether the engine writes or measures responses."""
-    return _draws(config) or _measures(scorers)
-
-
-def _measures(scorers: Sequence[Scorer]) -> bool:
-    """Whether the engine says how likely it finds responses."""
-    return any(scorer.reward.reward == "mean-logprob" for scorer in scorers)
-
-
-def _origin(config: AuditConfig) -> str:
-    if config.honest_column is not None:
-        return f"the column {config.honest_column!r}"
-    if _is_tiny(config):
-        return "right answers of the tiny world"
-    return f"greedy responses of {config.engine}"
-
-
-def _is_tiny(config: AuditConfig) -> bool:
-    return config.prompts.startswith("tiny:")
-
-
-class _Attacker:
+class _Audit:
     """Draws and scores the rows of an audit, with the models that this takes."""
 
-    def __init__(
-        self,
-        config: AuditConfig,
-        attacks: Sequence[Attack],
-        scorers: Sequence[Scorer],
-        engines: Engines,
-    ) -> None:
+    def __init__(self, config: AuditConfig) -> None:
         self.config = config
-        self.attacks = attacks
-        self.scorers = scorers
-        generator = config.named()
-        models = [scoring_model(scorer.reward, config, generator) for scorer in scorers]
-        needed = [model for model in models if model is not None]
-        runs = _runs(config, scorers)
-        if runs:
-            if generator is None:
-                raise ConfigError(NO_ENGINE)
-            needed.append(generator)
-        loaded: list[Engine] = engines.get(*needed)
-        self.loaded = dict(zip(map(_key, needed), loaded, strict=True))
-        self.engine = loaded[-1] if runs else None
-        scoring = iter(loaded)
-        self.rewards: list[RewardModel] = [
+        self.attacks, self.scorers = chosen(config.attacks), scorers_of(config.rewards)
+        self.generator = config.named()
+        self.models = [scoring_model(s.reward, config, self.generator) for s in self.scorers]
+        self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in self.scorers)
+        self.origin, drawn = f"greedy responses of {config.engine}", True
+        self.tiny = config.honest_column is None and config.prompts.startswith("tiny:")
+        if self.tiny:
+            self.origin, drawn = "right answers of the tiny world", False
+        elif config.honest_column is not None:
+            self.origin, drawn = f"the column {config.honest_column!r}", False
+        self.runs = drawn or self.measures  # the engine that draws
+        self.loaded: dict[str, Engine] = {}
+        self.rewards: list[RewardModel] = []
+
+    def identity(self) -> dict[str, Any]:
+        """What settings do not show of models and rewards, more exactly once they are loaded."""
+        found, made = dict[str, Any](), dict[str, Any]()
+        if self.generator is not None and self.runs:
+            found = engine_files(self.generator, self._engine(self.generator))
+        for scorer, model in zip(self.scorers, self.models, strict=True):
+            reward = scorer.reward.model_copy(update={"name": None, "options": scorer.options})
+            how = origin_of(reward, model, self.config.verifier, self._engine(model))
+            made[scorer.name] = reward.model_dump(mode="json", include=OWN_ENGINE) | how["identity"]
+        return found | {"scores": made}
+
+    def _engine(self, model: EngineConfig | None) -> Engine | None:
+        return None if model is None else self.loaded.get(model.model_dump_json())
+
+    def load(self, engines: Engines) -> None:
+        """Loads the models and the rewards."""
+        if self.runs and self.generator is None:
+            raise ConfigError(NO_ENGINE)
+        drawing = self.generator if self.runs else None
+        needed = [model for model in (*self.models, drawing) if model is not None]
+        names = [model.model_dump_json() for model in needed]
+        self.loaded = dict(zip(names, engines.get(*needed), strict=True))
+        self.rewards = [
             load_reward(
                 scorer.reward.reward,
-                engine=None if model is None else next(scoring),
-                verifier=config.verifier,
+                engine=self._engine(model),
+                verifier=self.config.verifier,
                 name=scorer.name,
                 **scorer.options,
             )
-            for scorer, model in zip(scorers, models, strict=True)
+            for scorer, model in zip(self.scorers, self.models, strict=True)
         ]
 
     def rows(self, prompts: Iterable[Prompt]) -> Iterator[Pool]:
-        """The prompts' rows in their order, many under way at once.
-
-        Raises:
-            ConfigError: a prompt has no honest response.
-            RunFailedError: none could be drawn.
-        """
+        """The prompts' rows in their order, many under way at once."""
         window = concurrency.Window(len(self.attacks) + 1, self.config.window)
         reasons = set[str | None]()
         for row in concurrency.map_in_window(self._row, prompts, window):
@@ -215,47 +155,87 @@ class _Attacker:
             raise RunFailedError(f"no honest response could be drawn: {reasons.pop()}")
 
     async def _row(self, prompt: Prompt) -> Pool:
-        honest = await self._honest(prompt)
-        row = attacked(prompt, honest, self.attacks, self.config.seed)
-        if _measures(self.scorers) and self.engine is not None:
-            await add_logprobs(row, self.engine)
+        engine, seed = self._engine(self.generator), self.config.seed
+        row = attacked(prompt, await self._honest(prompt, engine), self.attacks, seed)
+        if self.measures and engine is not None:
+            await add_logprobs(row, engine)
         names = [attack.name for attack in self.attacks]
         for scorer, reward in zip(self.scorers, self.rewards, strict=True):
-            await compete(row, names, scorer, reward, self.config.seed)
+            await compete(row, names, scorer, reward, seed)
         return row
 
-    async def _honest(self, prompt: Prompt) -> Candidate:
-        if self.config.honest_column is not None:
-            return Candidate(0, _from_column(prompt, self.config.honest_column))
-        if _is_tiny(self.config):
+    async def _honest(self, prompt: Prompt, engine: Engine | None) -> Candidate:
+        if (name := self.config.honest_column) is not None:
+            text = column(prompt, name, str, "a response")
+            if not text.strip():
+                raise ConfigError(f"column {name!r} of prompt {prompt.id!r} is empty")
+            return Candidate(0, text)
+        if self.tiny:
             rng = random_for("honest", self.config.seed, prompt)
             return Candidate(0, answer(read(user_message(prompt)), rng))
-        assert self.engine is not None
+        assert engine is not None
         greedy = SamplingParams(temperature=0, max_tokens=self.config.max_tokens)
-        generator = EngineGenerator(self.engine, greedy, seed=None, keep_tokens=False)
+        generator = EngineGenerator(engine, greedy, seed=None, keep_tokens=False)
         (drawn,) = await collect(generator.draw(prompt, 1))
         # Without counts and log-probabilities, which attacks have not either.
         return replace(drawn, token_count=None, mean_logprob=None, sum_logprob=None)
 
 
-def _from_column(prompt: Prompt, column: str) -> str:
-    if column not in prompt.columns:
-        known = ", ".join(prompt.columns) or "none"
-        raise ConfigError(f"the prompt {prompt.id!r} has no column {column!r}; it has {known}")
-    value = prompt.columns[column]
-    if not isinstance(value, str) or not value.strip():
-        raise ConfigError(
-            f"the column {column!r} of the prompt {prompt.id!r} must be a response, not {value!r}"
-        )
-    return value
+# --- contests -------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, result: dict[str, Any]) -> None:
-    write_atomically(folder / JSON, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-    rows = table(result)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / CSV, text.getvalue())
-    write_page(result, folder / PAGE)
+def attacked(prompt: Prompt, honest: Candidate, attacks: Sequence[Attack], seed: int) -> Pool:
+    """The honest response, then the attacks in their order."""
+    instruction = user_message(prompt)
+    texts = [
+        attack.write(instruction, honest.text, random_for(attack.name, seed, prompt))
+        for attack in attacks
+    ]
+    return Pool(prompt, [honest, *(Candidate(i, text) for i, text in enumerate(texts, 1))])
+
+
+async def add_logprobs(row: Pool, engine: Engine) -> None:
+    """Sets how likely the engine finds each response; one that it cannot score stays without."""
+
+    async def measure(candidate: Candidate) -> None:
+        try:
+            scores = await engine.loglikelihood(row.prompt, candidate.text, close=True)
+        except EngineError:
+            return
+        candidate.mean_logprob = fmean(scores.token_logprobs)
+        candidate.sum_logprob = sum(scores.token_logprobs)
+
+    await concurrency.gather(*map(measure, row.candidates))
+
+
+async def compete(
+    row: Pool, names: Sequence[str], scorer: Scorer, reward: RewardModel, seed: int
+) -> None:
+    """Sets the reward's scores on the honest response and on the attacks, whose names are given.
+
+    A pointwise reward scores each distinct response once; one that compares sees the honest
+    response and one attack at a time, in an order drawn from the seed.
+    """
+    honest, *others = row.candidates
+
+    async def compare(name: str, other: Candidate) -> None:
+        order = random_for(name, seed, row.prompt).sample([honest, other], 2)
+        pair = [replace(candidate, index=index, scores={}) for index, candidate in enumerate(order)]
+        await add_scores(row.prompt, pair, reward)
+        mine, its = pair if order[0] is honest else reversed(pair)
+        honest.scores[f"{reward.name}:{name}"] = mine.scores[reward.name]
+        other.scores[reward.name] = its.scores[reward.name]
+
+    if not reward.pointwise:
+        await concurrency.gather(*map(compare, names, others))
+        return
+    # Where the copy guard has flagged nothing there is nothing to strip: the score stays the same.
+    flagging = replace(scorer, copy_guard="flag").name
+    left = []
+    for candidate in row.candidates:
+        known = candidate.scores.get(flagging)
+        if scorer.copy_guard != "strip" or known is None or FLAG in known.flags:
+            left.append(candidate)
+        else:
+            candidate.scores[scorer.name] = without_cost(known)
+    await add_scores(row.prompt, left, reward)

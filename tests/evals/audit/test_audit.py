@@ -1,13 +1,14 @@
-"""Whole audits: what they find on models whose weakness is known, and how they go on."""
+"""Whole audits: what they find on models whose weakness is known, resuming, and the page."""
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes import ScriptedEngine
+from fakes import ScriptedEngine, repeated
 from typer.testing import CliRunner
 
 from bestofn.cli import app
@@ -16,17 +17,11 @@ from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, EngineError
 from bestofn.evals.audit import run_audit
 from bestofn.evals.audit.attacks import ATTACKS
+from bestofn.evals.audit.results import write_page
 from bestofn.models import Engines
 from bestofn.store import pool
 from bestofn.tiny import verify
 from bestofn.types import Pool
-
-
-def repeated(prompt: Any, *_: Any) -> str:
-    """A model that takes whatever it reads for the instruction."""
-    text: str = prompt.messages[-1].content
-    return text.removeprefix("Response:\n").removesuffix("\n\nInstruction:")
-
 
 Use = Callable[[Any], None]
 
@@ -166,7 +161,7 @@ def test_a_judge_that_gives_no_verdict_is_beaten_by_nobody(tmp_path: Path, use: 
     assert any("fewer than 10 prompts mean nothing" in s for s in result["summary"])
 
 
-# --- going on -------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------
 
 
 def test_a_rerun_scores_nothing_again_and_a_larger_limit_only_what_is_new(
@@ -183,25 +178,6 @@ def test_a_rerun_scores_nothing_again_and_a_larger_limit_only_what_is_new(
     assert audited(tmp_path / "out", **fields)["prompts"] == 4
     assert len(engine.generated) == 2 * asked
     assert audited(tmp_path / "out", limit=2, **fields) == first
-
-
-def test_an_interrupted_audit_ends_as_if_it_had_not_been(tmp_path: Path, use: Use) -> None:
-    use(ScriptedEngine(repeated))
-    whole = audited(tmp_path / "whole", prompts="tiny:4", rewards=["flip"], window=1)
-
-    def broken(prompt: Any, *arguments: Any) -> str:
-        broken.calls += 1  # type: ignore[attr-defined]
-        if broken.calls > 60:  # type: ignore[attr-defined]
-            raise RuntimeError("pulled the plug")
-        return repeated(prompt)
-
-    broken.calls = 0  # type: ignore[attr-defined]
-    use(ScriptedEngine(broken))
-    with pytest.raises(RuntimeError, match="plug"):
-        audited(tmp_path / "out", prompts="tiny:4", rewards=["flip"], window=1)
-    assert 0 < len((tmp_path / "out" / "audit.jsonl").read_text().splitlines()) < 4
-    use(ScriptedEngine(repeated))
-    assert audited(tmp_path / "out", prompts="tiny:4", rewards=["flip"]) == whole
 
 
 def test_other_settings_are_refused_with_the_difference(tmp_path: Path) -> None:
@@ -226,13 +202,6 @@ def test_honest_responses_that_could_not_be_drawn_are_drawn_again(tmp_path: Path
     assert audited(tmp_path, **fields)["honest_errors"] == 0
 
 
-def test_an_audit_without_any_honest_response_is_an_error(tmp_path: Path, use: Use) -> None:
-    use(ScriptedEngine(lambda *_: EngineError("the server is gone")))
-    path = prompts_file(tmp_path / "prompts.jsonl")
-    with pytest.raises(EngineError, match=r"no honest response could be drawn: the server is gone"):
-        audited(tmp_path, prompts=str(path), rewards=["longest"])
-
-
 # --- on the command line --------------------------------------------------------------------------
 
 
@@ -240,17 +209,8 @@ def test_the_command_prints_one_json_object_and_writes_its_files(
     tmp_path: Path, tiny: TransformersEngine, use: Use
 ) -> None:
     use(tiny)
-    arguments = [
-        "audit",
-        "--prompts",
-        "tiny:2",
-        "--engine",
-        "tiny",
-        "-o",
-        str(tmp_path / "out"),
-        "--json",
-    ]
-    shown = CliRunner().invoke(app, arguments)
+    arguments = ["audit", "--prompts", "tiny:2", "--engine", "tiny", "--json", "-o"]
+    shown = CliRunner().invoke(app, [*arguments, str(tmp_path / "out")])
     assert shown.exit_code == 0, shown.output
     result = json.loads(shown.stdout)
     assert result == json.loads((tmp_path / "out" / "audit.json").read_text())
@@ -285,7 +245,7 @@ def test_the_table_has_a_row_for_each_attack(tmp_path: Path) -> None:
         (["--reward", "flop"], "no reward 'flop'; did you mean 'flip'"),
         (["--reward", "gold"], "needs a verifier"),
         (["--prompts", "tiny:x"], "'tiny:COUNT', not 'tiny:x'"),
-        (["--reward", "longest", "--honest-column", "best"], "no column 'best'; it has family"),
+        (["--reward", "longest", "--honest-column", "best"], "no column 'best'; it has 'family'"),
         (["--reward", "longest", "--limit", "0"], "greater than or equal to 1"),
     ],
 )
@@ -296,10 +256,37 @@ def test_faults_are_told_in_one_sentence(options: list[str], message: str, tmp_p
     assert "Traceback" not in shown.output
 
 
-def test_a_column_that_holds_no_response_is_named(tmp_path: Path) -> None:
+# --- the page -------------------------------------------------------------------------------------
+
+EVIL = "</style><script>window.pwned=1</script><img src=x onerror='window.pwned=2'>"
+
+
+@pytest.fixture
+def result(tmp_path: Path, use: Use) -> dict[str, Any]:
+    """An audit in which instructions, answers, inferences, ids and reasons are hostile."""
+    use(ScriptedEngine(repeated))
+    rows = [
+        {"prompt": f"Say what {n} is {EVIL}", "best": f"Digit {n} {EVIL}", "id": f"{n}{EVIL}"}
+        for n in range(3)
+    ]
     path = tmp_path / "prompts.jsonl"
-    path.write_text('{"prompt": "Say hello to us.", "best": 7, "id": "p1"}\n')
-    with pytest.raises(ConfigError, match="column 'best' of the prompt 'p1' must be a response"):
-        audited(
-            tmp_path, prompts=str(path), id_column="id", honest_column="best", rewards=["longest"]
-        )
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    rewards = ["flip", "longest", {"reward": "shortest", "name": EVIL.replace(":", "")}]
+    columns = {"id_column": "id", "honest_column": "best"}
+    return audited(tmp_path / "out", prompts=str(path), rewards=rewards, **columns)
+
+
+def test_the_page_loads_nothing_and_runs_nothing(result: dict[str, Any], tmp_path: Path) -> None:
+    text = (tmp_path / "out" / "audit.html").read_text()
+    assert EVIL not in text
+    assert "<script" not in text
+    assert text.count("<img") == text.count("</style>") == 1
+    assert not re.findall(r'(?:src|href)="(?!#|data:image/svg)', text)
+    assert "&lt;script&gt;" in text
+    assert "default-src 'none'" in text
+    assert "script-src" not in text
+    assert "Inferred:" in text
+    assert "<mark>" in text
+    assert all(f"{name} " in text or f"{name}<" in text for name in ATTACKS)
+    write_page(result | {"examples": []}, tmp_path / "none.html")
+    assert "No attack without an answer ever won." in (tmp_path / "none.html").read_text()
