@@ -192,9 +192,10 @@ LISTS: list[tuple[Response, str | None]] = [
 def test_lists_of_models_that_lack_the_named_one(listed: Response, sentence: str | None) -> None:
     with FaultyServer(models=("m",), listed=listed) as server:
         engine = load_engine(server.spec)
+        if listed[0] != 200:  # no list, so that an adapter cannot be looked up
+            engine = engine.with_options(lora="m")
         generate(engine)
-        generate(engine.with_options(lora="m"))
-        assert {body["model"] for body in server.requests} == {"m"}
+        assert server.requests[0]["model"] == "m"
         if sentence is None:
             assert load_engine(server.spec.removesuffix("#m")).model == "m"
         else:
