@@ -163,7 +163,7 @@ A = made("a", WHOLE)
         ([A], {"proxies": ["weighted:flip"]}, "'flip' has negative values"),
         ([A], {"answer": "maths"}, "no verifier 'maths'"),
         ([A, made("b", {"gold": [1.0]})], {}, "candidate 0 of prompt 'b' has no score 'flip'"),
-        ([A, A], {}, "several pools have the prompt id 'a'"),
+        ([A, A], {}, "several pools have the same prompt id"),
     ],
 )
 def test_what_cannot_be_estimated_is_one_sentence(pools: Any, options: Any, sentence: str) -> None:
@@ -207,16 +207,6 @@ def test_seeds_are_means_by_prompt_whatever_their_order() -> None:
 
 
 # --- what else a curve says -----------------------------------------------------------------------
-
-
-def test_after_the_peak() -> None:
-    # The best of two is right, the best of all four is the one that fools the proxy.
-    pool = made("a", {"proxy": [0.0, 1.0, 2.0, 3.0], "gold": [0.0, 1.0, 1.0, 0.0]})
-    (proxy,) = curve_of([pool], proxies=["proxy"]).curves
-    close(proxy.gold.mean, [1 / 2, 1 / 2, 0])
-    peak, after = proxy.after_peak
-    assert peak == 1
-    close(after.mean, [-1 / 2])
 
 
 def test_differences_are_paired_and_name_the_prompts_that_differ_most() -> None:
