@@ -1,6 +1,5 @@
 """Scaling curves: how gold grows with N under each proxy, and which proxy is better."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -282,22 +281,16 @@ def _usable(
 ) -> tuple[list[list[Pool]], list[tuple[str, str]]]:
     """The prompts that all seeds have a pool for with known gold, in the first one's order."""
     by_id = [{pool.prompt.id: pool for pool in pools} for pools in seeds]
-    for pools, found in zip(seeds, by_id, strict=True):
-        if len(found) < len(pools):
-            name = Counter(pool.prompt.id for pool in pools).most_common(1)[0][0]
-            raise ConfigError(
-                f"several pools have the prompt id {name!r}; give each draw as a seed"
-            )
+    if any(len(found) < len(pools) for pools, found in zip(seeds, by_id, strict=True)):
+        raise ConfigError("several pools have the same prompt id; give each draw as a seed")
     names = dict.fromkeys(name for pools in by_id for name in pools)
     reasons = {n: _unusable([pools.get(n) for pools in by_id], gold, largest) for n in names}
-    kept = [name for name, reason in reasons.items() if reason is None]
     left_out = [(name, reason) for name, reason in reasons.items() if reason is not None]
     if not reasons:
         raise ConfigError("there are no pools to make a curve from")
-    if not kept:
-        name, reason = left_out[0]
-        raise ConfigError(f"no prompt can be used; the first, {name}: {reason}")
-    return [[pools[name] for name in kept] for pools in by_id], left_out
+    if len(left_out) == len(reasons):
+        raise ConfigError("no prompt can be used; the first, {}: {}".format(*left_out[0]))
+    return [[pools[n] for n in names if reasons[n] is None] for pools in by_id], left_out
 
 
 def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | None:

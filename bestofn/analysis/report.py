@@ -169,7 +169,7 @@ def _table(caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:
             ends = Interval(*(row[name + end] for end in ("", "_low", "_high")))
             return shown(ends, "value" if name == "gold" else "difference")
         value = "–" if row[name] is None else row[name]
-        return f"{value:,.4g}" if isinstance(value, float) else str(value)
+        return f"{round(value, 4):,.4g}" if isinstance(value, float) else str(value)
 
     ends = {f"{name}{end}" for row in rows for name in row for end in ("_low", "_high")}
     names = [name for name in (rows[0] if rows else ()) if name not in ends]

@@ -1,22 +1,18 @@
-"""Scaling curves against a count of every subset."""
+"""Scaling curves are the estimators' expectations over prompts, of whatever a proxy reads."""
 
-from itertools import combinations
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from making import made
 
 from bestofn.analysis.curves import ProxyCurve, ScalingCurve
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt
-from bestofn.types import Candidate, Pool, Score, Usage
+from bestofn.estimators import best_of_n, expected_cost, expected_votes, failure_rate, tie_rate
+from bestofn.types import Pool
 
 EXACT: dict[str, Any] = {"rtol": 0, "atol": 1e-12}
-PROXIES = ["proxy", "majority", "weighted:proxy", "random", "oracle"]
 
 
 def close(found: Any, wanted: Any) -> None:
@@ -31,91 +27,53 @@ def by_name(curve: ScalingCurve) -> dict[str, ProxyCurve]:
     return {proxy.name: proxy for proxy in curve.curves}
 
 
-# --- brute force ----------------------------------------------------------------------------------
-
-CANDIDATE = st.tuples(
-    st.sampled_from([nan, 0.0, 0.5, 1.0]),  # proxy
-    st.sampled_from([0.0, 0.25, 1.0]),  # gold
-    st.sampled_from(["x", "y", " x"]),  # text
-    st.integers(0, 3),  # tokens that the score cost
-)
-PROMPT = st.lists(CANDIDATE, min_size=1, max_size=6)
-
-
-def as_pool(name: str, rows: list[tuple[float, float, str, int]]) -> Pool:
-    candidates = [
-        Candidate(
-            index,
-            text,
-            token_count=len(text),
-            scores={
-                "proxy": Score(proxy, usage=Usage(prompt_tokens=cost)),
-                "gold": Score(gold),
-            },
-        )
-        for index, (proxy, gold, text, cost) in enumerate(rows)
-    ]
-    return Pool(as_prompt(f"What is {name}?", name), candidates)
-
-
-def best(drawn: list[Candidate], key: str) -> tuple[list[Candidate], float]:
-    """Those that share the highest score, all of them if every one failed; and that score."""
-    valid = [c for c in drawn if not isnan(c.scores[key].value)]
-    if not valid:
-        return drawn, nan
-    top = max(c.scores[key].value for c in valid)
-    return [c for c in valid if c.scores[key].value == top], top
-
-
-def enumerated(pool: Pool, n: int) -> dict[str, float]:
-    """Means over every subset of size n."""
-    means: dict[str, list[float]] = {}
-    for subset in combinations(pool.candidates, n):
-        drawn = list(subset)
-        top, value = best(drawn, "proxy")
-        # Equal responses are scored once, and the first of them in the pool carries the cost.
-        texts = {c.text for c in drawn}
-        paid = sum(
-            c.scores["proxy"].usage.computed_tokens for c in pool.candidates if c.text in texts
-        )
-        found = {
-            "gold": np.mean([c.scores["gold"].value for c in top]),
-            "failures": isnan(value),
-            "ties": not isnan(value) and len(top) > 1,
-            "scored": paid,
-            "random": np.mean([c.scores["gold"].value for c in drawn]),
-            "oracle": max(c.scores["gold"].value for c in drawn),
-        }
-        if not isnan(value):
-            found["proxy"] = value
-        for name, number in found.items():
-            means.setdefault(name, []).append(float(number))
-    return {name: float(np.mean(numbers)) for name, numbers in means.items()}
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.lists(PROMPT, min_size=1, max_size=3))
-def test_equals_the_count_of_every_subset(prompts: list[Any]) -> None:
-    pools = [as_pool(str(place), rows) for place, rows in enumerate(prompts)]
-    curve = curve_of(pools, proxies=PROXIES, ns=range(1, min(map(len, prompts)) + 1))
+def test_every_number_is_the_estimators_mean_over_prompts_of_any_size() -> None:
+    rng, ns, pools = np.random.default_rng(0), [1, 2, 4], []
+    for i in range(12):
+        size = 4 + i % 3
+        values = {"proxy": rng.choice([nan, 0.0, 0.5, 1.0], size), "gold": rng.random(size)}
+        texts, rows = rng.choice(["x", "y", " x"], size), {n: v.tolist() for n, v in values.items()}
+        pools.append(made(str(i), rows, texts=texts.tolist(), cost=3))
+    proxies = ["proxy", "majority", "weighted:proxy", "random", "oracle"]
+    curve = curve_of(pools, proxies=proxies, ns=ns)
     found = by_name(curve)
-    for place, n in enumerate(curve.ns):
-        counts = [enumerated(pool, n) for pool in pools]
 
-        def mean(name: str, counts: list[dict[str, float]] = counts) -> float:
-            return float(np.mean([count[name] for count in counts]))
+    def mean(estimate: Any) -> Any:
+        """Over the prompts, of an estimate from scores, gold, texts and answers."""
+        rows = []
+        for pool in pools:
+            drawn = pool.candidates
+            scores, gold = (
+                np.array([[c.scores[n].value for c in drawn]]) for n in ("proxy", "gold")
+            )
+            texts, answers = [c.text for c in drawn], [c.text.strip() for c in drawn]
+            groups = (np.array([[names.index(n) for n in names]]) for names in (texts, answers))
+            rows.append(estimate(scores, gold, *groups)[0])
+        return np.mean(rows, axis=0)
 
-        close(found["proxy"].gold.mean[place], mean("gold"))
-        close(found["proxy"].gain.mean[place], mean("gold") - mean("random"))
-        close(found["proxy"].failures[place], mean("failures"))
-        close(found["proxy"].ties[place], mean("ties"))
-        close(found["proxy"].scored_tokens[place], mean("scored"))
-        close(found["random"].gold.mean[place], mean("random"))
-        close(found["oracle"].gold.mean[place], mean("oracle"))
-        close(found["weighted:proxy"].failures[place], mean("failures"))
-        close(found["weighted:proxy"].scored_tokens[place], mean("scored"))
-        each = [count.get("proxy", nan) for count in counts]
-        close(curve.expect("proxy").proxy[0, :, place], each)  # type: ignore[index]
+    gold = mean(lambda s, g, t, a: best_of_n(s, g, ns))
+    random = mean(lambda s, g, t, a: g.mean(axis=1, keepdims=True))
+    paid = mean(lambda s, g, t, a: expected_cost(t, np.full(s.shape, 3.0), ns))
+    failed = mean(lambda s, g, t, a: failure_rate(s, ns))
+    close(found["proxy"].gold.mean, gold)
+    close(found["proxy"].gain.mean, gold - random)
+    close(found["proxy"].failures, failed)
+    close(found["proxy"].ties, mean(lambda s, g, t, a: tie_rate(s, ns)))
+    close(found["random"].gold.mean, np.repeat(random, 3))
+    close(found["oracle"].gold.mean, mean(lambda s, g, t, a: best_of_n(g, g, ns)))
+    close(found["weighted:proxy"].failures, failed)
+    for name in ("proxy", "weighted:proxy"):
+        close(found[name].scored_tokens, paid)
+    close(found["majority"].gold.mean, mean(lambda s, g, t, a: expected_votes(a, g, ns).values))
+    close(found["majority"].ties, mean(lambda s, g, t, a: expected_votes(a, g, ns).ties))
+    weighted = mean(lambda s, g, t, a: expected_votes(a, g, ns, s).values)
+    close(found["weighted:proxy"].gold.mean, weighted)
+    own = curve.expect("proxy").proxy
+    assert own is not None
+    first = [[c.scores["proxy"].value for c in pools[0].candidates]]
+    close(
+        own[0, 0], (best_of_n(first, np.nan_to_num(first), ns) / (1 - failure_rate(first, ns)))[0]
+    )
 
 
 # --- which pools ----------------------------------------------------------------------------------
@@ -163,7 +121,7 @@ A = made("a", WHOLE)
         ([A], {"proxies": ["weighted:flip"]}, "'flip' has negative values"),
         ([A], {"answer": "maths"}, "no verifier 'maths'"),
         ([A, made("b", {"gold": [1.0]})], {}, "candidate 0 of prompt 'b' has no score 'flip'"),
-        ([A, A], {}, "several pools have the prompt id 'a'"),
+        ([A, A], {}, "several pools have the same prompt id"),
     ],
 )
 def test_what_cannot_be_estimated_is_one_sentence(pools: Any, options: Any, sentence: str) -> None:
@@ -207,16 +165,6 @@ def test_seeds_are_means_by_prompt_whatever_their_order() -> None:
 
 
 # --- what else a curve says -----------------------------------------------------------------------
-
-
-def test_after_the_peak() -> None:
-    # The best of two is right, the best of all four is the one that fools the proxy.
-    pool = made("a", {"proxy": [0.0, 1.0, 2.0, 3.0], "gold": [0.0, 1.0, 1.0, 0.0]})
-    (proxy,) = curve_of([pool], proxies=["proxy"]).curves
-    close(proxy.gold.mean, [1 / 2, 1 / 2, 0])
-    peak, after = proxy.after_peak
-    assert peak == 1
-    close(after.mean, [-1 / 2])
 
 
 def test_differences_are_paired_and_name_the_prompts_that_differ_most() -> None:

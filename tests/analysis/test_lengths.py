@@ -84,12 +84,6 @@ def test_from_how_many_tokens_on_it_is_enough(known_from: int) -> None:
     assert (cuts.difference.high[~known] < 0).all()
 
 
-def test_no_limit_is_enough_unless_the_margin_forgives() -> None:
-    for margin, enough in ((0.02, None), (1.0, 2)):
-        cuts = analysis(cut_pools(known_from=99), margin, proxies=["flip"]).cuts["flip"]
-        assert (cuts.enough, cuts.margin) == (enough, margin)
-
-
 def test_curves_of_cuts_are_expectations_over_subsets() -> None:
     pools = cut_pools(prompts=5)
     lengths = analysis(pools, proxies=["flip"], ns=[1, 3, 8])

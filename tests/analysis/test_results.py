@@ -15,7 +15,7 @@ from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.findings import Finding, as_result, at, rate, shown, signed
 from bestofn.analysis.lengths import LengthAnalysis
 from bestofn.analysis.results import covered, findings, of_lengths
-from bestofn.errors import BestOfNError, ConfigError
+from bestofn.errors import ConfigError
 from bestofn.estimators import Interval
 from bestofn.types import Pool
 
@@ -335,9 +335,3 @@ def test_what_is_no_curve_is_one_sentence(tmp_path: Path, content: bytes | None,
     with pytest.raises(ConfigError) as caught:
         results.read(tmp_path)
     assert str(caught.value).startswith(f"{path} is not a curve of this version{why}")
-
-
-def test_a_folder_that_cannot_be_made(result: Any, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BestOfNError, match="cannot write"):
-        results.write_results(tmp_path / "file", results.CURVE, result, [])

@@ -7,14 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bestofn.analysis.results import write_recipe, write_results
 from bestofn.config import (
