@@ -5,14 +5,13 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bestofn import concurrency
 from bestofn.config import NO_ENGINE, AuditConfig, EngineConfig
-from bestofn.dataset.run import ErrorPolicy, Row, run
-from bestofn.dataset.sample import each_of, prompts_of
+from bestofn.dataset.pools import prompts_of
+from bestofn.dataset.run import ErrorPolicy, run
 from bestofn.dataset.score import origin_of, scoring_model
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, RunFailedError
@@ -73,21 +72,20 @@ def run_audit(
     names = [attack.name for attack in attacks]
     settings = _settings(config, scorers) | {"attacks": names}
 
-    def attack_all(missing: Iterator[Prompt], confirm: Confirm) -> Iterator[Row]:
+    def attack_all(missing: Iterator[Prompt], confirm: Confirm) -> Iterator[Pool]:
         attacker = _Attacker(config, attacks, scorers, engines)
         confirm(settings | {"identity": _identity(config, scorers, attacker.loaded)})
-        for row in attacker.rows(missing):
-            yield pool.to_row(row) | {"attacks": names}
+        return attacker.rows(missing)
 
     run(
-        partial(each_of, prompts),
+        lambda accept, _: iter([*filter(accept, prompts)]),
         path,
         attack_all,
         settings=settings,
         compare=_same_audit,
         policy=ErrorPolicy(max_error_rate=1.0, retry_errors=True),
         otherwise="write to another folder",
-        columns=True,
+        more={"attacks": names},
         total=len(prompts),
         progress=progress,
         what="scoring " + ", ".join(scorer.name for scorer in scorers),
