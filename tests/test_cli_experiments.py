@@ -320,7 +320,6 @@ def test_what_cannot_be_sampled(
             "draw the pool with keep_tokens",
         ),
         (["plain.jsonl", "--reward", "flip", "--reward-engine", "x"], "no engine 'x'"),
-        (["plain.jsonl", "--reward", "flip", "-o", "x.gz"], "not written to gzipped files"),
     ],
 )
 def test_what_cannot_be_scored(

@@ -291,7 +291,9 @@ def test_scores_of_0_1_are_kept(old: Path) -> None:
     result = done("score", "sample.jsonl", "--reward", "flip")
     assert "all these scores are there already" in result.output
     assert Path("sample.jsonl").read_bytes() == before
-    said = refused("score", "sample.jsonl", "--reward", "flip", "--reward-option", "samples=2")
+    said = refused(
+        "score", "sample.jsonl", "--reward", "flip", "--reward-option", "template=reasoned"
+    )
     assert "'flip' in sample.jsonl were made otherwise" in said
 
 

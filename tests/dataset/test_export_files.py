@@ -1,6 +1,5 @@
 """The files of an export, read with the tools that others read them with."""
 
-import gzip
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -339,12 +338,6 @@ def test_a_source_that_is_replaced_meanwhile(
     with pytest.raises(BestOfNError, match="was replaced while it was read"):
         export(source, tmp_path / "out.jsonl")
     assert names_in(tmp_path) == {"rows.jsonl"}
-
-
-def test_a_gzipped_source(source: Path, tmp_path: Path) -> None:
-    zipped = tmp_path / "rows.jsonl.gz"
-    zipped.write_bytes(gzip.compress(source.read_bytes()))
-    assert export(zipped, tmp_path / "out.jsonl").records == 8
 
 
 @pytest.mark.parametrize("line", [b'{"id": \n', b"{}\n", b'{"id": "x", "prompt": "y"}'])
