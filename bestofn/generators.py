@@ -16,7 +16,7 @@ from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import as_given, candidate_seed, clean, plain
 from bestofn.registry import find, is_own, make
-from bestofn.store.row import as_candidate
+from bestofn.store.pool import as_candidate
 from bestofn.types import Candidate, Prompt, Usage
 
 GenerateFunction = Callable[

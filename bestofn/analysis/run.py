@@ -12,7 +12,7 @@ from bestofn.analysis.expected import BASELINES, FROM_GOLD, MAJORITY, WEIGHTED
 from bestofn.analysis.lengths import LengthAnalysis
 from bestofn.analysis.report import write_report
 from bestofn.config import CurveConfig, EngineConfig, ReportConfig, RewardConfig, ScoreConfig
-from bestofn.dataset.sample import sample_file
+from bestofn.dataset.pools import sample_file
 from bestofn.dataset.score import reward_of, score_file
 from bestofn.errors import ConfigError
 from bestofn.identity import content_fingerprint
@@ -21,7 +21,7 @@ from bestofn.recipe import Recipe
 from bestofn.rewards.base import load_reward, needs_engine
 from bestofn.store import pool
 from bestofn.store.journal import check_output
-from bestofn.store.scores import read_origins
+from bestofn.store.pool import read_origins
 from bestofn.types import Pool
 from bestofn.verifiers.base import load_verifier
 

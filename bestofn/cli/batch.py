@@ -18,6 +18,7 @@ from bestofn.dataset.export import Format, require
 from bestofn.dataset.records import Keep
 from bestofn.dataset.summary import counted
 from bestofn.errors import ConfigError, RunFailedError
+from bestofn.types import Selection
 
 if TYPE_CHECKING:
     from bestofn.dataset.summary import Summary
@@ -78,13 +79,10 @@ def select(
 
 def _why(rows: Path) -> str:
     """The commonest reason for which rows have no response or no score."""
-    from bestofn.dataset.seen import read_output
+    from bestofn.store.pool import stream
 
-    return most_often(
-        row["error"] or next(score["reason"] for score in candidate["scores"].values())
-        for row in read_output(rows)
-        for candidate in row["candidates"][:1] or [{}]
-    )
+    selections = (row for row in stream(rows) if isinstance(row, Selection))
+    return most_often(row.error or row.scores[0].reason for row in selections)
 
 
 def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summary":

@@ -36,7 +36,7 @@ def sample(
     **given: Any,
 ) -> None:
     """Draw M candidates for each of many prompts into a pool file; a rerun resumes."""
-    from bestofn.dataset.sample import sample_file
+    from bestofn.dataset.pools import sample_file
     from bestofn.models import Engines
 
     config = checked(SampleConfig, given | {"prompts": prompts}, OPTIONS)

@@ -1,12 +1,11 @@
 """Selection over a dataset by several replicas on a Ray cluster; the same rows in and out."""
 
 import asyncio
-import json
 import logging
 import os
+import pickle
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from itertools import islice
 from math import ceil
 from pathlib import Path
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 from bestofn import concurrency
 from bestofn.dataset.config import ClusterConfig, SelectConfig
-from bestofn.dataset.run import Row, timed
-from bestofn.dataset.select import run_config, select_row
+from bestofn.dataset.run import timed
+from bestofn.dataset.select import select_file, select_row
 from bestofn.dataset.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
-from bestofn.prompts import as_prompt, written
-from bestofn.store import pool
 from bestofn.store.journal import Confirm
+from bestofn.store.pool import dumps, loads
 from bestofn.types import Pool, Prompt
 
 if TYPE_CHECKING:
@@ -34,43 +32,53 @@ def select_on_cluster(
 ) -> Summary:
     """`select_file` with replicas of the sampler on a Ray cluster.
 
-    The prompts are read here and handed to Ray's object store; rows come back as they are finished
-    and are written here. When a replica dies, Ray starts another one, and what it had in hand is
-    done again.
+    The prompts are read here and handed to Ray's object store, and the rows are written here. When
+    a replica dies, Ray starts another one, and what it had in hand is done again.
 
     Raises:
         ConfigError, BestOfNError: what `select_file` raises, or Ray is not installed.
-        EngineError: the cluster cannot be reached, or a replica cannot load its models.
+        EngineError: the cluster failed, or a replica cannot load its models.
     """
-    work = partial(_select_there, config, cluster)
-    return run_config(config, output, work, progress=progress)
+
+    def work(prompts: Iterator[Prompt], _: Confirm) -> Iterator[Pool]:
+        written = set[str]()
+        with _connected(cluster, config.ordered) as ray:
+            items = _answered(ray, config, cluster, prompts).iter_rows()
+            for row in timed((_row(item), {"select": 1.0}) for item in items):
+                if row.prompt.id not in written:
+                    written.add(row.prompt.id)
+                    yield row
+
+    return select_file(config, output, work=work, progress=progress)
 
 
-def _select_there(
-    config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt], _: Confirm
-) -> Iterator[Row]:
-    with _connected(cluster, config.ordered) as ray:
-        blocks = [ray.put(block) for block in _blocks(prompts)]
-        replicas = ray.data.ActorPoolStrategy(
+def _answered(
+    ray: Any, config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt]
+) -> Any:
+    """The data set of answers to the prompts, which travel in blocks."""
+    import pyarrow
+
+    blocks = []
+    while block := [pickle.dumps(prompt) for prompt in islice(prompts, BLOCK)]:
+        blocks.append(ray.put(pyarrow.table({"prompt": block})))
+    return ray.data.from_arrow_refs(blocks).map_batches(
+        Replica,
+        fn_constructor_kwargs={"config": config.model_dump()},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
             size=cluster.replicas,
             max_concurrent_calls_per_actor=max(2, ceil(config.prompts_in_flight / BLOCK)),
-        )
-        rows = ray.data.from_arrow_refs(blocks).map_batches(
-            Replica,
-            fn_constructor_kwargs={"config": config.model_dump()},
-            batch_size=None,
-            batch_format="pyarrow",
-            compute=replicas,
-            num_cpus=cluster.replica_cpus,
-            num_gpus=cluster.replica_gpus,
-        )
-        written = set[str]()
-        for row in timed((json.loads(item["row"]) for item in rows.iter_rows()), "select"):
-            if "failure" in row:
-                raise EngineError(f"a replica failed: {row['failure']}")
-            if row["id"] not in written:
-                written.add(row["id"])
-                yield row
+        ),
+        num_cpus=cluster.replica_cpus,
+        num_gpus=cluster.replica_gpus,
+    )
+
+
+def _row(item: Mapping[str, str]) -> Pool:
+    if item["failure"]:
+        raise EngineError(f"a replica failed: {item['failure']}")
+    return loads(item["row"])
 
 
 class Replica:
@@ -88,31 +96,16 @@ class Replica:
 
     async def __call__(self, block: "pyarrow.Table") -> AsyncIterator[dict[str, list[str]]]:
         if self._failure:
-            yield {"row": [json.dumps({"failure": self._failure})]}
+            yield {"row": [""], "failure": [self._failure]}
             return
-        prompts = [_unpacked(text) for text in block.column("prompt").to_pylist()]
         work = [
-            asyncio.ensure_future(concurrency.on_background_loop(select_row(self._best, prompt)))
-            for prompt in prompts
+            asyncio.ensure_future(
+                concurrency.on_background_loop(select_row(self._best, pickle.loads(prompt)))
+            )
+            for prompt in block.column("prompt").to_pylist()
         ]
         for selection in work if self._config.ordered else asyncio.as_completed(work):
-            yield {"row": [pool.dumps(await selection)]}
-
-
-def _blocks(prompts: Iterator[Prompt]) -> "Iterator[pyarrow.Table]":
-    import pyarrow
-
-    while block := list(islice(prompts, BLOCK)):
-        yield pyarrow.table({"prompt": [_packed(prompt) for prompt in block]})
-
-
-def _packed(prompt: Prompt) -> str:
-    return pool.dumps(Pool(prompt, []))
-
-
-def _unpacked(text: str) -> Prompt:
-    row = json.loads(text)
-    return as_prompt(written(row["prompt"]), row["id"], row.get("columns", {}))
+            yield {"row": [dumps(await selection)], "failure": [""]}
 
 
 @contextmanager
@@ -125,38 +118,28 @@ def _connected(cluster: ClusterConfig, ordered: bool) -> Iterator[Any]:
         import ray.data
     except ImportError:
         raise ConfigError("a cluster needs Ray: pip install 'bestofn[cluster]'") from None
-    failures = (ray.exceptions.RayError, ConnectionError)
+    options: dict[str, Any] = {"address": cluster.cluster}
+    if cluster.cluster == "local":
+        needed = ceil(cluster.replicas * cluster.replica_cpus) + 1
+        options = {"num_cpus": max(needed, os.cpu_count() or 1), "include_dashboard": False}
     try:
-        try:
-            _connect(ray, cluster, ordered)
-        except (*failures, RuntimeError, ValueError) as error:
-            raise EngineError(f"the cluster cannot be reached: {_root(error)}") from error
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        context.execution_options.preserve_order = ordered
         yield ray
-    except failures as error:
+    except BestOfNError:
+        raise
+    except (ray.exceptions.RayError, ConnectionError, RuntimeError, ValueError) as error:
         raise EngineError(f"the cluster failed: {_root(error)}") from error
     finally:
         ray.shutdown()
 
 
-def _connect(ray: Any, cluster: ClusterConfig, ordered: bool) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if cluster.cluster == "local":
-        needed = ceil(cluster.replicas * cluster.replica_cpus) + 1
-        options |= {"num_cpus": max(needed, os.cpu_count() or 1), "include_dashboard": False}
-    else:
-        options["address"] = cluster.cluster
-    ray.init(**options)
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.execution_options.preserve_order = ordered
-
-
 def _root(error: BaseException) -> str:
     """What began it, without the traces of the processes it came through."""
-    said = ""
-    seen: BaseException | None = error
-    while seen is not None:
-        said = str(seen).strip() or said
-        seen = getattr(seen, "cause", None) or seen.__cause__
+    said = str(error).strip()
+    while cause := getattr(error, "cause", None) or error.__cause__:
+        error, said = cause, str(cause).strip() or said
     return said.splitlines()[-1] if said else type(error).__name__

@@ -1,31 +1,35 @@
 """The one pipeline: prompts in, durable rows out, each prompt once.
 
-`sample`, `select` and the audit hand it their work: an iterator of prompts in, rows out. `score`,
-whose rows go to several files, shares its progress and its count of failures.
+`sample`, `select` and the audit hand it their work: an iterator of prompts in, pools out.
 """
 
-import itertools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from hashlib import blake2b
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from bestofn.dataset.seen import SeenPrompts, read_output, succeeded
-from bestofn.dataset.summary import Summary, bar_of
+from bestofn.dataset.summary import Summary, bar_of, counted
 from bestofn.errors import ConfigError, RunFailedError
 from bestofn.identity import Compare, by_identity
-from bestofn.store.journal import Confirm, beside, cannot_write, open_journal
-from bestofn.store.row import as_line
-from bestofn.types import Prompt
+from bestofn.prompts import content_key, folded
+from bestofn.store.journal import Confirm, beside, open_journal, writing
+from bestofn.store.pool import as_line, loads, stream, to_row
+from bestofn.types import Pool, Prompt, Selection
 
-Row = dict[str, Any]
-Work = Callable[[Iterator[Prompt], Confirm], Iterator[Row]]
-"""Turns prompts into rows, in any order. Once more is known of the settings than before, such as
+Work = Callable[[Iterator[Prompt], Confirm], Iterator[Pool]]
+"""Turns prompts into pools, in any order. Once more is known of the settings than before, such as
 what a server serves, it confirms them."""
+Accept = Callable[[Prompt], bool]
+BadRow = Callable[[ConfigError], None] | None
+Source = Callable[[Accept, BadRow], Iterator[Prompt]]
+"""Opens the prompts of a run: those that are accepted. Rows that cannot be used are given to the
+second, or end the run where it is None."""
 FIRST_ROWS = 20  # a share of errors says little before
+SHOWN = 20  # rows of the source that are skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +54,14 @@ class ErrorPolicy:
         if not 0 <= self.max_error_rate <= 1:
             raise ConfigError(f"max_error_rate must be in [0, 1], not {self.max_error_rate}")
 
-    def check(self, summary: Summary, *, ended: bool = False) -> None:
-        """Ends a run in which too many rows failed; those of earlier runs count too.
-
-        Raises:
-            RunFailedError: it is one.
-        """
-        enough = ended or summary.rows >= FIRST_ROWS
-        if enough and summary.failures > self.max_error_rate * summary.rows:
-            raise RunFailedError(summary.failure())
-
-
-Accept = Callable[[Prompt], bool]
-BadRow = Callable[[ConfigError], None] | None
-Source = Callable[[Accept, BadRow], Iterator[Prompt]]
-"""Opens the prompts of a run: those that are accepted. Rows that cannot be used are given to the
-second, or end the run where it is None."""
+    def check(self, summary: Summary, enough: int = 0) -> None:
+        """Raises RunFailedError if too many rows failed; those of earlier runs count too."""
+        if summary.rows >= enough and summary.failures > self.max_error_rate * summary.rows:
+            raise RunFailedError(
+                f"{summary.failures} of {counted(summary.rows, 'row')} are without a response, "
+                f"most often because: {summary.commonest()}; the rows are kept, and the same "
+                "command with --retry-errors answers them again"
+            )
 
 
 def run(
@@ -77,7 +73,7 @@ def run(
     compare: Compare = by_identity,
     policy: ErrorPolicy = ErrorPolicy(),
     otherwise: str = "write to another file (--fresh)",
-    columns: bool = False,
+    more: Mapping[str, Any] = {},
     n: int = 0,
     total: int | None = None,
     progress: bool = True,
@@ -85,23 +81,9 @@ def run(
 ) -> Summary:
     """Writes a row for each prompt that has none yet; a rerun resumes.
 
-    Args:
-        source: The prompts.
-        output: The JSONL file.
-        work: Makes rows of prompts. It is not begun where all prompts have rows.
-        settings: What the rows depend on; a rerun with others is refused.
-        compare: Says what differs between two of them.
-        policy: What to do about what goes wrong.
-        otherwise: What to do about an output with other settings.
-        columns: Whether rows depend on the columns of their prompts, so that a rerun with others is
-            refused.
-        n: Candidates of a row with none saved.
-        total: Rows that the output will have, None where that is not known.
-        progress: Show a bar, or without a terminal a line every half minute.
-        what: What is being done, for the bar.
-
-    Returns:
-        What is in the file.
+    Work is not begun where all prompts have rows. See `open_journal` for `settings`, `compare` and
+    `otherwise`; `more` are further fields of each row, `n` the candidates of a row with none saved,
+    `total` the rows that there will be, `what` is being done. The summary is that of the file.
 
     Raises:
         ConfigError: a prompt cannot be used, or the output was begun with other settings or is
@@ -110,59 +92,85 @@ def run(
     """
     if output.suffix in (".gz", ".zst"):
         raise ConfigError(f"rows are not written compressed; name another file than {output}")
-    keep = succeeded if policy.retry_errors else None
+    keep = _succeeded if policy.retry_errors else None
     with open_journal(output, settings, otherwise, keep, compare) as journal:
-        (summary, seen), met = _earlier(output, n, columns), itertools.count()
-        skipped = Skipped(output, summary)
-        bad_row = skipped if policy.on_bad_row == "skip" else None
-        prompts = source(partial(_is_new, seen, summary, met), bad_row)
+        summary = Summary(n=n)
+        seen = _SeenPrompts(summary)
+        for row in stream(output):
+            seen.answered(row.prompt)
+            summary.add(row)
+        summary.earlier = summary.rows
+        skipped = _skipping(output, summary)
+        prompts = source(seen.is_new, skipped if policy.on_bad_row == "skip" else None)
         first = next(prompts, None)
         if first is not None:
-            rows = work(itertools.chain([first], prompts), journal.confirm)
-            for row in shown(rows, summary, total, what, progress):
-                journal.append(as_line(row))
-                summary.add(row)
-                policy.check(summary)
-        summary.met = next(met)
-    policy.check(summary, ended=True)
+            rows = work(chain([first], prompts), journal.confirm)
+            with bar_of(summary, total, what, shown=progress) as bar:
+                for row in rows:
+                    journal.append(as_line({**to_row(row), **more}))
+                    summary.add(row)
+                    policy.check(summary, FIRST_ROWS)
+                    bar.update()
+    policy.check(summary)
     return summary
 
 
-def _earlier(output: Path, n: int, columns: bool) -> tuple[Summary, SeenPrompts]:
-    """What is in the output already."""
-    summary, seen = Summary(n=n), SeenPrompts(columns=columns)
-    for row in read_output(output):
-        seen.add_row(row)
-        summary.add(row)
-    summary.earlier = summary.rows
-    return summary, seen
+Spent = tuple[Pool, Mapping[str, float]]
 
 
-def shown(
-    rows: Iterable[Row], summary: Summary, total: int | None, what: str, progress: bool
-) -> Iterator[Row]:
-    """Passes rows on under a bar that shows a summary, which is read again at each of them."""
-    with bar_of(summary, total, what, shown=progress) as bar:
-        for row in rows:
-            yield row
-            bar.update()
-
-
-def timed(rows: Iterator[Row], stage: str) -> Iterator[Row]:
-    """Gives each row its share of the run's time: that since the row before it."""
+def timed(results: Iterable[Spent]) -> Iterator[Pool]:
+    """Shares the time since the last pool out over what this one's was spent on."""
     last = time.perf_counter()
-    for row in rows:
+    for pool, spent in results:
         now = time.perf_counter()
-        row["seconds"] = {stage: round(now - last, 6)}
-        last = now
-        yield row
+        total = sum(spent.values())
+        for name, part in spent.items():
+            pool.seconds[name] = pool.seconds.get(name, 0.0) + (now - last) * part / total
+        yield pool
+        last = time.perf_counter()  # what the reader does with it is not our time
 
 
-def _is_new(seen: SeenPrompts, summary: Summary, met: Iterator[int], prompt: Prompt) -> bool:
-    next(met)
-    known = seen.meet(prompt)
-    summary.repeated += known == "repeated"
-    return known == "new"
+class _SeenPrompts:
+    """The prompts that are answered or under way, as hashes: memory for a million is 110 MB."""
+
+    def __init__(self, summary: Summary) -> None:
+        self._summary = summary
+        # The hash of the content by that of the id; negative once it was met in the input.
+        self._known: dict[int, int] = {}
+
+    def answered(self, prompt: Prompt) -> None:
+        """Notes a prompt that has a row."""
+        self._known[_hash(prompt.id)] = _content(prompt)
+
+    def is_new(self, prompt: Prompt) -> bool:
+        """Whether a prompt of the input is still to be answered; ConfigError if its id is taken."""
+        key, content = _hash(prompt.id), _content(prompt)
+        known = self._known.get(key, 0)
+        if known and abs(known) != content:
+            raise ConfigError(f"the id {prompt.id!r} is that of another prompt already")
+        self._known[key] = -content
+        self._summary.met += 1
+        self._summary.repeated += known < 0
+        return not known
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(blake2b(folded(text).encode("utf-8", "replace"), digest_size=8).digest())
+
+
+def _content(prompt: Prompt) -> int:
+    return 1 + (int(content_key(prompt), 16) >> 2)
+
+
+def _succeeded(line: bytes) -> bool:
+    """Whether a line of an output is a row in which nothing failed to be drawn."""
+    try:
+        row = loads(line)
+    except ConfigError as error:
+        raise ConfigError(f"a line of the output: {error}") from None
+    if isinstance(row, Selection):
+        return row.error is None
+    return not any(candidate.error for candidate in row.candidates)
 
 
 def skipped_of(output: Path) -> Path:
@@ -170,27 +178,17 @@ def skipped_of(output: Path) -> Path:
     return beside(output, "skipped.txt")
 
 
-class Skipped:
-    """Names rows of the source that could not be used: the first on stderr, all in a file."""
+def _skipping(output: Path, summary: Summary) -> Callable[[ConfigError], None]:
+    """What names rows of the source that could not be used: the first on stderr, all in a file."""
+    path = skipped_of(output)
+    with writing(path):
+        path.unlink(missing_ok=True)
 
-    SHOWN = 20
-
-    def __init__(self, output: Path, summary: Summary) -> None:
-        self.path = skipped_of(output)
-        self.summary = summary
-        try:
-            self.path.unlink(missing_ok=True)
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-
-    def __call__(self, fault: ConfigError) -> None:
-        self.summary.bad_rows += 1
-        try:
-            with self.path.open("a", encoding="utf-8", errors="replace") as file:
-                file.write(f"{fault}\n")
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
-        if self.summary.bad_rows <= self.SHOWN:
+    def skip(fault: ConfigError) -> None:
+        summary.bad_rows += 1
+        with writing(path), path.open("a", encoding="utf-8", errors="replace") as file:
+            file.write(f"{fault}\n")
+        if summary.bad_rows <= SHOWN:
             print(f"skipped: {fault}", file=sys.stderr)
-        elif self.summary.bad_rows == self.SHOWN + 1:
-            print(f"further rows that are skipped are named in {self.path}", file=sys.stderr)
+
+    return skip

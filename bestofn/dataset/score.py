@@ -1,12 +1,10 @@
 """Scores of a pool file: added beside it, each name in a file of its own; a rerun resumes."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from math import isnan
 from pathlib import Path
-from typing import Any
 
 from bestofn.concurrency import Window
 from bestofn.config import NO_ENGINE, EngineConfig, RewardConfig, ScoreConfig, ScorerConfig, checked
@@ -14,23 +12,16 @@ from bestofn.dataset.pools import add, cut_name, has_scores
 from bestofn.dataset.summary import Summary, bar_of
 from bestofn.engines.base import Engine
 from bestofn.errors import ConfigError, RunFailedError
-from bestofn.identity import UNKNOWN, by_identity, completed, content_fingerprint
+from bestofn.identity import UNKNOWN, by_identity, content_fingerprint
 from bestofn.models import Engines
 from bestofn.redaction import without_secrets
 from bestofn.resuming import engine_files, with_one_spelling
 from bestofn.rewards.base import is_pointwise, load_reward, needs_engine, reward_identity
-from bestofn.scoring import RewardModel
 from bestofn.store import pool
-from bestofn.store.journal import (
-    begun_with,
-    check_output,
-    locked,
-    manifest,
-    open_lines,
-    write_settings,
-)
-from bestofn.store.scores import ScoreFile, ScoreOrigin, read_origins, write_origins_of_rows
-from bestofn.types import Pool
+from bestofn.store.journal import MANIFEST, SCORES, begun_with, locked, open_lines, write_beside
+from bestofn.store.pool import ScoreFile, ScoreOrigin, read_origins
+
+_Group = tuple[EngineConfig | None, list[RewardConfig]]  # rewards and the model that they share
 
 
 def score_file(
@@ -41,22 +32,11 @@ def score_file(
     engines: Engines,
     *,
     progress: bool = False,
-) -> list[Summary]:
-    """Adds scores to a pool file, or to a copy of it.
+) -> bool:
+    """Adds scores to the pool file `source`, or to a copy of it at `path`; whether any was missing.
 
-    One model is loaded after another. Each score is written as soon as its row is finished.
-
-    Args:
-        source: A pool file.
-        config: Which scores.
-        drawn_by: The model that drew the pools, if it is known; it also scores where no other is
-            named.
-        path: The pool file that gets the scores: `source`, or where to copy it.
-        engines: Loads the models.
-        progress: Show a bar.
-
-    Returns:
-        What was scored, for each model; empty where no score was missing.
+    One model is loaded after another; that which drew the pools scores where no other is named.
+    Each score is written as soon as its row is finished.
 
     Raises:
         ConfigError: a reward or a row is wrong, `path` was made from another pool, or the model
@@ -64,48 +44,28 @@ def score_file(
     """
     if not config.rewards:
         raise ConfigError("name at least one reward, such as 'flip'")
-    if path.suffix == ".gz":
-        raise ConfigError(f"scores are not written to gzipped files; name another one than {path}")
-    check_output(path)
+    if config.limits and drawn_by is None:
+        raise ConfigError(NO_ENGINE)
     with locked(path):
         if next(pool.read(source), None) is None:
             raise ConfigError(f"the pool {source} has no rows")
         if path.resolve() != source.resolve():
             _copy(source, path)
-        if drawn_by is None and _needs_the_one_that_drew(config):
-            raise ConfigError(
-                f"name the model (--engine): {manifest(source).name}, which says what drew "
-                f"{source}, is not there"
-            )
         groups = _by_model(config, drawn_by)
+        wanted = {k: how for group in groups for k, how in _origins(config, group).items()}
         if not config.again:
-            _check_origins(path, groups, config)
-        return [
-            _score(path, config, group, drawn_by, engines, progress)
-            for group in groups
-            if config.again or group.lacks(path, config.limits)
-        ]
-
-
-def _needs_the_one_that_drew(config: ScoreConfig) -> bool:
-    shared = (
-        needs_engine(reward.reward) and not (reward.engine or config.reward_engine)
-        for reward in config.rewards
-    )
-    return any(shared) or bool(config.limits)
+            _check_origins(path, wanted)
+        scored = [_score(path, config, group, drawn_by, engines, progress) for group in groups]
+    return any(scored)
 
 
 def check_scores(path: Path, rewards: Sequence[RewardConfig]) -> None:
-    """Looks for a score that did not fail; gold counts where it is the only reward.
-
-    Raises:
-        RunFailedError: there is none.
-    """
+    """Raises RunFailedError if all scores failed; gold counts where it is the only reward."""
     names = [reward.label for reward in rewards if reward.reward != "gold"]
     names = names or [reward.label for reward in rewards]
     reason = None
-    for row in pool.read(path):
-        for score in (c.scores[name] for c in row.candidates for name in names if name in c.scores):
+    for candidate in (candidate for row in pool.read(path) for candidate in row.candidates):
+        for score in (candidate.scores[name] for name in names if name in candidate.scores):
             if not isnan(score.value):
                 return
             reason = reason or score.reason
@@ -116,75 +76,12 @@ def check_scores(path: Path, rewards: Sequence[RewardConfig]) -> None:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Group:
-    """Rewards that share a model; None where no model scores."""
-
-    model: EngineConfig | None
-    rewards: list[RewardConfig]
-
-    def names(self, limits: Sequence[int]) -> list[str]:
-        """Of all scores that the rewards give."""
-        return [name for reward in self.rewards for name in _names(reward, limits)]
-
-    def lacks(self, path: Path, limits: Sequence[int]) -> bool:
-        """Whether a row of the file is without one of the scores."""
-        names = self.names(limits)
-        return any(not has_scores(row, name) for row in pool.read(path) for name in names)
-
-    def origins(self, config: ScoreConfig, loaded: Engine | None = None) -> dict[str, ScoreOrigin]:
-        """How the scores are made, by the names of the rewards."""
-        return {
-            reward.label: origin_of(reward, self.model, config.verifier, loaded)
-            for reward in self.rewards
-        }
-
-    def load(
-        self, config: ScoreConfig, drawn_by: EngineConfig | None, engines: Engines
-    ) -> tuple[list[RewardModel], list[Engine]]:
-        """The rewards, and their engine and with limits that which reads the candidates' tokens."""
-        decoder = drawn_by if config.limits else None
-        loaded = engines.get(*filter(None, [self.model, decoder]))
-        rewards = [
-            load_reward(
-                reward.reward,
-                engine=loaded[0] if self.model else None,
-                verifier=config.verifier,
-                name=reward.name,
-                **reward.options,
-            )
-            for reward in self.rewards
-        ]
-        return rewards, loaded
-
-
-def _names(reward: RewardConfig, limits: Sequence[int]) -> list[str]:
-    cuts = limits if is_pointwise(reward.reward) else []
-    return [reward.label, *(cut_name(reward.label, limit) for limit in cuts)]
-
-
-def _by_model(config: ScoreConfig, drawn_by: EngineConfig | None) -> list[_Group]:
-    """The rewards by the model that scores them, those without one last."""
-    groups: list[_Group] = []
-    for reward in sorted(config.rewards, key=lambda reward: not needs_engine(reward.reward)):
-        model = scoring_model(reward, config, drawn_by)
-        same = next((group for group in groups if group.model == model), None)
-        if same is None:
-            groups.append(_Group(model, [reward]))
-        else:
-            same.rewards.append(reward)
-    return groups
-
-
 def scoring_model(
     reward: RewardConfig, config: ScorerConfig, drawn_by: EngineConfig | None
 ) -> EngineConfig | None:
     """The model that a reward scores with: its own, the one of all rewards, or the one that drew.
 
-    None where no model scores.
-
-    Raises:
-        ConfigError: no model is named.
+    None where no model scores; ConfigError where one has to and none is named.
     """
     if not needs_engine(reward.reward):
         return None
@@ -200,6 +97,16 @@ def scoring_model(
     )
 
 
+def _by_model(config: ScoreConfig, drawn_by: EngineConfig | None) -> list[_Group]:
+    """The rewards by the model that scores them, those without one last."""
+    groups: dict[str, _Group] = {}
+    for reward in sorted(config.rewards, key=lambda reward: not needs_engine(reward.reward)):
+        model = scoring_model(reward, config, drawn_by)
+        key = "" if model is None else model.model_dump_json()
+        groups.setdefault(key, (model, []))[1].append(reward)
+    return list(groups.values())
+
+
 def _score(
     path: Path,
     config: ScoreConfig,
@@ -207,48 +114,57 @@ def _score(
     drawn_by: EngineConfig | None,
     engines: Engines,
     progress: bool,
-) -> Summary:
-    """Adds the scores of rewards that share a model to the rows that lack one."""
-    sizes = [len(row.candidates) for row in pool.read(path)]
-    rewards, loaded = group.load(config, drawn_by, engines)
-    origins = group.origins(config, loaded[0] if group.model else None)
-    files = {name: ScoreFile(path, name) for name in group.names(config.limits)}
+) -> bool:
+    """Adds the scores of rewards that share a model to the rows that lack one, if any does."""
+    model, wanted = group
+    names = [name for reward in wanted for name in _names(reward, config.limits)]
+    missing, most = dict[str, list[str]](), 0
+    for row in pool.read(path):
+        if lacking := [name for name in names if config.again or not has_scores(row, name)]:
+            missing[row.prompt.id] = lacking
+            most = max(most, len(row.candidates))
+    if not missing:
+        return False
+    decoder = drawn_by if config.limits else None
+    loaded = engines.get(*filter(None, [model, decoder]))
+    engine = loaded[0] if model else None
+    rewards = [
+        load_reward(r.reward, engine=engine, verifier=config.verifier, name=r.name, **r.options)
+        for r in wanted
+    ]
+    origins = _origins(config, group, engine)
+    files = {name: ScoreFile(path, name) for name in names}
     if config.again:
         for file in files.values():
             file.replace()
     else:
-        check_origins(path, read_origins(path), origins)
+        _check_origins(path, origins)
     summary, what = Summary(), f"scoring {', '.join(origins)}"
-    lacking: dict[str, list[str]] = {}
-
-    def rows() -> Iterator[Pool]:
-        for row in pool.read(path):
-            if missing := [name for name in files if not has_scores(row, name)]:
-                lacking[row.prompt.id] = missing
-                yield row
-            else:
-                summary.rows += 1
-
     with ExitStack() as stack:
         journals = {}
         for name, file in files.items():
             file.begin(origins[name.partition("@")[0]])
             journals[name] = stack.enter_context(open_lines(file.path))
-        bar = stack.enter_context(bar_of(summary, len(sizes), what, shown=progress))
-        scored = add(
-            rows(),
+        bar = stack.enter_context(bar_of(summary, len(missing), what, shown=progress))
+        for row in add(
+            (row for row in pool.read(path) if row.prompt.id in missing),
             rewards,
             limits=config.limits,
-            decoder=loaded[-1] if config.limits else None,
-            window=Window(max(sizes)),
-        )
-        for row in scored:
-            for name in lacking.pop(row.prompt.id):
+            decoder=loaded[-1] if decoder else None,
+            window=Window(most),
+        ):
+            for name in missing[row.prompt.id]:
                 if has_scores(row, name):  # a reward that compares has none of cuts
                     journals[name].append(files[name].line(row))
             summary.add_scores(row, list(origins))
             bar.update()
-    return summary
+    return True
+
+
+def _names(reward: RewardConfig, limits: Sequence[int]) -> list[str]:
+    """Of all scores that a reward gives."""
+    cuts = [cut_name(reward.label, limit) for limit in limits if is_pointwise(reward.reward)]
+    return [reward.label, *cuts]
 
 
 # --- how scores are made --------------------------------------------------------------------------
@@ -263,23 +179,25 @@ def origin_of(
     """What has to be the same for scores to be the same, more exactly once the model is loaded."""
     engine = loaded or (model.described() if model else None)
     verifier = verifier if reward.reward == "gold" else None
+    identity = reward_identity(
+        reward.reward, engine=engine, verifier=verifier, name=reward.label, **reward.options
+    )
     how = {
         "reward": reward.reward,
         "options": reward.options,
         "model": None if model is None else model.model_dump(mode="json"),
         "verifier": verifier,
-        "identity": {
-            **({} if model is None else engine_files(model, loaded)),
-            "reward": reward_identity(
-                reward.reward,
-                engine=engine,
-                verifier=verifier,
-                name=reward.label,
-                **reward.options,
-            ),
-        },
+        "identity": ({} if model is None else engine_files(model, loaded)) | {"reward": identity},
     }
     return dict(json.loads(json.dumps(without_secrets(how))))
+
+
+def _origins(
+    config: ScoreConfig, group: _Group, loaded: Engine | None = None
+) -> dict[str, ScoreOrigin]:
+    """How the scores of some rewards are made, by the rewards' names."""
+    model, rewards = group
+    return {r.label: origin_of(r, model, config.verifier, loaded) for r in rewards}
 
 
 def reward_of(name: str, how: ScoreOrigin) -> RewardConfig:
@@ -288,16 +206,15 @@ def reward_of(name: str, how: ScoreOrigin) -> RewardConfig:
     return RewardConfig(reward=how["reward"], name=name, options=how["options"], **model)
 
 
-def check_origins(
-    path: Path, known: Mapping[str, ScoreOrigin], wanted: Mapping[str, ScoreOrigin]
-) -> None:
-    """Refuses scores under a name that others have already.
-
-    Raises:
-        ConfigError: one was made otherwise; the message says what differs.
-    """
+def _check_origins(path: Path, wanted: Mapping[str, ScoreOrigin]) -> None:
+    """Refuses scores under a name that others have already, and says what differs."""
+    known = read_origins(path)
     for name, how in wanted.items():
-        if changes := differing(known.get(name, how), how):
+        made = [with_one_spelling(without_secrets(how)) for how in (known.get(name, how), how)]
+        rewards = [origin.get("identity", {}).get("reward", {}) for origin in made]
+        if all(reward and UNKNOWN not in reward.values() for reward in rewards):
+            made = [origin | {"options": None, "verifier": None} for origin in made]
+        if changes := by_identity(*made):
             raise ConfigError(
                 f"the scores {name!r} in {path} were made otherwise ({', '.join(changes)}); give "
                 "the new ones another name or another file, or replace the old ones with "
@@ -305,62 +222,24 @@ def check_origins(
             )
 
 
-def differing(before: ScoreOrigin, now: ScoreOrigin) -> list[str]:
-    """What differs between two ways in which scores are made, if anything that counts."""
-    rewards = [how.get("identity", {}).get("reward", {}) for how in (before, now)]
-    whole = all(rewards) and all(UNKNOWN not in reward.values() for reward in rewards)
-    left_out = {"options", "verifier"} if whole else set()
-    old, new = (
-        {name: value for name, value in how.items() if name not in left_out}
-        for how in map(with_one_spelling, (without_secrets(before), now))
-    )
-    return by_identity(old, new)
-
-
-def _check_origins(path: Path, groups: Iterable[_Group], config: ScoreConfig) -> None:
-    """Checks what is known before a model is loaded, and completes what version 0.1 kept."""
-    known = read_origins(path)
-    wanted = {k: v for group in groups for k, v in group.origins(config).items()}
-    check_origins(path, known, wanted)
-    in_rows = {name: how for name, how in known.items() if not ScoreFile(path, name).origin}
-    whole = {name: completed(how, wanted.get(name, how)) for name, how in in_rows.items()}
-    if whole != in_rows:
-        write_origins_of_rows(path, whole)
-
-
 # --- copies ---------------------------------------------------------------------------------------
 
 
 def _copy(source: Path, path: Path) -> None:
-    """Copies the rows of a pool, with their scores, to a file that scores are added to.
-
-    Raises:
-        ConfigError: the file is there and is no copy of the pool.
-    """
+    """Copies the rows of a pool, with their scores, to a file that scores are added to."""
     origin = content_fingerprint(source)
-    settings = _settings(source) | {"scored_from": origin}
-    if path.exists() and _settings(path).get("scored_from") != origin:
+    if path.exists() and (begun_with(path) or {}).get("scored_from") != origin:
         raise ConfigError(f"{path} exists and was not made from {source}; write to another file")
-    write_settings(path, settings)
-    write_origins_of_rows(path, read_origins(source) | read_origins(path))
+    write_beside(path, MANIFEST, (begun_with(source) or {}) | {"scored_from": origin})
+    write_beside(path, SCORES, read_origins(source) | read_origins(path))
     with open_lines(path) as journal:
         for number, row in enumerate(pool.read(source)):
             if number >= journal.lines:
                 journal.append(pool.dumps(row))
 
 
-def _settings(path: Path) -> dict[str, Any]:
-    """What a pool file was begun with, as far as it is known."""
-    try:
-        return begun_with(path)
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
 def drawn_with(path: Path) -> EngineConfig | None:
     """The model that drew a pool file, None where that is not known."""
-    settings = _settings(path)
-    if "engine" not in settings:
-        return None
+    settings = begun_with(path) or {}
     fields = {name: settings[name] for name in EngineConfig.model_fields if name in settings}
-    return checked(EngineConfig, fields, f"{manifest(path)}")
+    return checked(EngineConfig, fields, f"{path}.run/{MANIFEST}") if "engine" in fields else None

@@ -2,14 +2,13 @@
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from math import isnan
-from typing import Any
 
 from bestofn.progress import Bar, Counts, redraws
-from bestofn.types import Pool, Usage
+from bestofn.types import Pool, Selection, Usage
 
 REASONS = 1000  # different ones that are counted apart
 # Numbers that say what failed, which stay: in URLs and names, a status, a port.
@@ -28,22 +27,18 @@ class Summary:
     Attributes:
         rows: Finished ones, errors included.
         errors: Rows without a response (of a pool: rows that lack one) by their reason, in which
-            counts are written as N and the row's id as ID; URLs, names of models and status codes
-            are as they were.
+            counts are written as N and the row's id as ID.
         examples: For each reason the first error, as it was.
-        candidates: Drawn.
-        failed: Candidates without a valid score.
+        candidates: Drawn; `failed` are those without a valid score.
         chosen: Rows in which a response was selected.
         ties: Rows in which several candidates share the best score.
         fallbacks: Rows in which every score failed, so that the first candidate was taken.
         usage: What drawing and scoring cost.
         seconds: Wall-clock time of the runs that wrote the rows.
         earlier: Rows that were there when this run began.
-        repeated: Rows of the input whose prompt came before; each prompt is answered once.
-        bad_rows: Rows of the input that could not be used.
-        most: Candidates that the rows would have with none saved.
-        n: Candidates of a row with none saved, 0 where that is not known.
-        met: Rows of the input that this run came to.
+        repeated: Rows of the input whose prompt came before; `bad_rows` could not be used.
+        most: Candidates that the rows would have with none saved, `n` of them in a row.
+        met: Rows of the input that this run saw.
     """
 
     rows: int = 0
@@ -63,56 +58,44 @@ class Summary:
     n: int = 0
     met: int = field(default=0, compare=False)
 
-    def add(self, row: Mapping[str, Any]) -> None:
-        """Counts a row of a pool or of a selection."""
-        candidates = row["candidates"]
-        self.rows += 1
-        self.candidates += len(candidates)
-        self.most += max(self.n, len(candidates))
-        self.seconds += sum(row.get("seconds", {}).values())
-        if "reward" not in row:
-            self._add_drawn(row)
-            return
-        self.usage += _usage(row)
-        reward = row["reward"]
-        self.failed += sum(_value(candidate, reward) is None for candidate in candidates)
-        if row["error"] is not None:
-            self._add_error(row["error"], row["id"])
-        else:
-            self.chosen += 1
-            self.ties += row["tie"]
-            self.fallbacks += row["fallback"]
+    def add(self, row: Pool) -> None:
+        """Counts a pool that was drawn, or a selection."""
+        self.most += max(self.n, len(row.candidates))
+        self.seconds += sum(row.seconds.values())
+        errors = [candidate.error for candidate in row.candidates if candidate.error]
+        costs, failed = [candidate.usage for candidate in row.candidates], len(errors)
+        if isinstance(row, Selection):
+            costs, failed = [row.usage], sum(isnan(score.value) for score in row.scores)
+            errors, answered = [row.error] if row.error else [], not row.error
+            self.chosen += answered
+            self.ties += row.tie and answered
+            self.fallbacks += row.fallback and answered
+        self._add(row, costs, failed, errors[:1])
 
-    def _add_drawn(self, row: Mapping[str, Any]) -> None:
-        errors = [candidate["error"] for candidate in row["candidates"] if candidate.get("error")]
-        self.usage += sum(map(_usage, row["candidates"]), Usage())
-        self.failed += len(errors)
-        if errors:
-            self._add_error(errors[0], row["id"])
+    def add_scores(self, row: Pool, names: Iterable[str]) -> None:
+        """Counts a pool that has been given these scores."""
+        given = [[c.scores[name] for name in names if name in c.scores] for c in row.candidates]
+        failed = [[s.reason or "unknown" for s in scores if isnan(s.value)] for scores in given]
+        errors = [reasons[0] for reasons in failed if reasons]
+        self._add(row, [score.usage for scores in given for score in scores], len(errors), errors)
 
-    def add_scores(self, pool: Pool, names: Iterable[str]) -> None:
-        """Counts a row of a pool that has been given these scores."""
+    def _add(self, row: Pool, costs: list[Usage], failed: int, errors: list[str]) -> None:
         self.rows += 1
-        self.candidates += len(pool.candidates)
-        for candidate in pool.candidates:
-            scores = [candidate.scores[name] for name in names if name in candidate.scores]
-            self.usage += sum((score.usage for score in scores), Usage())
-            reasons = [score.reason or "unknown" for score in scores if isnan(score.value)]
-            if reasons:
-                self.failed += 1
-                self._add_error(reasons[0], pool.prompt.id)
+        self.candidates += len(row.candidates)
+        self.usage = sum(costs, self.usage)
+        self.failed += failed
+        for error in errors:
+            self._add_error(error, row.prompt.id)
 
     def _add_error(self, error: str, id: str) -> None:
-        reason = self._reason(error, id)
-        self.errors[reason] = self.errors.get(reason, 0) + 1
-        self.examples.setdefault(reason, error)
-
-    def _reason(self, error: str, id: str) -> str:
-        """The same for all rows that fail alike; of very many different ones not all are kept."""
+        """Rows that fail alike have one reason; of very many different ones not all are kept."""
         own = rf"(?<![\w.:/#-]){re.escape(id)}(?![\w/-]|[.:]\w)"
         named = re.sub(own, "ID", error)
         reason = NUMBER.sub(lambda found: "N" if found["n"] else found[0], named)
-        return reason if reason in self.errors or len(self.errors) < REASONS else "other reasons"
+        if reason not in self.errors and len(self.errors) >= REASONS:
+            reason = "other reasons"
+        self.errors[reason] = self.errors.get(reason, 0) + 1
+        self.examples.setdefault(reason, error)
 
     def often(self) -> list[str]:
         """The reasons of errors, the most frequent ones first."""
@@ -126,65 +109,36 @@ class Summary:
     def failures(self) -> int:
         return sum(self.errors.values())
 
-    def failure(self) -> str:
-        """What to say of a run in which too many rows failed."""
-        return (
-            f"{self.failures} of {counted(self.rows, 'row')} are without a response, most often "
-            f"because: {self.commonest()}; the rows are kept, and the same command with "
-            "--retry-errors answers them again"
-        )
-
-    def line(self, what: str) -> str:
-        """One line for the end of drawing or scoring."""
-        share = self.failed / max(self.candidates, 1)
-        often = "".join(f", most often: {reason}" for reason in self.often()[:1])
-        return f"{what}: {counted(self.candidates, 'candidate')}, {share:.1%} failed{often}"
-
-    def lines(self) -> list[str]:
+    def lines(self) -> Iterator[str]:
         """What to tell a user of a selection, a sentence a line."""
-        return [*self._about_rows(), *self._about_candidates()]
-
-    def _about_rows(self) -> Iterable[str]:
         earlier = f", {self.earlier} of them by earlier runs" if self.earlier else ""
         yield f"{counted(self.rows, 'row')} finished{earlier}"
         if self.failures:
-            share = self.failures / max(self.rows, 1)
+            share = self.failures / self.rows
             yield f"{counted(self.failures, 'row')} without a response ({share:.1%}):"
             yield from (f"  {self.errors[reason]} x {reason}" for reason in self.often()[:10])
         if self.repeated:
             yield f"{counted(self.repeated, 'row')} of the input repeat a prompt, answered once"
         if self.bad_rows:
             yield f"{counted(self.bad_rows, 'row')} of the input could not be used"
-
-    def _about_candidates(self) -> Iterable[str]:
         if not self.candidates:
             return
-        saved = self.most - self.candidates
-        yield (
-            f"{counted(self.candidates, 'candidate')}, {self.failed / self.candidates:.1%} failed"
-            + (f"; {saved} of {self.most} saved ({saved / self.most:.0%})" if saved else "")
-        )
+        saved, usage = self.most - self.candidates, self.usage
+        saving = f"; {saved} of {self.most} saved ({saved / self.most:.0%})" if saved else ""
+        yield f"{self.drawn()}{saving}"
         ties = self.ties / max(self.chosen, 1)
         yield f"ties in {ties:.0%} of the rows, no valid score in {self.fallbacks}"
-        usage = self.usage
         hits = usage.cached_tokens / max(usage.prompt_tokens, 1)
         yield (
             f"{usage.prompt_tokens} prompt tokens ({hits:.0%} cached), {usage.generated_tokens} "
             f"generated, {usage.scored_tokens} scored"
         )
         if self.seconds:
-            rate = self.candidates / self.seconds
-            yield f"{self.seconds:.1f} s, {rate:.1f} candidates/s"
+            yield f"{self.seconds:.1f} s, {self.candidates / self.seconds:.1f} candidates/s"
 
-
-_USAGE = [part.name for part in fields(Usage)]
-
-
-def _value(candidate: Mapping[str, Any], reward: str) -> float | None:
-    """A score's value, None where it failed or the row has none."""
-    score = (candidate.get("scores") or {}).get(reward) or {}
-    value: float | None = score.get("value")
-    return value
+    def drawn(self) -> str:
+        share = self.failed / self.candidates
+        return f"{counted(self.candidates, 'candidate')}, {share:.1%} failed"
 
 
 def counted(count: int, thing: str) -> str:
@@ -192,24 +146,11 @@ def counted(count: int, thing: str) -> str:
     return f"{count} {thing}" + ("" if count == 1 else "s")
 
 
-def _usage(row: Mapping[str, Any]) -> Usage:
-    """What a row, or a candidate, has cost."""
-    known = row.get("usage") or {}
-    return Usage(**{name: known.get(name, 0) for name in _USAGE})
-
-
 @contextmanager
 def bar_of(
     summary: Summary, total: int | None, what: str = "", *, shown: bool = True
 ) -> Iterator[Bar]:
-    """Shows a summary as it grows.
-
-    Args:
-        summary: What was there before this run began; it is read again at each update.
-        total: Rows that there will be, None where that is not known.
-        what: What is being done; a line says how it ended, unless a bar has shown it all.
-        shown: Whether to show anything.
-    """
+    """Shows a summary as it grows to `total` rows, and in a line how `what` ended."""
     before = summary.candidates
 
     def state(seconds: float) -> str:
@@ -220,4 +161,5 @@ def bar_of(
     with Bar(total, "row", state, initial=summary.rows, what=what, shown=shown) as bar:
         yield bar
     if shown and what and summary.candidates and (summary.failed or not redraws()):
-        print(summary.line(what), file=sys.stderr)
+        often = "".join(f", most often: {reason}" for reason in summary.often()[:1])
+        print(f"{what}: {summary.drawn()}{often}", file=sys.stderr)

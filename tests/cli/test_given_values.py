@@ -11,7 +11,7 @@ from bestofn.cli import app
 from bestofn.cli.options import unescaped
 from bestofn.engines.base import load_engine
 from bestofn.store import pool
-from bestofn.store.scores import read_origins
+from bestofn.store.pool import read_origins
 
 SMALL = ["--engine", "tiny", "--max-tokens", 8]
 

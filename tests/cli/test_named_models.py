@@ -7,7 +7,7 @@ from making import made, written
 from typer.testing import CliRunner, Result
 
 from bestofn.cli import app
-from bestofn.store.scores import read_origins
+from bestofn.store.pool import read_origins
 
 RECIPE = "output: out\nsample: {prompts: p.jsonl}\nscore: {rewards: [longest]}\n"
 BENCH = "output: out\nrewardbench: {data: 'tiny:1', rewards: [flip]}\n"

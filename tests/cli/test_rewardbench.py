@@ -15,7 +15,7 @@ from bestofn.cli import app
 from bestofn.engines.base import load_engine
 from bestofn.engines.hf import TransformersEngine
 from bestofn.store import pool
-from bestofn.store.scores import read_origins
+from bestofn.store.pool import read_origins
 
 RUNNER = CliRunner()
 SUBSETS = ["Focus", "Factuality", "Precise IF", "Math"]

@@ -15,7 +15,7 @@ import bestofn.config
 from bestofn import concurrency
 from bestofn.config import EngineConfig, SampleConfig, ScoreConfig
 from bestofn.dataset import select_dataset
-from bestofn.dataset.sample import sample_file
+from bestofn.dataset.pools import sample_file
 from bestofn.dataset.score import score_file
 from bestofn.engines.base import SamplingParams
 from bestofn.models import Engines

@@ -1,4 +1,4 @@
-"""Whatever ends a run, the next one goes on where it was."""
+"""Whatever ends a run, the next one resumes it."""
 
 import json
 import random
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bestofn.store.scores import ScoreFile
+from bestofn.store.pool import ScoreFile
 
 SCRIPT = Path(__file__).with_name("answering.py")
 ROWS = 200
@@ -84,31 +84,4 @@ def test_twenty_kills(source: Path, tmp_path: Path, command: str) -> None:
     assert started(source, killed, 0, command).wait(60) == 0
     expected = ScoreFile(whole, "flip").path if command == "score" else whole
     assert contents(output) == contents(expected)
-    assert len(contents(output)) == ROWS
-
-
-@pytest.mark.usefixtures("sigint")
-def test_an_interrupt_keeps_what_is_finished(source: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.jsonl"
-    run = started(source, output)
-    grown(output, 20, run)
-    run.send_signal(signal.SIGINT)
-    assert run.wait(5) != 0
-    assert b"KeyboardInterrupt" in run.communicate()[1]
-    assert 20 <= len(contents(output)) < ROWS
-    assert output.read_bytes().endswith(b"\n")
-    assert started(source, output, 0).wait(60) == 0
-    assert len(contents(output)) == ROWS
-
-
-def test_a_second_run_is_kept_away(source: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out.jsonl"
-    first = started(source, output)
-    grown(output, 1, first)
-    second = started(source, output, 0)
-    assert second.wait(60) != 0
-    assert b"another run is writing" in second.communicate()[1]
-    first.kill()
-    first.wait(10)
-    assert started(source, output, 0).wait(60) == 0
     assert len(contents(output)) == ROWS

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,16 @@ from fakes import ScriptedEngine
 from faulty_rows import COLUMNS, JSON_FAULTS, ROWS, write_faulty
 
 from bestofn.dataset import ErrorPolicy, Summary, select_dataset
-from bestofn.dataset.run import Skipped, skipped_of
+from bestofn.dataset.run import skipped_of
 from bestofn.dataset.select import summary_of
-from bestofn.dataset.summary import REASONS
+from bestofn.dataset.summary import REASONS, bar_of
 from bestofn.engines.base import SamplingParams
 from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood
 from bestofn.sampler import BestOfN
 from bestofn.store import pool
-from bestofn.types import Prompt, Selection
+from bestofn.types import Candidate, Pool, Prompt, Score, Selection, Usage
 
 
 def answer(prompt: Prompt, params: SamplingParams, seed: int | None) -> str | Exception:
@@ -64,10 +65,6 @@ def test_each_prompt_gets_a_row(output: Path) -> None:
     assert row["usage"]["generated_tokens"] == 12
     assert (summary.rows, summary.candidates, summary.failures) == (10, 30, 0)
     assert summary == summary_of(output)
-
-
-def test_the_rows_are_pools(output: Path) -> None:
-    select(PROMPTS, output)
     read = list(pool.read(output))
     assert all(isinstance(row, Selection) and row.seconds["select"] >= 0 for row in read)
 
@@ -88,64 +85,29 @@ def test_rows_come_as_they_finish_or_in_the_order_of_the_source(tmp_path: Path) 
 
 
 def test_the_source_is_read_as_it_is_needed(output: Path) -> None:
-    read = []
-
     def source() -> Iterator[dict[str, Any]]:
-        for row in PROMPTS:
-            read.append(row)
-            yield row
+        yield from PROMPTS[:9]
+        assert rows_of(output), "a row is written before the source is at its end"
+        yield PROMPTS[9]
 
-    engine = ScriptedEngine(answer)
-
-    def stopping(prompt: Prompt) -> float:
-        if prompt.messages[-1].content == "prompt 9":
-            assert rows_of(output), "a row is written before the source is at its end"
-        return 0.0
-
-    engine.delay = stopping
-    select(source(), output, sampler(engine))
-    assert len(read) == 10
+    assert select(source(), output).rows == 10
 
 
-@pytest.mark.parametrize("name", ["out.jsonl.gz", "out.jsonl.zst"])
-def test_a_compressed_output_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ConfigError, match="not written compressed"):
-        select(PROMPTS, tmp_path / name)
-
-
-# --- going on -------------------------------------------------------------------------------------
+# --- resuming -------------------------------------------------------------------------------------
 
 
 def test_a_rerun_draws_nothing_again(output: Path) -> None:
     select(PROMPTS[:6], output)
     before = output.read_bytes()
-    engine = ScriptedEngine(answer)
-    summary = select(PROMPTS, output, sampler(engine))
-    assert {p.messages[-1].content for p in engine.generated} == {
-        f"prompt {n}" for n in range(6, 10)
-    }
-    assert output.read_bytes().startswith(before)
-    assert (summary.rows, summary.earlier, summary.candidates) == (10, 6, 30)
+    output.write_bytes(before + b'{"id": "torn')
+    for rows, drawn in ((PROMPTS, PROMPTS[6:]), (PROMPTS, [])):
+        engine = ScriptedEngine(answer)
+        summary = select(rows, output, sampler(engine))
+        asked = {p.messages[-1].content for p in engine.generated}
+        assert asked == {row["prompt"] for row in drawn}
+        assert output.read_bytes().startswith(before)
+        assert (summary.rows, summary.earlier, summary.candidates) == (10, 10 - len(drawn), 30)
     assert len({row["id"] for row in rows_of(output)}) == 10
-
-
-def test_a_finished_run_needs_nothing(output: Path) -> None:
-    select(PROMPTS, output)
-    before = output.read_bytes()
-    engine = ScriptedEngine(answer)
-    assert select(PROMPTS, output, sampler(engine)).rows == 10
-    assert engine.generated == []
-    assert output.read_bytes() == before
-
-
-def test_a_torn_last_line_is_done_again(output: Path) -> None:
-    select(PROMPTS, output, ordered=True)
-    whole = output.read_bytes()
-    output.write_bytes(whole[:-30])
-    assert select(PROMPTS, output).rows == 10
-    assert [row["response"] for row in rows_of(output)] == [
-        json.loads(line)["response"] for line in whole.splitlines()
-    ]
 
 
 @pytest.mark.parametrize(
@@ -168,21 +130,23 @@ def test_other_settings_are_refused(
     assert output.read_bytes() == before
 
 
-def test_a_line_of_the_output_that_is_no_row_is_named(output: Path) -> None:
+@pytest.mark.parametrize(
+    ("line", "sentence"), [('{"id": "x"}', "the row has no field"), ("{", "not JSON")]
+)
+def test_a_line_of_the_output_that_is_no_row_is_named(
+    output: Path, line: str, sentence: str
+) -> None:
     select(PROMPTS[:3], output)
     lines = output.read_text().splitlines()
-    output.write_text("\n".join([lines[0], '{"id": "x"}', lines[2], ""]))
-    with pytest.raises(ConfigError, match=r"out\.jsonl, line 2: the row has no field"):
-        select(PROMPTS, output)
-    output.write_text("\n".join([lines[0], "{", lines[2], ""]))
-    with pytest.raises(ConfigError, match=r"out\.jsonl, line 2: not JSON"):
+    output.write_text("\n".join([lines[0], line, lines[2], ""]))
+    with pytest.raises(ConfigError, match=rf"out\.jsonl, line 2: {sentence}"):
         select(PROMPTS, output)
 
 
-# --- what stands twice ----------------------------------------------------------------------------
+# --- repeated prompts -----------------------------------------------------------------------------
 
 
-def test_a_prompt_that_stands_twice_is_answered_once(output: Path) -> None:
+def test_a_prompt_that_repeats_is_answered_once(output: Path) -> None:
     assert select(PROMPTS + PROMPTS[:4], output).repeated == 4
     assert len(rows_of(output)) == 10
     again = select(PROMPTS + PROMPTS[:4], output)
@@ -191,12 +155,10 @@ def test_a_prompt_that_stands_twice_is_answered_once(output: Path) -> None:
 
 def test_two_prompts_of_one_id_are_a_fault(output: Path) -> None:
     rows = [*PROMPTS[:3], {"prompt": "another", "key": "k1", "answer": 1}]
-    with pytest.raises(ConfigError, match="row 3: the id 'k1' is that of another prompt"):
-        select(rows, output, id_column="key")
-    # The rows before it are kept, and the fault is found again by a run that goes on.
-    assert len(rows_of(output)) == 3
-    with pytest.raises(ConfigError, match="row 3: the id 'k1' is that of another prompt"):
-        select(rows, output, id_column="key")
+    for _ in range(2):  # the rows before it are kept, and a rerun finds the fault again
+        with pytest.raises(ConfigError, match="row 3: the id 'k1' is that of another prompt"):
+            select(rows, output, id_column="key")
+        assert len(rows_of(output)) == 3
 
 
 # --- faults ---------------------------------------------------------------------------------------
@@ -212,7 +174,7 @@ def test_a_failure_is_a_row(output: Path) -> None:
     assert rows["k2"]["error"] == "all 3 candidates failed: the engine is gone"
     assert rows["k3"]["error"] is None
     assert summary.errors == {"all N candidates failed: the engine is gone": 2}
-    assert "  2 x all N candidates failed: the engine is gone" in summary.lines()
+    assert "  2 x all N candidates failed: the engine is gone" in [*summary.lines()]
 
 
 def test_a_reward_that_raises_is_a_row(output: Path) -> None:
@@ -230,22 +192,11 @@ def test_a_reward_that_raises_is_a_row(output: Path) -> None:
 def test_failures_stay_unless_they_are_to_be_tried_again(output: Path) -> None:
     select(with_failures(2, 5), output, id_column="key")
     before = rows_of(output)
-
-    def mended(prompt: Prompt, params: SamplingParams, seed: int | None) -> str:
-        return "fine"
-
-    engine = ScriptedEngine(mended)
-    assert select(with_failures(2, 5), output, sampler(engine), id_column="key").failures == 2
-    assert engine.generated == []
-    summary = select(
-        with_failures(2, 5),
-        output,
-        sampler(engine),
-        id_column="key",
-        policy=ErrorPolicy(retry_errors=True),
-    )
-    assert summary.failures == 0
-    assert len(engine.generated) == 6
+    engine = ScriptedEngine("fine")
+    for retry, failures, drawn in ((False, 2, 0), (True, 0, 6)):
+        policy = ErrorPolicy(retry_errors=retry)
+        again = select(with_failures(2, 5), output, sampler(engine), id_column="key", policy=policy)
+        assert (again.failures, len(engine.generated)) == (failures, drawn)
     after = rows_of(output)
     assert after[:8] == [row for row in before if row["error"] is None]
     assert sorted(row["id"] for row in after[8:]) == ["k2", "k5"]
@@ -265,83 +216,49 @@ def test_a_few_rows_that_all_fail_are_an_error_in_the_end(output: Path) -> None:
     with pytest.raises(BestOfNError, match="2 of 2 rows are without a response"):
         select([{"prompt": "fail 1"}, {"prompt": "fail 2"}], output)
     assert len(rows_of(output)) == 2
-
-
-def test_rows_that_fail_alike_have_one_reason() -> None:
-    summary = Summary()
-    for name in ("a1", "b22"):
-        failed = Selection(as_prompt("x", name), [], 0, "flip", error=f"prompt {name!r}: 3 of 4")
-        summary.add(pool.to_row(failed))
-    assert summary.errors == {"prompt 'ID': N of N": 2}
-
-
-def test_very_many_reasons_are_not_all_kept() -> None:
-    summary = Summary()
-    for n in range(REASONS + 100):
-        text = "x" * n
-        summary.add(pool.to_row(Selection(as_prompt("x", "!"), [], 0, "flip", error=text)))
-    assert (len(summary.errors), summary.errors["other reasons"]) == (REASONS + 1, 100)
-    assert summary.failures == REASONS + 100
-
-
-def test_a_rate_that_is_none() -> None:
     with pytest.raises(ConfigError, match="max_error_rate must be in"):
         ErrorPolicy(max_error_rate=1.5)
 
 
-def test_rows_that_cannot_be_used_are_named(
-    tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "in.jsonl"
-    lines = [json.dumps(row) for row in PROMPTS]
-    lines[3] = "{"
-    lines[7] = '{"question": "x"}'
-    source.write_text("\n".join(lines) + "\n")
-    with pytest.raises(ConfigError, match=r"in\.jsonl, line 4: not JSON"):
-        select(source, output)
-    assert len(rows_of(output)) == 3
-    summary = select(source, output, policy=ErrorPolicy(on_bad_row="skip"))
-    assert (summary.rows, summary.bad_rows) == (8, 2)
-    assert summary_of(output).bad_rows == 2
-    named = skipped_of(output).read_text().splitlines()
-    assert [line.partition(": ")[0] for line in named] == [f"{source}, line {n}" for n in (4, 8)]
-    assert capsys.readouterr().err.count("skipped: ") == 2
+def failed(name: str, error: str) -> Selection:
+    return Selection(as_prompt("x", name), [], 0, "flip", error=error)
+
+
+def test_rows_that_fail_alike_have_one_reason_and_very_many_are_not_all_kept() -> None:
+    summary = Summary()
+    for name in ("a1", "b22"):
+        summary.add(failed(name, f"prompt {name!r}: 3 of 4"))
+    assert summary.errors == {"prompt 'ID': N of N": 2}
+    for n in range(1, REASONS + 100):
+        summary.add(failed("!", "x" * n))
+    assert (len(summary.errors), summary.errors["other reasons"]) == (REASONS + 1, 100)
+    assert summary.failures == REASONS + 101
 
 
 def test_of_a_thousand_rows_the_sixty_bad_ones_are_named_and_the_others_answered(
-    tmp_path: Path, output: Path
+    tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = tmp_path / "in.jsonl"
     bad = write_faulty(source)
     assert len({sentence for _, sentence in JSON_FAULTS.values()}) >= 12
+    first = min(bad)
+    with pytest.raises(ConfigError, match=rf"in\.jsonl, line {first}: "):
+        select(source, output, **COLUMNS)
+    assert len(rows_of(output)) == first - 1
     policy = ErrorPolicy(on_bad_row="skip")
     summary = select(source, output, policy=policy, **COLUMNS)
     assert (summary.rows, summary.bad_rows, summary.failures) == (940, 60, 0)
+    assert summary_of(output).bad_rows == 60
     assert {int(row["id"]) for row in rows_of(output)} == {*range(1, ROWS + 1)} - bad.keys()
+    assert capsys.readouterr().err.count("skipped: ") == 20
     named = skipped_of(output).read_text().splitlines()
     for text, (line, sentence) in zip(named, bad.items(), strict=True):
         assert text.startswith(f"{source}, line {line}: ")
         assert sentence in text
-
-
-def test_only_the_first_of_many_bad_rows_are_shown(
-    tmp_path: Path, output: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = tmp_path / "in.jsonl"
-    source.write_text('{"prompt": "fine"}\n' + "{\n" * 50)
-    assert select(source, output, policy=ErrorPolicy(on_bad_row="skip")).bad_rows == 50
-    assert capsys.readouterr().err.count("skipped: ") == 20
-    assert len(skipped_of(output).read_text().splitlines()) == 50
-
-
-def test_a_list_of_bad_rows_that_cannot_be_written_is_a_sentence(output: Path) -> None:
-    skipped = Skipped(output, Summary())
-    skipped.path = Path("/dev/full")
-    with pytest.raises(BestOfNError, match="cannot write /dev/full: No space left on device"):
-        skipped(ConfigError("not JSON"))
-    skipped_of(output).mkdir(parents=True)
+    skipped_of(output).unlink()
+    skipped_of(output).mkdir()
     with pytest.raises(BestOfNError, match=r"cannot write .*skipped\.txt: "):
-        select(PROMPTS, output)
+        select(source, output, policy=policy, **COLUMNS)
 
 
 def test_rows_are_not_written_where_prompts_are_read(tmp_path: Path) -> None:
@@ -352,49 +269,38 @@ def test_rows_are_not_written_where_prompts_are_read(tmp_path: Path) -> None:
     assert select(tmp_path, tmp_path / "runs" / "out.jsonl").rows == 1
 
 
-# --- shards ---------------------------------------------------------------------------------------
-
-
-def test_shards_share_the_prompts(tmp_path: Path) -> None:
-    rows = PROMPTS + PROMPTS[:5]
-    ids = []
-    for place in (1, 2, 3):
-        path = tmp_path / f"{place}.jsonl"
-        select(rows, path, id_column="key", shard=(place, 3))
-        ids += [row["id"] for row in rows_of(path)]
-    assert sorted(ids) == [row["key"] for row in PROMPTS]
-
-
 # --- telling --------------------------------------------------------------------------------------
 
 
-def test_without_a_terminal_a_line_now_and_then(
-    output: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bestofn.progress.EVERY", 0.0)
-    select_dataset(PROMPTS, output, sampler())
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("10 of 10 rows, ")
-    assert "candidates/s, 0.0% failed, " in lines[-1]
-    assert lines[-1].endswith(" cached, 00:00 left")
-
-
-def test_a_summary_in_words() -> None:
+def test_what_is_told_of_a_selection() -> None:
     summary = Summary(n=4)
-    row = {
-        "candidates": [{"scores": {"r": {"value": v}}} for v in (0.5, None)],
-        "usage": {"prompt_tokens": 10, "cached_tokens": 5, "generated_tokens": 7},
-        "reward": "r",
-        "tie": True,
-        "fallback": False,
-        "error": None,
-        "seconds": {"select": 2.0},
-    }
+    candidates = [Candidate(i, "", scores={"r": Score(v)}) for i, v in enumerate((0.5, nan))]
+    row = Selection(as_prompt("x"), candidates, 0, "r", tie=True, seconds={"select": 2.0})
+    row.usage = Usage(prompt_tokens=10, cached_tokens=5, generated_tokens=7)
     summary.add(row)
-    assert summary.lines() == [
+    assert list(summary.lines()) == [
         "1 row finished",
         "2 candidates, 50.0% failed; 2 of 4 saved (50%)",
         "ties in 100% of the rows, no valid score in 0",
         "10 prompt tokens (50% cached), 7 generated, 0 scored",
         "2.0 s, 1.0 candidates/s",
     ]
+
+
+def test_the_commonest_reason_of_failures_ends_drawing_and_scoring(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    errors = ["[gone]", "[gone]", "too long", None]
+    drawn = [Candidate(i, "", error=error) for i, error in enumerate(errors)]
+    for what, often in (("drawing", "[gone]"), ("scoring r", "no parse")):
+        summary = Summary()
+        with bar_of(summary, 1, what):
+            if what == "drawing":
+                summary.add(Pool(as_prompt("p"), drawn))
+            else:
+                for candidate in drawn:
+                    reason = None if candidate.error == "too long" else "no parse"
+                    candidate.scores = {"r": Score(nan if reason else 1.0, reason)}
+                summary.add_scores(Pool(as_prompt("p"), drawn), ["r"])
+        line = f"{what}: 4 candidates, 75.0% failed, most often: {often}\n"
+        assert capsys.readouterr().err.endswith(line)

@@ -1,8 +1,6 @@
 """A selection survives JSON, and a bad row is named."""
 
-import gzip
 import json
-import tempfile
 from math import isnan, nan
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner, Result
 
+from bestofn.cli import app
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.store import pool
@@ -52,10 +52,9 @@ MESSAGES = st.lists(
 @st.composite
 def selections(draw: st.DrawFn) -> Selection:
     candidates = draw(st.lists(CANDIDATE, min_size=1, max_size=4))
+    reward = draw(TEXT)
     for index, candidate in enumerate(candidates):
         candidate.index = index
-    reward = draw(TEXT)
-    for candidate in candidates:
         candidate.scores.setdefault(reward, draw(SCORE))
     last = Message("user", draw(TEXT.filter(str.strip)))
     return Selection(
@@ -77,56 +76,30 @@ def test_round_trip_is_lossless(selection: Selection) -> None:
     assert repr(pool.loads(line)) == repr(selection)
 
 
-def row() -> dict[str, object]:
+@pytest.mark.parametrize(
+    "before",
+    [
+        Pool(
+            as_prompt("Add.", "one", {"answer": 5, "tags": ["x", None]}),
+            [Candidate(0, "5")],
+            seconds={"sample": 0.5, "flip": 0.25},
+        ),
+        Selection(as_prompt("x"), [], index=0, reward="flip", error="it does not fit"),
+    ],
+)
+def test_pools_without_a_choice_and_selections_without_candidates(before: Pool) -> None:
+    assert repr(pool.loads(pool.dumps(before))) == repr(before)
+
+
+def test_a_row_is_strict_json_with_null_for_failures() -> None:
     candidates = [
         Candidate(0, "a", scores={"flip": Score(0.5, inferred=["x"])}),
         Candidate(1, "b", scores={"flip": Score(nan, "no JSON")}),
     ]
-    return pool.to_row(Selection(as_prompt("Hello."), candidates, 0, "flip"))
-
-
-def test_a_row_is_strict_json_with_null_for_failures() -> None:
-    text = json.dumps(row(), allow_nan=False)
-    data = json.loads(text)
-    assert data["response"] == "a"
-    assert data["prompt"] == "Hello."
-    assert data["candidates"][1]["scores"]["flip"]["value"] is None
-    assert data["candidates"][1]["scores"]["flip"]["reason"] == "no JSON"
-
-
-@pytest.mark.parametrize(
-    ("change", "match"),
-    [
-        ({"prompt": None}, "not NoneType"),
-        ({"candidates": []}, "empty"),
-        ({"candidates": "x"}, "candidates"),
-        ({"candidates": [{"index": 0}]}, r"candidates\.0\.text"),
-        ({"candidates": [{"index": 1, "text": "a"}]}, "numbered from 0"),
-        ({"candidates": [{"index": 0, "text": "a"}]}, "no score named 'flip'"),
-        ({"tie": "no"}, "tie"),
-        ({"id": 7}, "id"),
-        ({"candidates": [{"index": 0, "text": "a", "seed": "x"}]}, "seed"),
-        ({"index": 5}, "none of its candidates"),
-        ({"usage": {"seconds": "long"}}, "seconds"),
-    ],
-)
-def test_a_bad_field_is_named(change: dict[str, object], match: str) -> None:
-    with pytest.raises(ConfigError, match=match):
-        pool.from_row(row() | change)
-
-
-@pytest.mark.parametrize("field", ["prompt", "id", "candidates", "index", "reward"])
-def test_a_missing_field_is_named(field: str) -> None:
-    data = row()
-    del data[field]
-    with pytest.raises(ConfigError, match=field):
-        pool.from_row(data)
-
-
-@pytest.mark.parametrize("line", ["", "{", "[1]", "3"])
-def test_a_line_that_is_no_row(line: str) -> None:
-    with pytest.raises(ConfigError, match="JSON"):
-        pool.loads(line)
+    row = pool.to_row(Selection(as_prompt("Hello."), candidates, 0, "flip"))
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+    assert (row["prompt"], row["response"]) == ("Hello.", "a")
+    assert row["candidates"][1]["scores"]["flip"] == {"value": None, "reason": "no JSON"}
 
 
 # --- files ----------------------------------------------------------------------------------------
@@ -141,171 +114,81 @@ def changed(**fields: Any) -> bytes:
     return json.dumps(json.loads(good("c")) | fields).encode() + b"\n"
 
 
+def candidate(**fields: Any) -> bytes:
+    return changed(candidates=[{"index": 0, "text": "x"} | fields])
+
+
 def missing(field: str) -> bytes:
     return json.dumps({k: v for k, v in json.loads(good("c")).items() if k != field}).encode()
+
+
+def by_hand(*responses: Any, **fields: Any) -> bytes:
+    return json.dumps({"prompt": "x", "responses": responses} | fields).encode()
 
 
 BAD_ROWS = [
     (b"{\"id\": \n", "not JSON"),
     (b"[1, 2]\n", "JSON object, not list"),
-    (b"\xff\xfe{}\n", "not JSON"),
     (good("c").replace(b'"b"', b'"\xe9"'), "not JSON"),
     (b"[" * 100_000 + b"\n", "not JSON"),
     (good("a"), "id 'a' is in line 1 already"),
     (changed(candidates=[]), "'candidates' is empty"),
     (changed(candidates=None), "'candidates' is wrong"),
-    (changed(candidates=[{"index": 0, "text": "x", "scores": {"flip": {"value": "high"}}}]),
-     "'candidates.0.scores.flip.value' is wrong"),
-    (changed(candidates=[{"index": 0, "text": "x", "mean_logprob": nan}]),
-     "'candidates.0.mean_logprob' must be finite"),
-    (changed(candidates=[{"index": 0, "text": "x"}, {"index": 0, "text": "x"}]), "numbered from 0"),
-    (changed(id=3), "'id' must be text"),
+    (candidate(scores={"flip": {"value": "high"}}), "'candidates.0.scores.flip.value' is wrong"),
+    (candidate(mean_logprob="x"), "'candidates.0.mean_logprob' is wrong"),
+    (candidate(seed="x"), "'candidates.0.seed' is wrong"),
+    (candidate(text=None), "'candidates.0.text' is wrong"),
+    (candidate(index=1), "numbered from 0"),
+    (changed(id=3), "'id' is wrong"),
     (changed(prompt="  "), "the prompt is empty"),
     (changed(prompt=[{"role": "robot", "content": "x"}]), "'robot'"),
     (changed(columns=[1]), "'columns' is wrong"),
-    (changed(seconds={"sample": "long"}), "'seconds.sample' is wrong"),
-    (changed(index=0), "'reward' is wrong"),
+    (changed(seconds={"sample": nan}), "'seconds.sample' is wrong"),
+    (changed(index=0), "no field 'reward'"),
+    (changed(index=5, reward="flip"), "none of its candidates"),
+    (changed(index=0, reward="flip", usage={"seconds": "long"}), "'usage.seconds' is wrong"),
+    (pool.dumps(Selection(as_prompt("x"), [], 0, "flip", error="it broke")).encode(),
+     "no candidates: it broke"),
     *((missing(field), f"no field '{field}'") for field in ("id", "prompt", "candidates")),
+    (b'{"responses": ["a"]}', "no field 'prompt'"),
+    (by_hand(), "'responses' must be a list of at least one response"),
+    (by_hand("a", 3), "'responses.1' is wrong: a response is a text"),
+    (by_hand({"text": 3}), "text' is wrong: Input should be a valid"),
+    (by_hand([{"role": "user", "content": "a"}]), "of the assistant"),
+    (by_hand("a", prompt=" "), "the prompt is empty"),
+    (by_hand("a", id=1.5), "'id' is wrong"),
 ]  # fmt: skip
 
 
-@pytest.fixture(params=BAD_ROWS, ids=[str(number) for number in range(len(BAD_ROWS))])
-def bad_file(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, str]:
-    """A file whose third row, in line 4 because line 2 is blank, cannot be used."""
-    line, match = request.param
+@pytest.mark.parametrize(("line", "match"), BAD_ROWS, ids=range(len(BAD_ROWS)))
+def test_a_bad_row_is_named_by_file_line_and_field(tmp_path: Path, line: bytes, match: str) -> None:
     path = tmp_path / "pool.jsonl"
-    line = line.rstrip(b"\n") + b"\n"
-    path.write_bytes(good("a") + b" \n" + good("b") + line + good("d"))
-    return path, match
-
-
-def test_a_bad_row_is_named_by_file_line_and_field(bad_file: tuple[Path, str]) -> None:
-    path, match = bad_file
+    path.write_bytes(good("a") + b" \n" + good("b") + line.rstrip(b"\n") + b"\n" + good("d"))
     with pytest.raises(ConfigError) as caught:
         list(pool.read(path))
     assert str(caught.value).startswith(f"{path}, line 4: ")
     assert match in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_bad_rows_are_told_and_the_good_ones_come(bad_file: tuple[Path, str]) -> None:
-    path, match = bad_file
     told: list[ConfigError] = []
     assert [row.prompt.id for row in pool.read(path, told.append)] == ["a", "b", "d"]
-    assert len(told) == 1
-    assert match in str(told[0])
+    assert [*map(str, told)] == [str(caught.value)]
 
 
-@given(st.lists(st.sampled_from([good("a"), good("b"), b"\n", b"  \t\n", b"{\n", b"{}\n"])))
-def test_every_line_is_a_row_or_told_or_blank(lines: list[bytes]) -> None:
-    # `tmp_path` is made for a test, not for each example of it.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "pool.jsonl"
-        path.write_bytes(b"".join(lines))
-        told: list[ConfigError] = []
-        rows = list(pool.read(path, told.append))
-    assert len(rows) + len(told) == sum(bool(line.strip()) for line in lines)
-
-
-def test_a_last_line_that_is_cut_off_says_so(tmp_path: Path) -> None:
-    path = tmp_path / "pool.jsonl"
-    path.write_bytes(good("a") + good("b")[:-20])
-    told: list[ConfigError] = []
-    assert len(list(pool.read(path, told.append))) == 1
-    assert str(told[0]).startswith(f"{path}, line 2: the last line is cut off")
-
-
-def test_a_last_line_without_its_line_break_is_a_row(tmp_path: Path) -> None:
-    path = tmp_path / "pool.jsonl"
-    path.write_bytes(good("a") + good("b").rstrip())
-    assert len(list(pool.read(path))) == 2
-
-
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [("NaN", "nan"), ("Infinity", "inf"), ("-Infinity", "-inf"), ("1e999", "inf"), ("null", None)],
-)
-def test_scores_that_are_no_numbers_have_failed(
-    tmp_path: Path, value: str, reason: str | None
-) -> None:
-    path = tmp_path / "pool.jsonl"
-    path.write_bytes(good("a").replace(b"0.5", value.encode()))
-    (row,) = pool.read(path)
-    score = row.candidates[0].scores["flip"]
-    assert isnan(score.value)
-    wanted = reason and f"the pool says {reason}, which is no finite number"
-    assert score.reason == wanted
-
-
-def test_a_gzipped_file(tmp_path: Path) -> None:
-    path = tmp_path / "pool.jsonl.gz"
-    path.write_bytes(gzip.compress(good("a") + good("b")))
-    assert [row.prompt.id for row in pool.read(path)] == ["a", "b"]
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        good("a"),
-        gzip.compress(good("a") * 50)[:-20],
-        gzip.compress(good("a"))[:12] + b"\xff" * 200,
-    ],
-    ids=["plain", "cut", "corrupt"],
-)
-def test_a_gzipped_file_that_is_broken(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "pool.jsonl.gz"
-    path.write_bytes(content)
-    with pytest.raises(ConfigError, match="cannot be read"):
-        list(pool.read(path, lambda _: None))
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "null"])
+def test_what_is_no_number_has_failed_or_is_unknown(value: str) -> None:
+    line = '{"id": "a", "prompt": "x", "columns": {"n": [%s]}, "candidates": [{"index": 0, '
+    line += '"text": "a", "mean_logprob": %s, "scores": {"flip": {"value": %s}}}]}'
+    row = pool.loads(line % (value, value, value))
+    (drawn,) = row.candidates
+    assert isnan(drawn.scores["flip"].value)
+    assert drawn.scores["flip"].reason == "the row has no value"
+    assert (drawn.mean_logprob, row.prompt.columns) == (None, {"n": [None]})
 
 
 @pytest.mark.parametrize("name", ["none.jsonl", "."])
 def test_a_file_that_cannot_be_opened(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         list(pool.read(tmp_path / name))
-
-
-def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
-    (tmp_path / "pool.jsonl").write_bytes(b"")
-    assert list(pool.read(tmp_path / "pool.jsonl")) == []
-
-
-def test_a_pool_without_a_choice_round_trips() -> None:
-    prompt = as_prompt("Add.", "one", {"answer": 5, "tags": ["x", None]})
-    before = Pool(prompt, [Candidate(0, "5")], seconds={"sample": 0.5, "flip": 0.25})
-    after = pool.loads(pool.dumps(before))
-    assert type(after) is Pool
-    assert repr(after) == repr(before)
-
-
-def test_a_row_without_candidates_says_why(tmp_path: Path) -> None:
-    failed = Selection(as_prompt("x"), [], index=0, reward="flip", error="it does not fit")
-    line = pool.dumps(failed)
-    assert pool.loads(line) == failed
-    assert json.loads(line)["response"] == ""
-    path = tmp_path / "pool.jsonl"
-    path.write_text(line + "\n")
-    with pytest.raises(ConfigError, match="line 1: the row has no candidates: it does not fit"):
-        list(pool.read(path))
-
-
-def test_columns_that_are_no_numbers_are_null(tmp_path: Path) -> None:
-    line = '{"id": "a", "prompt": "x", "columns": {"n": NaN, "m": [Infinity]}, "candidates": [%s]}'
-    (tmp_path / "pool.jsonl").write_text(line % '{"index": 0, "text": "a"}' + "\n")
-    (row,) = pool.read(tmp_path / "pool.jsonl")
-    assert row.prompt.columns == {"n": None, "m": [None]}
-    assert pool.loads(pool.dumps(row)) == row
-
-
-def test_seconds_that_are_no_numbers_are_named() -> None:
-    with pytest.raises(ConfigError, match=r"field 'seconds.flip' is wrong"):
-        pool.loads(
-            '{"id": "a", "prompt": "x", "candidates": [{"index": 0, "text": "a"}], '
-            '"seconds": {"flip": NaN}}'
-        )
-
-
-# --- files that grow ------------------------------------------------------------------------------
 
 
 def streamed(path: Path) -> tuple[list[str], list[str]]:
@@ -321,18 +204,74 @@ def test_a_stream_has_every_row_and_leaves_out_a_last_line_that_is_cut_off(tmp_p
     path.write_bytes(whole)
     assert streamed(path) == (["a", "failed", "a"], [])
     last = good("é")
-    for end in (1, 2, 30, last.index("é".encode()) + 1, len(last) - 2):
+    for end in (1, 30, last.index("é".encode()) + 1, len(last) - 2):
         path.write_bytes(whole + last[:end])
         names, (told,) = streamed(path)
         assert names == ["a", "failed", "a"]
         assert told.startswith(f"{path}, line 4: the last line is cut off")
     path.write_bytes(whole + last.rstrip())
     assert streamed(path) == (["a", "failed", "a", "é"], [])
-
-
-@pytest.mark.parametrize("line", [b"{\n", b"{}", b"[1]\n", good("b")[:-9] + b"\n"])
-def test_any_other_bad_row_ends_a_stream(tmp_path: Path, line: bytes) -> None:
-    path = tmp_path / "pool.jsonl"
-    path.write_bytes(good("a") + line)
+    path.write_bytes(good("a") + good("b")[:-9] + b"\n")
     with pytest.raises(ConfigError, match=r"pool\.jsonl, line 2: "):
         streamed(path)
+
+
+# --- rows made by hand ----------------------------------------------------------------------------
+
+ROWS: list[dict[str, Any]] = [
+    {"prompt": "Name 4 fruits.", "responses": ["apple, pear", "fig"], "answer": "fig"},
+    {
+        "id": 7,
+        "prompt": [{"role": "user", "content": [{"type": "text", "text": "Say x."}]}],
+        "responses": [
+            {"text": "x", "token_count": 3, "model": "m"},
+            [{"role": "assistant", "content": "y"}],
+            [{"type": "text", "text": "z"}],
+        ],
+        "columns": {"answer": "x"},
+    },
+]
+
+
+@pytest.fixture
+def mine(tmp_path: Path) -> Path:
+    path = tmp_path / "p.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return path
+
+
+def bestofn(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_a_prompt_and_responses_are_a_pool(mine: Path) -> None:
+    first, second = pool.read(mine)
+    assert first.prompt == as_prompt("Name 4 fruits.")
+    assert first.prompt.columns == second.prompt.columns | {"answer": "fig"}
+    assert [(c.index, c.text) for c in first.candidates] == [(0, "apple, pear"), (1, "fig")]
+    assert (second.prompt.id, second.prompt.messages[0].content) == ("7", "Say x.")
+    assert [c.text for c in second.candidates] == ["x", "y", "z"]
+    assert second.candidates[0].token_count == 3
+
+
+def test_it_is_scored_by_a_named_engine_and_resumed(mine: Path) -> None:
+    before = mine.read_bytes()
+    refused = bestofn("score", mine, "--reward", "flip")
+    assert refused.exit_code == 2
+    assert "give --engine" in refused.output
+    score = ["score", mine, "--reward", "flip", "--engine", "tiny"]
+    assert "already" not in bestofn(*score).output
+    assert "already" in bestofn(*score).output
+    assert bestofn("score", mine, "--reward", "gold", "--verifier", "exact:answer").exit_code == 0
+    gold = [[c.scores["gold"].value for c in row.candidates] for row in pool.read(mine)]
+    assert gold == [[0, 1], [1, 0, 0]]
+    assert all("flip" in c.scores for row in pool.read(mine) for c in row.candidates)
+    assert mine.read_bytes() == before
+
+
+def test_it_is_scored_into_another_file(mine: Path, tmp_path: Path) -> None:
+    for _ in range(2):
+        score = ["score", mine, "-o", tmp_path / "s.jsonl", "--reward", "longest"]
+        assert bestofn(*score).exit_code == 0
+    assert bestofn("export", tmp_path / "s.jsonl", "-o", tmp_path / "best.csv").exit_code == 0
+    assert "apple, pear" in (tmp_path / "best.csv").read_text()

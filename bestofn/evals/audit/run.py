@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,8 +9,8 @@ from typing import Any
 from bestofn import concurrency
 from bestofn.analysis.results import write_results
 from bestofn.config import NO_ENGINE, AuditConfig, EngineConfig
-from bestofn.dataset.run import ErrorPolicy, Row, run
-from bestofn.dataset.sample import each_of, prompts_of
+from bestofn.dataset.pools import prompts_of
+from bestofn.dataset.run import ErrorPolicy, run
 from bestofn.dataset.score import origin_of, scoring_model
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError, EngineError, RunFailedError
@@ -59,21 +58,20 @@ def run_audit(
         "attacks": names,
     }
 
-    def attack_all(missing: Iterator[Prompt], confirm: Confirm) -> Iterator[Row]:
+    def attack_all(missing: Iterator[Prompt], confirm: Confirm) -> Iterator[Pool]:
         audit.load(engines)
         confirm(settings | {"identity": audit.identity()})
-        for row in audit.rows(missing):
-            yield pool.to_row(row) | {"attacks": names}
+        return audit.rows(missing)
 
     run(
-        partial(each_of, prompts),
+        lambda accept, _: iter([*filter(accept, prompts)]),
         path,
         attack_all,
         settings=settings,
         compare=comparing(AuditConfig, described=("rewards", "verifier")),
         policy=ErrorPolicy(max_error_rate=1.0, retry_errors=True),
         otherwise="write to another folder",
-        columns=True,
+        more={"attacks": names},
         total=len(prompts),
         progress=progress,
         what="scoring " + ", ".join(scorer.name for scorer in audit.scorers),
