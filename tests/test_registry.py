@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from bestofn.cli import app
 from bestofn.engines.base import load_engine
-from bestofn.engines.classifiers import load_classifier
+from bestofn.engines.model_files import load_classifier
 from bestofn.errors import ConfigError
 from bestofn.rewards.base import load_reward
 
@@ -29,7 +29,7 @@ class Broken:
         ("engines.openai.OpenAIEngine", lambda: load_engine("openai:http://localhost/v1#model")),
         ("rewards.baselines.Longest", lambda: load_reward("longest")),
         (
-            "engines.hf.classifier.TransformersClassifier",
+            "engines.hf.engine.TransformersClassifier",
             lambda: load_classifier("model", "transformers"),
         ),
     ],

@@ -25,16 +25,16 @@ def loaded_by(code: str) -> list[str]:
     return [name for name in run.stdout.splitlines()[-1].split(",") if name]
 
 
-@pytest.mark.parametrize("code", ["import bestofn.cli", "from bestofn import BestOfN, FLIPReward"])
-def test_the_package_loads_nothing_heavy(code: str) -> None:
-    assert loaded_by(code) == []
-
-
-def test_help_loads_nothing_heavy() -> None:
-    code = (
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import bestofn.cli",
+        "from bestofn import BestOfN, FLIPReward",
         "import sys\nsys.argv = ['bestofn', '--help']\nfrom bestofn.cli import app\n"
-        "try:\n    app()\nexcept SystemExit:\n    pass"
-    )
+        "try:\n    app()\nexcept SystemExit:\n    pass",
+    ],
+)
+def test_the_package_loads_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == []
 
 

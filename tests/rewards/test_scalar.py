@@ -23,7 +23,7 @@ from bestofn import BestOfN, ScalarReward, concurrency
 from bestofn.cli import app
 from bestofn.config import ScoreConfig, checked
 from bestofn.dataset.config import SelectConfig
-from bestofn.engines.hf.classifier import TransformersClassifier
+from bestofn.engines.hf.engine import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import is_pointwise, load_reward, needs_engine
@@ -318,7 +318,7 @@ def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_language_model_is_no_reward_model() -> None:
-    said = r"has 2 labels \(it is a \w+, without a classification head\)"
+    said = r"has 2 labels and a scalar reward needs one \(it is a LlamaForCausalLM\)"
     with pytest.raises(EngineError, match=said):
         ScalarReward("tiny")
     with pytest.raises(EngineError, match=r"no weights for score\.weight"):

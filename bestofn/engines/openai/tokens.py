@@ -8,8 +8,7 @@ from typing import Any, TypeVar
 
 import openai
 
-from bestofn.engines.chat import ChatFormat
-from bestofn.engines.literal import CONTROL
+from bestofn.engines.chat import CONTROL, ChatFormat
 from bestofn.engines.openai.server import NOT_THERE, Server
 from bestofn.errors import EngineError
 from bestofn.prompts import as_turns, clean

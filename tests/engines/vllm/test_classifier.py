@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import transformers
 from conftest import require_vllm
 from reward_models import random_model
 
@@ -62,28 +60,6 @@ def test_what_is_no_reward_model(folder: Path) -> None:
         ScalarReward("tiny", backend="vllm")
     with pytest.raises(ConfigError, match="max_model_length; did you mean max_model_len"):
         ScalarReward(folder, backend="vllm", max_model_length=9)
-
-
-def test_the_tokenizer_is_of_its_own_revision(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen: list[dict[str, Any]] = []
-    original = transformers.AutoTokenizer.from_pretrained
-
-    def watched(model: str, **options: Any) -> Any:
-        seen.append(options)
-        return original(model, **options)
-
-    def not_started(args: Any) -> Any:
-        raise EngineError("enough")
-
-    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", watched)
-    monkeypatch.setattr("bestofn.engines.vllm.classifier.EngineProcess", not_started)
-    with pytest.raises(EngineError, match="enough"):
-        ScalarReward(folder, backend="vllm", revision="abc", tokenizer_revision="def")
-    with pytest.raises(EngineError, match="enough"):
-        ScalarReward(folder, backend="vllm", revision="abc")
-    assert [options["revision"] for options in seen] == ["def", "abc"]
 
 
 def test_closed(folder: Path, reward: ScalarReward) -> None:
