@@ -13,7 +13,7 @@ from bestofn.engines.chat import ChatFormat
 from bestofn.engines.hf import TransformersEngine
 from bestofn.engines.model_files import locate
 from bestofn.errors import EngineError
-from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
+from bestofn.rewards.flip import FLIPLikelihood
 from bestofn.types import Message, Prompt
 
 END = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -162,14 +162,6 @@ def test_without_a_template_a_conversation_is_plain_text() -> None:
 def test_odd_tool_calls_are_no_crash(template: str | None, calls: Any) -> None:
     turns = (USER, Message("assistant", "Hm.", {"tool_calls": calls}), USER)
     assert "Count from 3 to 9." in chat_with(template).render(turns)
-
-
-def test_flip_knows_of_calls_and_results(tiny: TransformersEngine) -> None:
-    reward = FLIPReward(tiny)
-    context = reward.prefix(reward.prepare(Prompt(CALLING), "20 C in Bonn.")).messages[-1].content
-    for known in ("Weather in Bonn?", 'Tool call: weather({"in": "Bonn"})', "Tool result: 20 C"):
-        assert known in context
-    assert "In one sentence." not in context
 
 
 # --- what is refused ------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from bestofn.prompts import as_prompt
 from bestofn.tiny import heldout_tasks
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
+STORY = "Write a story of 28 sentences about Mia the baker and a fox."
 SMALL: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -254,12 +255,11 @@ def test_shared_beginnings_are_computed_once(tiny: TransformersEngine) -> None:
 
 
 def test_cancelled_requests_leave_and_others_finish(tiny: TransformersEngine) -> None:
-    story = as_prompt("Write a story of 28 sentences about Mia the baker and a fox.")
-    scheduler = tiny._scheduler
+    params, scheduler = SamplingParams(max_tokens=200), tiny._scheduler
 
     async def cancel_some() -> list[Any]:
-        params = SamplingParams(max_tokens=200)
-        tasks = [asyncio.create_task(tiny.generate(story, params, seed=i)) for i in range(10)]
+        calls = (tiny.generate(as_prompt(STORY), params, seed=i) for i in range(10))
+        tasks = list(map(asyncio.ensure_future, calls))
         while not any(request.params is params for request in scheduler.running):
             await asyncio.sleep(0.005)
         for task in tasks[:6]:
@@ -268,9 +268,7 @@ def test_cancelled_requests_leave_and_others_finish(tiny: TransformersEngine) ->
 
     results = concurrency.run(cancel_some())
     assert all(isinstance(r, asyncio.CancelledError) for r in results[:6])
-    expected = together(
-        [tiny.generate(story, SamplingParams(max_tokens=200), seed=i) for i in range(6, 10)]
-    )
+    expected = together([tiny.generate(as_prompt(STORY), params, seed=i) for i in range(6, 10)])
     assert [r.token_ids for r in results[6:]] == [r.token_ids for r in expected]
     deadline = time.monotonic() + 30
     while scheduler.running and time.monotonic() < deadline:
@@ -301,9 +299,6 @@ def test_little_memory_only_slows_down(
     assert all(tokens <= scheduler.kv_tokens for _, tokens in sizes)
     assert scheduler.prefixes.tokens <= scheduler.prefixes.capacity
     engine.close()
-
-
-STORY = "Write a story of 28 sentences about Mia the baker and a fox."
 
 
 async def while_decoding(
@@ -357,7 +352,7 @@ def test_nothing_hangs_when_the_batch_breaks(
 def test_a_closed_engine_says_so_at_once() -> None:
     engine = load_engine("tiny")
     assert isinstance(engine, TransformersEngine)
-    story = as_prompt("Write a story of 28 sentences about Mia the baker and a fox.")
+    story = as_prompt(STORY)
 
     async def close_in_between() -> Any:
         task = asyncio.create_task(engine.generate(story, SamplingParams(max_tokens=400)))
@@ -433,8 +428,3 @@ def test_an_architecture_with_another_kind_of_state_is_refused(
     tiny._chat.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(EngineError, match="does not run"):
         load_engine(f"hf:{tmp_path}")
-
-
-def test_half_a_surrogate_pair_is_no_crash(tiny: TransformersEngine) -> None:
-    (scores,) = together([tiny.loglikelihood(as_prompt("Say \ud83d"), "yes \ude00")])
-    assert isinstance(scores, TokenScores)
