@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import require_vllm
+from reward_models import random_model
 
-from bestofn import concurrency
+from bestofn import ScalarReward, concurrency
 from bestofn.engines.base import SamplingParams
 from bestofn.engines.hf import TransformersEngine
-from bestofn.errors import ConfigError, ContextLengthError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
 from bestofn.rewards.templates import load_template
@@ -278,3 +280,36 @@ def test_unusable_adapters_do_not_end_the_engine(
     with pytest.raises(ConfigError, match="is damaged"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
     assert concurrency.run(vllm_tiny.generate(PROMPTS[0], GREEDY)).text
+
+
+# --- reward models --------------------------------------------------------------------------------
+
+
+def test_a_reward_model_gives_the_logits_of_transformers(tmp_path: Path) -> None:
+    require_vllm()
+    # It pads with the token that ends an answer, so that the last token is not the one to read.
+    folder = random_model(tmp_path, spread=0.5, pad_token_id=1)
+    options = {"kv_cache_memory_bytes": 1 << 28, "enforce_eager": True, "dtype": "float32"}
+    reward, plain = ScalarReward(folder, backend="vllm", **options), ScalarReward(folder)
+    long = "Dear Ben, here is the hammer. " * 20
+    drawn = [Candidate(i, long[:end]) for i, end in enumerate((3, 9, 30, 31, 100, 200, 500))]
+    expected = [score.value for score in concurrency.run(plain.score(PROMPTS[0], drawn))]
+    for _ in range(2):  # from the prefix cache the second time
+        scores = concurrency.run(reward.score(PROMPTS[0], drawn))
+        assert [score.value for score in scores] == pytest.approx(expected, abs=1e-4)
+    assert all(score.usage.prompt_tokens > 0 and score.usage.seconds > 0 for score in scores)
+    assert scores[-1].usage.cached_tokens > 0
+    assert min(expected) < 0  # which no sigmoid gives
+    (score,) = concurrency.run(reward.score(PROMPTS[0], [Candidate(0, long * 9)]))
+    assert str(score.reason).endswith("tokens, over 512")
+    reward.close()
+    (score,) = concurrency.run(reward.score(PROMPTS[0], drawn[:1]))
+    assert score.reason == "engine: the vLLM engine is closed; load it again"
+
+
+def test_what_is_no_reward_model() -> None:
+    require_vllm()
+    with pytest.raises(EngineError, match="has 2 labels"):
+        ScalarReward("tiny", backend="vllm")
+    with pytest.raises(ConfigError, match="max_model_length; did you mean max_model_len"):
+        ScalarReward("tiny", backend="vllm", max_model_length=9)
