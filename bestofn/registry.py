@@ -52,8 +52,8 @@ BUILT_IN = {
         "rouge_l": "bestofn.rewards.similarity:rouge_l",
     },
     "backend": {
-        "transformers": "bestofn.engines.hf.classifier:TransformersClassifier",
-        "vllm": "bestofn.engines.vllm.classifier:VLLMClassifier",
+        "transformers": "bestofn.engines.hf.engine:TransformersClassifier",
+        "vllm": "bestofn.engines.vllm.engine:VLLMClassifier",
     },
 }
 OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from bestofn import BestOfN
 from bestofn.cli import app
 from bestofn.engines.base import load_engine
-from bestofn.engines.classifiers import load_classifier
+from bestofn.engines.model_files import load_classifier
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.rewards import load_reward

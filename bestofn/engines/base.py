@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from bestofn.engines.literal import CONTROL
+from bestofn.engines.chat import CONTROL
 from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
 from bestofn.registry import construct, find, is_own, make

@@ -1,7 +1,8 @@
 """What a model's results depend on, told from how it is loaded, before and after it is."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ IDLE = re.compile(
     r"stream_interval|max_retries|.*timeout.*|.*concurrency.*|.*retries.*|.*backoff.*"
 )
 USUAL = {"dtype": "auto", "template": "reasoned", "revision": "main"}  # as if left out
+LOCAL = ("hf", "vllm")
 PATHS = ("tokenizer", "hf_config_path", "generation_config", "lora", "chat_template")
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
@@ -57,35 +59,32 @@ class Described:
     @property
     def default_template(self) -> str:
         """The backward template that the loaded engine will name, unknown for a kind not ours."""
-        kind, model = _parts(self.spec)
+        kind, model, _ = _parts(self.spec)
         if kind == "openai":
             return str(self.args.get("template", USUAL["template"]))
-        return default_template(_folder(model)) if kind in ("hf", "vllm") else UNKNOWN
+        return default_template(_folder(model)) if kind in LOCAL else UNKNOWN
 
     def identity(self) -> dict[str, Any]:
         """What results depend on; what only the loaded engine knows is unknown."""
-        kind, model = _parts(self.spec)
-        found = {"kind": kind, **_model(kind, model, self.args)}
+        kind, model, name = _parts(self.spec)
+        found = {"kind": kind, "model": model}
+        if kind == "openai":
+            found = {"kind": kind, "url": model, "model": name or UNKNOWN}
+        elif kind in LOCAL:
+            found["weights"] = weights_of(model, self.args)
         return found | mattering(self.args) | mattering(self.view)
 
 
-def _parts(spec: str) -> tuple[str, str]:
+def _parts(spec: str) -> tuple[str, str, str]:
+    """Kind, model or URL in one spelling, and a server's model."""
     kind, _, model = ("hf", ":", "tiny") if spec == "tiny" else spec.partition(":")
-    return kind, model
-
-
-def _model(kind: str, model: str, args: Mapping[str, Any]) -> dict[str, Any]:
     if kind == "openai":
         url, _, name = model.partition("#")
-        return {"url": same_url(url), "model": name or UNKNOWN}
-    if kind not in ("hf", "vllm"):
-        return {"model": model}
-    return {"model": _named(model), "weights": weights_of(model, args)}
-
-
-def _named(model: str) -> str:
-    place = place_of(_folder(model))
-    return "tiny" if place == place_of(_folder("tiny")) else place_of(model)
+        return kind, same_url(url), name
+    if kind in LOCAL:
+        place = place_of(_folder(model))
+        model = "tiny" if place == place_of(_folder("tiny")) else place_of(model)
+    return kind, model, ""
 
 
 def _folder(model: str) -> str:
@@ -97,18 +96,16 @@ def _folder(model: str) -> str:
 
 def same_engine(spec: str) -> str:
     """One spelling of an engine's spec."""
-    kind, model = _parts(spec)
-    if kind == "openai":
-        url, hash_, name = model.partition("#")
-        return f"openai:{same_url(url)}{hash_ if name else ''}{name}"
-    return f"{kind}:{_named(model)}" if model and kind in ("hf", "vllm") else spec
+    kind, model, name = _parts(spec)
+    known = model and kind in ("openai", *LOCAL)
+    return f"{kind}:{model}{'#' if name else ''}{name}" if known else spec
 
 
 def same_url(url: str) -> str:
     """One spelling of a server's URL, without what it may hold of a password."""
     try:
         parts = urlsplit(url)
-        host, port = (parts.hostname or "").lower(), parts.port
+        host, port = parts.hostname or "", parts.port
     except ValueError:
         return url
     if not host:
@@ -120,18 +117,14 @@ def same_url(url: str) -> str:
 
 def mattering(args: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of an engine, or options of a view, that change results; no secrets."""
-    return dict(_mattering(without_secrets(args)))
-
-
-def _mattering(args: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in args.items():
-        if IDLE.fullmatch(name) or value in (None, {}, USUAL.get(name)):
+    found = {}
+    for name, value in without_secrets(args).items():
+        idle = IDLE.fullmatch(name) or (name == "guided" and not value)
+        if idle or value in (None, {}, USUAL.get(name)):
             continue
-        if name == "guided" and not value:
-            continue
-        if name in PATHS and isinstance(value, str) and Path(value).expanduser().exists():
-            value = weights_of(value, {})
-        yield name, value
+        is_path = name in PATHS and isinstance(value, str) and Path(value).expanduser().exists()
+        found[name] = weights_of(value, {}) if is_path else value
+    return found
 
 
 def weights_of(model: str, args: Mapping[str, Any]) -> str:
@@ -145,20 +138,13 @@ def weights_of(model: str, args: Mapping[str, Any]) -> str:
             return files_fingerprint(p for p in inner if p.is_file() and _LOADED.match(p.name))
     except OSError:
         return UNKNOWN
-    return _commit(model, args)
-
-
-def _commit(model: str, args: Mapping[str, Any]) -> str:
-    """The commit that the cache has for a name on the hub."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     cache, revision = args.get("cache_dir") or args.get("download_dir"), args.get("revision")
     for name in ("config.json", "adapter_config.json"):
-        try:
+        with suppress(HFValidationError, OSError):
             found = try_to_load_from_cache(model, name, cache, revision)
-        except (HFValidationError, OSError):
-            return UNKNOWN
-        if isinstance(found, str):
-            return f"commit:{Path(found).parent.name}"
+            if isinstance(found, str):
+                return f"commit:{Path(found).parent.name}"
     return UNKNOWN

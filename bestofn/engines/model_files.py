@@ -1,12 +1,16 @@
-"""What an engine needs to know of a model's files, whoever runs the model."""
+"""A model's files and tokenizer; reward models, whose output is a single number."""
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
+from bestofn.engines.chat import ChatFormat
 from bestofn.errors import EngineError
+from bestofn.registry import construct, find
+from bestofn.types import Usage
 
 
 def locate(model: str) -> str:
@@ -53,3 +57,69 @@ def load_tokenizer(model: str, **options: Any) -> Any:
         raise EngineError(
             f"cannot load the tokenizer of {model!r}: {first_sentence(error)}"
         ) from error
+
+
+class Logit(NamedTuple):
+    """A reward model's raw output for one sequence, and what it cost."""
+
+    value: float
+    usage: Usage
+
+
+class Classifier(Protocol):
+    """A model with one label, which takes sequences of at most `context` tokens.
+
+    Calls run concurrently and share batches; closing fails those in flight.
+    """
+
+    chat: ChatFormat
+    context: int
+
+    async def logit(self, ids: Sequence[int]) -> Logit: ...
+
+    def close(self) -> None: ...
+
+
+def load_classifier(model: str, backend: str, **options: Any) -> Classifier:
+    """The model on one of the backends, "transformers" or "vllm", which takes the options.
+
+    Raises:
+        ConfigError: there is no such backend, or it does not take these options.
+        EngineError: the model cannot be loaded, has more than one label or no chat template.
+    """
+    kind, _ = find("backend", backend)
+    loaded: Classifier = construct(f"the backend {backend!r}", kind, [model], options)
+    return loaded
+
+
+def classifier_files(
+    model: str, options: Mapping[str, Any], tokenizer: str, tokenizer_options: Mapping[str, Any]
+) -> tuple[Any, ChatFormat]:
+    """A reward model's configuration, and how it was shown conversations in training.
+
+    Raises:
+        EngineError: one of them cannot be loaded, the model has several labels, as a language model
+            without a head has by default, or the tokenizer has no chat template.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(model, **options)
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise EngineError(
+            f"cannot load model {model!r}: {first_sentence(error)}; "
+            "give a model folder or the name of a repository"
+        ) from error
+    if config.num_labels != 1:
+        raise EngineError(
+            f"model {model!r} has {config.num_labels} labels and a scalar reward needs one (it is "
+            f"a {', '.join(config.architectures or ['model'])}); give a sequence-classification "
+            "model that was trained with num_labels=1"
+        )
+    chat = ChatFormat(load_tokenizer(tokenizer, **tokenizer_options))
+    if not chat.has_template:
+        raise EngineError(
+            f"the tokenizer of {model!r} has no chat template; save the one that the reward model "
+            "was trained with beside it, as chat_template.jinja"
+        )
+    return config, chat

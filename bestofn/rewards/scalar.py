@@ -3,8 +3,8 @@
 import os
 from typing import Any
 
-from bestofn.engines.classifiers import load_classifier
 from bestofn.engines.identity import Described
+from bestofn.engines.model_files import load_classifier
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.rewards.base import Pointwise
 from bestofn.types import Candidate, Prompt, Score

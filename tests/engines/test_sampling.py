@@ -8,7 +8,7 @@ import torch
 from transformers import MinPLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 from bestofn.engines.base import SamplingParams
-from bestofn.engines.hf.sampling import sample, uniforms
+from bestofn.engines.hf.scheduler import sample, uniform
 from bestofn.errors import ConfigError
 
 DRAWS = 40_000
@@ -17,8 +17,8 @@ LOGITS = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
 
 def draw(params: SamplingParams, seen: Sequence[int] = ()) -> np.ndarray:
     """Frequencies of the tokens over many draws, each with a seed of its own."""
-    uniform = uniforms(np.arange(DRAWS, dtype=np.uint64), np.zeros(DRAWS, np.uint64))
-    tokens = sample(LOGITS.expand(DRAWS, -1), [params] * DRAWS, uniform, [seen] * DRAWS)
+    numbers = [uniform(seed, 0) for seed in range(DRAWS)]
+    tokens = sample(LOGITS.expand(DRAWS, -1), [params] * DRAWS, numbers, [seen] * DRAWS)
     return np.bincount(tokens.numpy(), minlength=len(LOGITS)) / DRAWS
 
 
@@ -64,28 +64,15 @@ def test_repetition_penalty() -> None:
 def test_rows_keep_their_own_parameters() -> None:
     params = [SamplingParams(), SamplingParams(temperature=0), SamplingParams(top_k=1)]
     params += [SamplingParams(temperature=0, repetition_penalty=9.0), SamplingParams()]
-    last = np.array([0.999999] * 5)
-    tokens = sample(LOGITS.expand(5, -1), params, last, [(), (), (), (0,), ()])
+    tokens = sample(LOGITS.expand(5, -1), params, [0.999999] * 5, [(), (), (), (0,), ()])
     assert tokens.tolist() == [5, 0, 0, 1, 5]
 
 
-def test_uniforms_are_splitmix64() -> None:
+def test_numbers_are_splitmix64() -> None:
     """The published sequence for seed 1234567."""
-    seeds = np.full(3, 1234567, np.uint64)
-    numbers = uniforms(seeds, np.arange(3, dtype=np.uint64))
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423]
-    np.testing.assert_allclose(numbers, [(value >> 11) / 2**53 for value in published], rtol=0)
-
-
-def test_uniforms_are_uniform_over_seeds_and_steps() -> None:
-    for seeds, steps in [
-        (np.arange(10_000), np.zeros(10_000)),
-        (np.zeros(10_000), np.arange(10_000)),
-    ]:
-        numbers = uniforms(seeds.astype(np.uint64), steps.astype(np.uint64))
-        counts, _ = np.histogram(numbers, bins=20, range=(0, 1))
-        # Chi-squared with 19 degrees of freedom exceeds 50 once in ten thousand.
-        assert ((counts - 500) ** 2 / 500).sum() < 50
+    drawn = [uniform(1234567, step) for step in range(3)]
+    assert drawn == [(value >> 11) / 2**53 for value in published]
 
 
 @pytest.mark.parametrize(

@@ -204,6 +204,14 @@ def test_closing_fails_what_waits(folder: Path, monkeypatch: pytest.MonkeyPatch)
 # --- models that are none -------------------------------------------------------------------------
 
 
+def test_a_language_model_is_no_reward_model() -> None:
+    said = r"has 2 labels and a scalar reward needs one \(it is a LlamaForCausalLM\)"
+    with pytest.raises(EngineError, match=said):
+        ScalarReward("tiny")
+    with pytest.raises(EngineError, match=r"no weights for score\.weight"):
+        ScalarReward("tiny", num_labels=1)
+
+
 def test_models_that_cannot_be_loaded(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="has 3 labels and a scalar reward needs one"):
         ScalarReward(random_model(tmp_path, num_labels=3))

@@ -1,8 +1,10 @@
 """Sequences in transformers' own cache: padded rows, and prefixes kept for later requests."""
 
+from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import takewhile
 
 import torch
 from torch.nn.functional import pad
@@ -15,16 +17,24 @@ BLOCK = 16  # tokens; prefixes are shared in whole blocks
 
 
 class Batch:
-    """Rows of one cache, padded on the left: each ends at the last column.
+    """Rows of one cache, which begin with prefixes; padded on the left, so that all end together.
 
     Attributes:
         cache: Keys and values, `[rows, heads, columns, dim]` in each layer.
         lengths: Tokens of each row, int64 `[rows]`, on the CPU.
     """
 
-    def __init__(self, cache: DynamicCache, lengths: torch.Tensor) -> None:
-        self.cache = cache
-        self.lengths = lengths
+    def __init__(self, prefixes: Sequence[Layers] = ()) -> None:
+        self.cache = DynamicCache()
+        lengths = [prefix[0][0].shape[1] if prefix else 0 for prefix in prefixes]
+        self.lengths = torch.tensor(lengths, dtype=torch.int64)
+        for layer, parts in enumerate(next(filter(None, prefixes), [])):
+            rows = [row[layer] if row else [part[:, :0] for part in parts] for row in prefixes]
+            keys, values = (
+                torch.stack([pad(x, (0, 0, max(lengths) - x.shape[1], 0)) for x in part])
+                for part in zip(*rows, strict=True)
+            )
+            self.cache.update(keys, values, layer)
 
     @property
     def columns(self) -> int:
@@ -37,16 +47,13 @@ class Batch:
         new: torch.Tensor,
         picked: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """Appends tokens to the rows.
+        """Appends tokens to the rows, and returns logits, float32 `[picked, vocabulary]`.
 
         Args:
             model: The model.
             ids: The tokens, int64 `[rows, width]`; rows with fewer are padded on the right.
             new: How many each row has, int64 `[rows]`.
             picked: Rows and columns of `ids` whose logits are wanted, each int64 `[picked]`.
-
-        Returns:
-            float32 `[picked, vocabulary]`.
         """
         before, width = self.columns, ids.shape[1]
         positions = torch.arange(before + width) - (before - self.lengths)[:, None]
@@ -112,80 +119,51 @@ class Batch:
         return [(x.keys[index, :, start:], x.values[index, :, start:]) for x in self.cache.layers]
 
 
-@dataclass(slots=True, eq=False)
-class Block:
-    """Keys and values of `BLOCK` tokens behind those of `parent`."""
-
-    ids: tuple[int, ...] = ()
-    parent: "Block | None" = None
-    layers: Layers = field(default_factory=list)
-    children: dict[tuple[int, ...], "Block"] = field(default_factory=dict)
-
-
 class PrefixCache:
-    """Keys and values of prompts, as a tree of blocks; the least recently used are dropped first.
-
-    Args:
-        capacity: Tokens it holds at most.
-    """
+    """Keys and values of prompts, in blocks, for so many tokens; the longest unused go first."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
-        self._root = Block()
-        # A block is always more recent than its children, so that the oldest one has none.
-        self._recent: OrderedDict[Block, None] = OrderedDict()
+        self._blocks: OrderedDict[bytes, Layers] = OrderedDict()  # the next to be dropped first
 
     @property
     def tokens(self) -> int:
-        return len(self._recent) * BLOCK
+        return len(self._blocks) * BLOCK
 
-    def match(self, ids: tuple[int, ...]) -> list[Block]:
-        """The cached blocks that `ids` starts with."""
-        path, block = [], self._root
-        for start in range(0, len(ids) - BLOCK + 1, BLOCK):
-            found = block.children.get(ids[start : start + BLOCK])
-            if found is None:
-                break
-            block = found
-            path.append(block)
-        self._touch(path)
-        return path
+    def match(self, ids: tuple[int, ...]) -> int:
+        """How many tokens that `ids` starts with are cached."""
+        known = list(takewhile(self._blocks.__contains__, _keys(ids)))
+        self._touch(known)
+        return len(known) * BLOCK
+
+    def layers(self, ids: tuple[int, ...]) -> Layers:
+        """Keys and values of a sequence that is cached."""
+        blocks = [self._blocks[key] for key in _keys(ids)]
+        return [
+            (torch.cat([k for k, _ in parts], dim=1), torch.cat([v for _, v in parts], dim=1))
+            for parts in zip(*blocks, strict=True)
+        ]
 
     def insert(self, ids: tuple[int, ...], layers: Layers) -> None:
         """Keeps the whole blocks of `ids`, which `layers` starts with."""
-        path, block = [], self._root
-        for start in range(0, len(ids) - BLOCK + 1, BLOCK):
-            key, part = ids[start : start + BLOCK], slice(start, start + BLOCK)
-            if key not in block.children:
-                kept = [(keys[:, part].clone(), values[:, part].clone()) for keys, values in layers]
-                block.children[key] = Block(key, block, kept)
-            block = block.children[key]
-            path.append(block)
-        self._touch(path)
+        keys = _keys(ids)
+        for place, key in enumerate(keys):
+            if key not in self._blocks:
+                part = slice(place * BLOCK, (place + 1) * BLOCK)
+                self._blocks[key] = [(k[:, part].clone(), v[:, part].clone()) for k, v in layers]
+        self._touch(keys)
         while self.tokens > self.capacity:
-            oldest, _ = self._recent.popitem(last=False)
-            assert oldest.parent is not None
-            del oldest.parent.children[oldest.ids]
+            self._blocks.popitem(last=False)
 
-    def _touch(self, path: list[Block]) -> None:
-        for block in reversed(path):
-            self._recent[block] = None
-            self._recent.move_to_end(block)
+    def _touch(self, keys: list[bytes]) -> None:
+        for key in reversed(keys):  # a block stays longer than those behind it
+            self._blocks.move_to_end(key)
 
 
-def cached_rows(rows: Sequence[list[Block]]) -> Batch:
-    """A batch of cached prefixes, each given as its blocks."""
-    cache = DynamicCache()
-    lengths = torch.tensor([len(blocks) * BLOCK for blocks in rows])
-    longest = max(rows, key=len)
-
-    def padded(blocks: list[Block], layer: int, part: int) -> torch.Tensor:
-        parts = [block.layers[layer][part] for block in blocks or longest[:1]]
-        missing = (len(longest) - len(parts)) * BLOCK
-        tensor = pad(torch.cat(parts, dim=1), (0, 0, missing, 0))
-        return tensor if blocks else torch.zeros_like(tensor)
-
-    for layer in range(len(longest[0].layers) if longest else 0):
-        keys, values = (torch.stack([padded(row, layer, part) for row in rows]) for part in (0, 1))
-        cache.update(keys, values, layer)
-    return Batch(cache, lengths)
+def _keys(ids: tuple[int, ...]) -> list[bytes]:
+    """A hash for each whole block, of its tokens and all those before it."""
+    keys, key = [], b""
+    for start in range(0, len(ids) - BLOCK + 1, BLOCK):
+        key = blake2b(key + array("q", ids[start : start + BLOCK]).tobytes()).digest()
+        keys.append(key)
+    return keys

@@ -1,6 +1,5 @@
-"""The public face of the engine: coroutines in front of the thread that owns the model."""
+"""Models on transformers: coroutines in front of the thread that owns the model."""
 
-import asyncio
 import copy
 import inspect
 import secrets
@@ -11,21 +10,27 @@ from functools import partial
 from typing import Any, Self
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from torch.nn.utils.rnn import pad_sequence
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    PreTrainedModel,
+)
 
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
-from bestofn.engines.chat import ChatFormat, require_room, room_behind
-from bestofn.engines.hf.model import context_of, load, of_tokenizer
-from bestofn.engines.hf.scheduler import (
-    GenerateRequest,
-    Scheduler,
-    ScoreRequest,
-    TextRequest,
-)
+from bestofn.engines.chat import ChatFormat, require_room
+from bestofn.engines.hf.model import Request, Worker, context_of, load, of_tokenizer
+from bestofn.engines.hf.scheduler import Scheduler, TextRequest
 from bestofn.engines.identity import Described
-from bestofn.engines.model_files import default_template, load_tokenizer, locate
+from bestofn.engines.model_files import (
+    Logit,
+    classifier_files,
+    default_template,
+    load_tokenizer,
+    locate,
+)
 from bestofn.errors import ConfigError, EngineError
-from bestofn.types import Prompt
+from bestofn.types import Prompt, Usage
 
 GIB = 1 << 30
 
@@ -42,7 +47,6 @@ class TransformersEngine(Engine):
         device: "auto" takes CUDA, then MPS, then the CPU.
         dtype: "auto" is float32 on the CPU and the model's own elsewhere.
         max_rows: Sequences decoded at once.
-        wave_tokens: New prompt tokens of one forward pass.
         kv_cache_gib: Memory for keys and values, by default 2 GiB, on CUDA 60 % of what is free
             once the model is loaded. A quarter of it holds prefixes for later requests.
         model_options: Passed to `AutoModelForCausalLM.from_pretrained`; those that say where the
@@ -60,14 +64,12 @@ class TransformersEngine(Engine):
         device: str = "auto",
         dtype: str = "auto",
         max_rows: int = 256,
-        wave_tokens: int = 4096,
         kv_cache_gib: float | None = None,
         **model_options: Any,
     ) -> None:
         self.name = name or f"hf:{model}"
-        for option, value in (("max_rows", max_rows), ("wave_tokens", wave_tokens)):
-            if value < 1:
-                raise ConfigError(f"{option} must be at least 1, not {value}")
+        if max_rows < 1:
+            raise ConfigError(f"max_rows must be at least 1, not {max_rows}")
         self._described = Described(f"hf:{model}", {"dtype": dtype, **model_options})
         model = locate(model)
         loaded, _ = load(AutoModelForCausalLM, model, device, dtype, model_options)
@@ -75,10 +77,11 @@ class TransformersEngine(Engine):
         self._chat = ChatFormat(load_tokenizer(model, **of_tokenizer(model_options)))
         self.folder = model
         self.default_template = default_template(model)
-        self._ends = _end_ids(loaded, self._chat)
         self.context: int = context_of(loaded)
         self._viewed: Self | None = None
-        self._scheduler = Scheduler(loaded, max_rows, wave_tokens, _kv_tokens(loaded, kv_cache_gib))
+        decode = partial(self._chat.text, skip_special_tokens=False)
+        room = _kv_tokens(loaded, kv_cache_gib)
+        self._scheduler = Scheduler(loaded, max_rows, room, _end_ids(loaded, self._chat), decode)
         self._scheduler.start()
         # The thread must not be inside the model when the interpreter exits, nor outlive the last
         # view of the engine.
@@ -92,25 +95,24 @@ class TransformersEngine(Engine):
                 f"the transformers engine knows no sampling option {', '.join(params.extra)}"
             )
         ids, thinking = self._chat.encode(prompt)
-        room = room_behind(ids, self.context)
-        request = GenerateRequest(
+        room = require_room(ids, 1, self.context)
+        request = TextRequest(
             ids=ids,
             prompt_tokens=len(ids),
             params=params,
             seed=secrets.randbits(64) if seed is None else seed % (1 << 64),
             limit=min(params.max_tokens, room),
-            ends=self._ends,
-            decode=partial(self._chat.text, skip_special_tokens=False),
         )
-        await self._run(request)
+        await self._scheduler.run_request(request)
         reasoning, text = self._chat.decode(request.tokens, thinking)
+        cuts = [text.find(stop) for stop in params.stop if stop in text]
         return Completion(
-            text=_before_stop(text, params.stop),
+            text=text[: min(cuts, default=len(text))],
             reasoning=reasoning,
             finish_reason=request.finish_reason,
             token_ids=request.tokens,
             token_logprobs=request.logprobs,
-            usage=request.usage(generated_tokens=len(request.tokens)),
+            usage=request.usage,
         )
 
     async def loglikelihood(
@@ -122,20 +124,10 @@ class TransformersEngine(Engine):
         max_tokens: int | None = None,
     ) -> TokenScores:
         prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
-        require_room(prefix, ids, self.context)
-        request = ScoreRequest(
-            ids=(*prefix, *ids[:-1]),
-            prompt_tokens=len(prefix),
-            tail=len(ids),
-            continuation=ids,
-        )
-        await self._run(request)
-        usage = request.usage(scored_tokens=len(ids))
-        return TokenScores(list(ids), request.logprobs, usage, complete=complete)
-
-    async def _run(self, request: TextRequest) -> None:
-        self._scheduler.submit(request)
-        await asyncio.wrap_future(request.future)
+        require_room(prefix, len(ids) + 1, self.context)
+        request = TextRequest(ids=(*prefix, *ids[:-1]), prompt_tokens=len(prefix), scored=ids)
+        await self._scheduler.run_request(request)
+        return TokenScores(list(ids), request.logprobs, request.usage, complete=complete)
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
@@ -169,6 +161,99 @@ class TransformersEngine(Engine):
         self._scheduler.close()
 
 
+class TransformersClassifier:
+    """A reward model on transformers, loaded with the options of `TransformersEngine`.
+
+    While it runs a batch requests gather; the next batch takes the oldest of them and others of
+    similar length, `batch_size` at most.
+
+    Raises:
+        ConfigError: `batch_size` is below 1.
+        EngineError: the model cannot be loaded, has more than one label, no weights for its head,
+            or no chat template.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        batch_size: int = 16,
+        **model_options: Any,
+    ) -> None:
+        if batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+        folder = locate(model)
+        _, self.chat = classifier_files(folder, model_options, folder, of_tokenizer(model_options))
+        auto = AutoModelForSequenceClassification
+        loaded, missing = load(auto, folder, device, dtype, model_options)
+        if missing:
+            raise EngineError(
+                f"model {folder!r} has no weights for {', '.join(missing)}, "
+                "which would be random numbers; give a reward model that was trained"
+            )
+        self.context = context_of(loaded)
+        self._worker = ClassifierWorker(loaded, batch_size)
+        self._worker.start()
+        weakref.finalize(self, self._worker.close)
+
+    async def logit(self, ids: Sequence[int]) -> Logit:
+        request = Request(ids=tuple(ids))
+        logit: float = await self._worker.run_request(request)
+        return Logit(logit, Usage(prompt_tokens=len(ids), seconds=request.seconds))
+
+    def close(self) -> None:
+        """Frees the model once its batch is done; requests that wait fail."""
+        self._worker.close()
+
+
+class ClassifierWorker(Worker[Request]):
+    """Runs the model on the oldest request and those nearest to it in length."""
+
+    def __init__(self, model: PreTrainedModel, batch_size: int) -> None:
+        super().__init__(model, "the reward model", "lower batch_size or max_length")
+        model.config.use_cache = False
+        self.batch_size = batch_size
+        self._config = model.config.get_text_config()
+        # The model's padding token, which may be another one than its tokenizer's.
+        pad = self._config.pad_token_id
+        self._pad_id = pad if pad is not None and 0 <= pad < self._config.vocab_size else None
+
+    def turn(self) -> None:
+        waiting = self.waiting
+        length = len(waiting[0].ids) if waiting else 0
+
+        def distance(request: Request) -> int:
+            return abs(len(request.ids) - length)
+
+        # Little of a batch is padding.
+        near = [request for request in waiting if distance(request) <= 16 + length // 2]
+        batch = sorted(near, key=distance)[: self.batch_size]
+        with self.failing(batch):
+            logits = self.forward([request.ids for request in batch]) if batch else []
+            for request, logit in zip(batch, logits, strict=True):
+                self.settle([request], logit)
+
+    def forward(self, rows: Sequence[Sequence[int]]) -> list[float]:
+        """The logits of sequences, which are padded on the right to the longest of them."""
+        pad = self._pad_id
+        if pad is None:  # a token that none of the sequences has
+            free = set(range(self._config.vocab_size)).difference(*rows)
+            if not free:
+                raise EngineError("the model has no token to pad with; set batch_size to 1")
+            pad = min(free)
+        # The model reads its logit off the last token that is no padding.
+        self._config.pad_token_id = pad
+        ids = [torch.tensor(row, device=self.model.device) for row in rows]
+        logits = self.model(
+            input_ids=pad_sequence(ids, batch_first=True, padding_value=pad),
+            attention_mask=pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        ).logits
+        values: list[float] = logits[:, 0].float().tolist()
+        return values
+
+
 def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
     """Rows are padded and share their prefixes' keys and values, which attention alone allows."""
     layers = set(getattr(loaded.config.get_text_config(), "layer_types", None) or ())
@@ -183,11 +268,9 @@ def _check_architecture(model: str, loaded: PreTrainedModel) -> None:
 
 
 def _end_ids(loaded: PreTrainedModel, chat: ChatFormat) -> frozenset[int]:
-    config = loaded.generation_config
-    ends = None if config is None else config.eos_token_id
-    listed = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    eos = chat.tokenizer.eos_token_id
-    return frozenset([*listed, *chat.closing_ids, *([] if eos is None else [eos])])
+    config = getattr(loaded.generation_config, "eos_token_id", None)
+    ends = [*(config if isinstance(config, list) else [config]), chat.tokenizer.eos_token_id]
+    return frozenset(chat.closing_ids).union(end for end in ends if end is not None)
 
 
 def _kv_tokens(loaded: PreTrainedModel, gib: float | None) -> int:
@@ -201,8 +284,3 @@ def _kv_tokens(loaded: PreTrainedModel, gib: float | None) -> int:
         if loaded.device.type == "cuda":
             gib = 0.6 * torch.cuda.mem_get_info(loaded.device)[0] / GIB
     return int(gib * GIB / token_bytes)
-
-
-def _before_stop(text: str, stops: tuple[str, ...]) -> str:
-    cuts = [text.find(stop) for stop in stops]
-    return text[: min((cut for cut in cuts if cut >= 0), default=len(text))]

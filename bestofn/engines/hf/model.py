@@ -1,27 +1,21 @@
 """What a model on transformers needs, whatever it is for: loading, and a thread of its own."""
 
+import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, InvalidStateError
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, redirect_stderr, suppress
 from dataclasses import dataclass, field
+from io import StringIO
 from typing import Any, Generic, TypeVar
 
 import torch
 from huggingface_hub import constants
-from huggingface_hub.utils import (
-    are_progress_bars_disabled,
-    disable_progress_bars,
-    enable_progress_bars,
-)
-from safetensors import SafetensorError
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from bestofn import concurrency
-from bestofn.concurrency import place_in_run
 from bestofn.engines.model_files import first_sentence
 from bestofn.errors import EngineError
 from bestofn.progress import redraws
@@ -30,29 +24,6 @@ from bestofn.progress import redraws
 OF_BOTH = frozenset(
     "revision trust_remote_code token cache_dir local_files_only force_download".split()
 )
-UNLOADABLE = (OSError, ValueError, KeyError, AttributeError, ImportError, SafetensorError)
-
-
-def pick_device(device: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        EngineError: it does not work.
-    """
-    if device == "auto":
-        if torch.cuda.is_available():
-            device = "cuda"
-        elif torch.backends.mps.is_available():
-            device = "mps"
-        else:
-            device = "cpu"
-    try:
-        return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise EngineError(
-            f"device {device!r} does not work ({reason}); `bestofn doctor` lists those that do"
-        ) from error
 
 
 def load(
@@ -60,60 +31,33 @@ def load(
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model that is ready to run, and the names of weights that its files lack.
 
-    Args:
-        auto_class: Of transformers, such as `AutoModelForCausalLM`.
-        model: A folder or a repository of the model hub.
-        device: "auto" takes CUDA, then MPS, then the CPU.
-        dtype: Of the weights; "auto" is float32 on the CPU and the model's own elsewhere.
-        options: Passed to `from_pretrained`.
-
     Raises:
-        EngineError: it cannot be loaded.
+        EngineError: it cannot be loaded, or the device does not work.
     """
-    place = pick_device(device)
-    if dtype == "auto" and place.type == "cpu":
-        dtype = "float32"
+    if device == "auto":
+        device = "mps" if torch.backends.mps.is_available() else "cpu"
+        device = "cuda" if torch.cuda.is_available() else device
+    # Bars of transformers and the hub stay out of log files, unless the user has set them.
+    shown = redraws() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None
     try:
-        with _no_bars_in_logs():
+        place = torch.empty(0, device=device).device
+        if dtype == "auto" and place.type == "cpu":
+            dtype = "float32"
+        with nullcontext() if shown else redirect_stderr(StringIO()):
             loaded, info = auto_class.from_pretrained(
                 model, dtype=dtype, output_loading_info=True, **options
             )
-            loaded = loaded.to(place).eval()
-    except torch.OutOfMemoryError as error:
+        return loaded.to(place).eval(), sorted(info["missing_keys"])
+    except Exception as error:  # a damaged file can raise anything
         raise EngineError(
-            f"model {model!r} does not fit into the memory of {place}; "
-            "load a smaller or a quantized one"
+            f"cannot load model {model!r}: {first_sentence(error)}; give the folder or repository "
+            f"of one that fits the device {device!r} (`bestofn doctor` lists those that work)"
         ) from error
-    except (*UNLOADABLE, TypeError, RuntimeError) as error:
-        raise EngineError(
-            f"cannot load model {model!r}: {first_sentence(error)}; "
-            "give a model folder or the name of a repository"
-        ) from error
-    return loaded, sorted(info["missing_keys"])
 
 
 def of_tokenizer(options: Mapping[str, Any]) -> dict[str, Any]:
     """Those of a model's options that its tokenizer is loaded with."""
     return {name: value for name, value in options.items() if name in OF_BOTH}
-
-
-@contextmanager
-def _no_bars_in_logs() -> Iterator[None]:
-    """Bars of transformers and the hub stay out of log files, unless the user has set them."""
-    if redraws() or constants.HF_HUB_DISABLE_PROGRESS_BARS is not None:
-        yield
-        return
-    weights, downloads = logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logging.disable_progress_bar()  # both
-    try:
-        yield
-    finally:
-        if weights:
-            logging.enable_progress_bar()
-        if downloads:
-            enable_progress_bars()
-        else:
-            disable_progress_bars()
 
 
 def context_of(loaded: PreTrainedModel) -> int:
@@ -126,13 +70,13 @@ class Request:
     """A sequence of tokens to compute, and the future of the task that waits for it."""
 
     ids: tuple[int, ...]
-    place: int = field(default_factory=place_in_run)
-    future: Future[None] = field(default_factory=Future)
+    taken: bool = False  # whether it is being computed
+    place: int = field(default_factory=concurrency.place_in_run)
+    future: Future[Any] = field(default_factory=Future)
     created: float = field(default_factory=time.perf_counter)
 
     @property
     def seconds(self) -> float:
-        """Time since it was made."""
         return time.perf_counter() - self.created
 
 
@@ -146,36 +90,43 @@ class Worker(threading.Thread, Generic[R]):
         model: The model.
         what: The model, as error messages name it.
         remedy: What a user can do when the device is out of memory.
-
-    Attributes:
-        waiting: Requests by their place in the run, then by arrival; `turn` takes out some.
     """
 
     def __init__(self, model: PreTrainedModel, what: str, remedy: str) -> None:
         super().__init__(name="bestofn-model", daemon=True)
         self.model = model
         self.what, self.remedy = what, remedy
-        self.waiting: list[R] = []
-        self._open: list[R] = []  # waiting and running
+        self._open: list[R] = []
         self._inbox: list[R] = []
         self._wake = threading.Condition()
         self._closed = False
         self._pid = os.getpid()
 
+    @property
+    def waiting(self) -> list[R]:
+        """Requests that are not being computed, by their place in the run, then by arrival."""
+        return [r for r in self._open if not (r.taken or r.future.done())]
+
     def turn(self) -> None:
-        """Computes for a moment; what goes wrong fails all requests."""
+        """Computes for a moment, with some of those that wait; an error fails all requests."""
         raise NotImplementedError
 
     def reset(self) -> None:
-        """Forgets what is running, whose requests have failed."""
+        """Frees what is kept of requests that are done."""
 
-    def submit(self, request: R) -> None:
+    async def run_request(self, request: R) -> Any:
+        """What a request is settled with; cancelling the task drops it.
+
+        Raises:
+            EngineError: the model failed, or is closed.
+        """
         concurrency.require_process(self._pid, "a loaded model")
         with self._wake:
             if self._closed:
                 raise EngineError(f"{self.what} is closed; load it again")
             self._inbox.append(request)
             self._wake.notify()
+        return await asyncio.wrap_future(request.future)
 
     def close(self) -> None:
         """Ends the thread after its turn; open requests fail."""
@@ -192,11 +143,8 @@ class Worker(threading.Thread, Generic[R]):
             while self._receive():
                 with self.failing(self._open):
                     self.turn()
-                self._open = [request for request in self._open if not request.future.done()]
-                if not self._open:
-                    self.reset()
         self.settle([*self._open, *self._inbox], EngineError(f"{self.what} is closed"))
-        self.waiting.clear()
+        self._open.clear()
         self.reset()
         del self.model
         if torch.cuda.is_available():
@@ -205,39 +153,34 @@ class Worker(threading.Thread, Generic[R]):
     def _receive(self) -> bool:
         """Waits for something to do; False once closed."""
         with self._wake:
-            while not (self._closed or self._inbox or self._open):
-                self._wake.wait()
-            self._open += self._inbox
-            arrived, self._inbox = self._inbox, []
+            self._wake.wait_for(lambda: self._closed or self._inbox or self._open)
+            known = [*self._open, *self._inbox]
+            self._inbox = []
         # Cancelled requests are done.
-        waiting = [r for r in [*self.waiting, *arrived] if not r.future.done()]
-        self.waiting = sorted(waiting, key=lambda request: request.place)
+        left = [request for request in known if not request.future.done()]
+        self._open = sorted(left, key=lambda request: request.place)
         return not self._closed
 
     @contextmanager
-    def failing(self, requests: Sequence[R]) -> Iterator[None]:
+    def failing(self, requests: Iterable[R]) -> Iterator[None]:
         """What goes wrong within fails these requests."""
         try:
             yield
         except Exception as error:
-            self.settle(requests, self._as_engine_error(error))
+            failure = error
+            if isinstance(error, torch.OutOfMemoryError):
+                reason = f"the device is out of memory; {self.remedy} ({first_sentence(error)})"
+                failure = EngineError(reason)
+            elif not isinstance(error, EngineError):
+                reason = f"{type(error).__name__}: {first_sentence(error)}"
+                failure = EngineError(f"the model failed: {reason}")
+            self.settle(requests, failure)
 
-    def settle(self, requests: Sequence[R], error: EngineError | None = None) -> None:
-        """Wakes the tasks that wait for these requests."""
+    def settle(self, requests: Iterable[R], outcome: Any = None) -> None:
+        """Wakes the tasks that wait for these requests, with a result or an error."""
         for request in requests:
             with suppress(InvalidStateError):  # it was cancelled
-                if error is None:
-                    request.future.set_result(None)
+                if isinstance(outcome, EngineError):
+                    request.future.set_exception(outcome)
                 else:
-                    request.future.set_exception(error)
-
-    def _as_engine_error(self, error: Exception) -> EngineError:
-        if isinstance(error, EngineError):
-            return error
-        reason = first_sentence(error)
-        if isinstance(error, torch.OutOfMemoryError):
-            wrapped = EngineError(f"the device is out of memory; {self.remedy} ({reason})")
-        else:
-            wrapped = EngineError(f"the model failed: {type(error).__name__}: {reason}")
-        wrapped.__cause__ = error
-        return wrapped
+                    request.future.set_result(outcome)

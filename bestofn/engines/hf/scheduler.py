@@ -1,140 +1,97 @@
-"""Which requests are computed together, and what becomes of their logits."""
+"""Which requests are computed together, and the tokens that are drawn from their logits."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
-import numpy as np
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from torch.nn.utils.rnn import pad_sequence
+from transformers import PreTrainedModel, RepetitionPenaltyLogitsProcessor
 
 from bestofn.engines.base import SamplingParams
-from bestofn.engines.hf.batch import BLOCK, Batch, Block, PrefixCache, cached_rows
+from bestofn.engines.hf.batch import BLOCK, Batch, PrefixCache
 from bestofn.engines.hf.model import Request, Worker
-from bestofn.engines.hf.sampling import sample, uniforms
 from bestofn.types import FinishReason, Usage
 
 PATIENCE = 6  # decoding steps that a request waits for company
 CACHE_SHARE = 0.25  # of the memory for keys and values, for prefixes
+WAVE = 4096  # new tokens of one prefill forward pass, unless one sequence alone has more
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class TextRequest(Request):
-    """A sequence whose first `prompt_tokens` are a prompt.
+    """A prompt to continue by `limit` tokens at most, or whose continuation is to be scored.
 
     Attributes:
-        tail: Last positions whose logits are needed.
-        cached_tokens: Prompt tokens that were not computed for it; known once it ran.
+        ids: The prompt, and all of a scored continuation but its last token.
+        prompt_tokens: How many of them are the prompt.
+        scored: The continuation to score; empty where one is generated.
+        cached_tokens: Prompt tokens that were not computed for it; known once it runs.
         logprobs: Of the tokens generated or scored.
     """
 
     prompt_tokens: int
-    tail: int = 1
+    scored: tuple[int, ...] = ()
+    params: SamplingParams = field(default_factory=SamplingParams)
+    seed: int = 0
+    limit: int = 0
     cached_tokens: int = 0
-    logprobs: list[float] = field(default_factory=list)
-
-    def usage(self, **counts: int) -> Usage:
-        return Usage(
-            prompt_tokens=self.prompt_tokens,
-            cached_tokens=self.cached_tokens,
-            seconds=self.seconds,
-            **counts,
-        )
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class ScoreRequest(TextRequest):
-    """A prompt and its continuation, whose last token is predicted but not read."""
-
-    continuation: tuple[int, ...]
-
-    def read(self, logits: torch.Tensor) -> None:
-        """Takes the continuation's log-probabilities from `[positions, vocabulary]`."""
-        targets = torch.tensor(self.continuation, device=logits.device)[:, None]
-        self.logprobs = logits[-self.tail :].log_softmax(-1).gather(1, targets)[:, 0].tolist()
-
-
-@dataclass(slots=True, eq=False, kw_only=True)
-class GenerateRequest(TextRequest):
-    """A prompt to continue by `limit` tokens at most."""
-
-    params: SamplingParams
-    seed: int
-    limit: int
-    ends: frozenset[int]
-    decode: Callable[[list[int]], str]
     tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
 
     @property
-    def final_length(self) -> int:
-        """Tokens of prompt and response at most."""
-        return len(self.ids) + self.limit
-
-    def finished(self) -> bool:
-        """Whether the token just appended is the last; sets `finish_reason`."""
-        if self.tokens[-1] in self.ends or (self.params.stop and self._has_stop_string()):
-            self.finish_reason = "stop"
-            return True
-        return len(self.tokens) >= self.limit
-
-    def _has_stop_string(self) -> bool:
-        # A token is at least one byte, so that many tokens hold any stop string that just ended.
-        tail = max(len(stop.encode()) for stop in self.params.stop) + 4
-        text = self.decode(self.tokens[-tail:])
-        return any(stop in text for stop in self.params.stop)
-
-
-@dataclass(slots=True)
-class Group:
-    """Requests for the same computation, which runs once.
-
-    Attributes:
-        blocks: What is cached of `ids`.
-    """
-
-    ids: tuple[int, ...]
-    tail: int
-    blocks: list[Block]
-    requests: list[TextRequest] = field(default_factory=list)
+    def tail(self) -> int:
+        """Last positions whose logits are needed."""
+        return len(self.scored) or 1
 
     @property
     def new(self) -> int:
-        return len(self.ids) - len(self.blocks) * BLOCK
+        """Positions to compute."""
+        return len(self.ids) - self.cached_tokens
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            cached_tokens=self.cached_tokens,
+            generated_tokens=len(self.tokens),
+            scored_tokens=len(self.scored),
+            seconds=self.seconds,
+        )
 
 
 class Scheduler(Worker[TextRequest]):
     """Prefills requests in waves and decodes one padded batch, which they join and leave.
 
-    Args:
-        model: The model.
-        max_rows: Sequences decoded at once at most.
-        wave_tokens: New tokens of one prefill forward pass, unless one sequence alone has more.
-        kv_tokens: Tokens whose keys and values fit into the memory set aside for them.
+    Keys and values of `kv_tokens` fit into memory; the tokens `ends` end a response.
     """
 
     def __init__(
-        self, model: PreTrainedModel, max_rows: int, wave_tokens: int, kv_tokens: int
+        self,
+        model: PreTrainedModel,
+        max_rows: int,
+        kv_tokens: int,
+        ends: frozenset[int],
+        decode: Callable[[list[int]], str],
     ) -> None:
-        remedy = "load the engine with a smaller max_rows, wave_tokens or kv_cache_gib"
-        super().__init__(model, "the engine", remedy)
-        self.max_rows = max_rows
-        self.wave_tokens = wave_tokens
+        super().__init__(model, "the engine", "load it with a smaller max_rows or kv_cache_gib")
+        self.max_rows, self.ends, self.decode = max_rows, ends, decode
         self.prefixes = PrefixCache(int(kv_tokens * CACHE_SHARE))
         self.kv_tokens = kv_tokens - self.prefixes.capacity
         self.reset()
 
     def reset(self) -> None:
-        self.running: list[GenerateRequest] = []  # one for each row of the batch
-        self.batch = Batch(DynamicCache(), torch.zeros(0, dtype=torch.int64))
+        self.running: list[TextRequest] = []  # one for each row of the batch
+        self.batch = Batch()
         self._waited = 0  # decoding steps since a request has been waiting
 
     def turn(self) -> None:
         self._drop_done()
         if not self.running or self._waited >= PATIENCE:
-            while groups := self._plan():
-                for wave in self._waves(groups):
-                    self._run_wave(wave)
+            while wave := self._next_wave():
+                self._run_wave(wave)
             self._waited = 0
             self._drop_done()
         if self.running:
@@ -150,129 +107,96 @@ class Scheduler(Worker[TextRequest]):
             self.running = [self.running[row] for row in rows]
             self.batch.select(rows)
 
-    def _plan(self) -> list[Group]:
-        """Takes from the waiting requests what can run now, equal ones together.
+    def _next_wave(self) -> list[list[TextRequest]]:
+        """Takes from the waiting requests what one forward pass computes, equal ones together.
 
-        A request that shares a block with another that is about to compute it waits for that one,
-        so that the block is computed once. A request to generate waits for a free row.
+        They lack about as many tokens, so that little is padding. What shares a block with another
+        request that is about to compute it waits for that one, and what generates for a free row.
         """
-        groups: dict[tuple[tuple[int, ...], int], Group] = {}
+        wave: dict[tuple[tuple[int, ...], int], list[TextRequest]] = {}
         computing: set[tuple[int, ...]] = set()
-        left: list[TextRequest] = []
-        lengths = [request.final_length for request in self.running]
+        first, most, longest = 0, 0, 0  # tokens to compute of the first row and of any; of all
+        lengths = [len(request.ids) + request.limit for request in self.running]
         for request in self.waiting:
-            final = [request.final_length] if isinstance(request, GenerateRequest) else []
+            final = [len(request.ids) + request.limit] if request.limit else []
             if final and not self._has_room(lengths + final):
-                left.append(request)
                 continue
             key = request.ids, request.tail
-            if key not in groups:
-                blocks = self.prefixes.match(request.ids[: -request.tail])
-                first = request.ids[: (len(blocks) + 1) * BLOCK]
-                if first in computing:
-                    left.append(request)
+            if key in wave:
+                request.cached_tokens = request.prompt_tokens  # the first one computes for all
+            else:
+                request.cached_tokens = self.prefixes.match(request.ids[: -request.tail])
+                block = request.ids[: request.cached_tokens + BLOCK]
+                first = first or request.new
+                if block in computing or abs(request.new - first) > 16 + first // 4:
                     continue
-                if len(first) <= request.prompt_tokens:
-                    computing.add(first)
-                groups[key] = Group(*key, blocks)
-            groups[key].requests.append(request)
+                most, longest = max(most, request.new), max(longest, len(request.ids))
+                if wave and (len(wave) + 1) * max(most, longest // 4) > WAVE:
+                    break
+                if len(block) <= request.prompt_tokens:
+                    computing.add(block)
+            wave.setdefault(key, []).append(request)
+            request.taken = True
             lengths += final
-        self.waiting = left
-        return list(groups.values())
+        return list(wave.values())
 
     def _has_room(self, lengths: list[int]) -> bool:
         """Whether rows of these lengths can be decoded together; one alone always can."""
         rows = len(lengths)
         return rows == 1 or (rows <= self.max_rows and rows * max(lengths) <= self.kv_tokens)
 
-    def _waves(self, groups: list[Group]) -> Iterator[list[Group]]:
-        """Groups that lack about as many tokens, within the limits of a forward pass."""
-        wave: list[Group] = []
-        for group in sorted(groups, key=lambda group: group.new):
-            rows, longest = len(wave) + 1, max(len(g.ids) for g in [*wave, group])
-            if wave and (
-                rows * group.new > self.wave_tokens
-                or rows * longest > 4 * self.wave_tokens
-                or group.new > 16 + 1.5 * wave[0].new
-            ):
-                yield wave
-                wave = []
-            wave.append(group)
-        yield wave
-
-    def _run_wave(self, wave: Sequence[Group]) -> None:
-        starting: list[tuple[int, GenerateRequest]] = []
-        last: list[torch.Tensor] = []
-        # Nothing in here touches what is being decoded.
-        with self.failing([request for group in wave for request in group.requests]):
-            batch, logits = self._prefill(wave)
-            for row, group in enumerate(wave):
-                for request in group.requests:
-                    if isinstance(request, GenerateRequest):
-                        starting.append((row, request))
-                        last.append(logits[row][-1])
-                    elif isinstance(request, ScoreRequest):
-                        request.read(logits[row])
-                        self.settle([request])
-        if starting:
-            self._start(batch, starting, torch.stack(last))
-
-    def _prefill(self, wave: Sequence[Group]) -> tuple[Batch, tuple[torch.Tensor, ...]]:
-        """Computes new sequences behind their cached prefixes.
-
-        Returns:
-            The sequences, and the last logits of each, float32 `[tail, vocabulary]`.
-        """
-        batch = cached_rows([group.blocks for group in wave])
-        ids = torch.zeros(len(wave), max(group.new for group in wave), dtype=torch.int64)
+    def _run_wave(self, wave: list[list[TextRequest]]) -> None:
+        starting: list[TextRequest] = []
         rows: list[int] = []
-        columns: list[int] = []
-        for row, group in enumerate(wave):
-            ids[row, : group.new] = torch.tensor(group.ids[-group.new :])
-            rows += [row] * group.tail
-            columns += range(group.new - group.tail, group.new)
-        new = torch.tensor([group.new for group in wave])
-        picked = torch.tensor(rows), torch.tensor(columns)
-        logits = batch.forward(self.model, ids, new, picked)
-        for row, group in enumerate(wave):
-            # What follows the prompt is read by no other request.
-            self.prefixes.insert(group.ids[: group.requests[0].prompt_tokens], batch.row(row))
-            for number, request in enumerate(group.requests):
-                # The first one computes for all.
-                known = len(group.ids) if number else len(group.ids) - group.new
-                request.cached_tokens = min(known, request.prompt_tokens)
-        return batch, torch.split(logits, [group.tail for group in wave])
+        # Nothing in here touches what is being decoded.
+        with self.failing([request for group in wave for request in group]):
+            batch, logits = self._prefill([group[0] for group in wave])
+            for row, request in ((row, r) for row, group in enumerate(wave) for r in group):
+                if request.scored:
+                    targets = torch.tensor(request.scored, device=logits[row].device)[:, None]
+                    found = logits[row].log_softmax(-1).gather(1, targets)
+                    request.logprobs = found[:, 0].tolist()
+                    self.settle([request])
+                else:
+                    starting.append(request)
+                    rows.append(row)
+        if starting:
+            self._draw(starting, torch.stack([logits[row][-1] for row in rows]))
+            batch.select(rows)
+            if self.running:
+                self.batch.join(batch)
+            else:
+                self.batch = batch
+            self.running += starting
 
-    def _start(
-        self, batch: Batch, starting: list[tuple[int, GenerateRequest]], logits: torch.Tensor
-    ) -> None:
-        """Draws the first tokens of prefilled requests, which join the batch."""
-        rows, requests = [row for row, _ in starting], [request for _, request in starting]
-        self._draw(requests, logits)
-        batch.select(rows)
-        if self.running:
-            self.batch.join(batch)
-        else:
-            self.batch = batch
-        self.running += requests
+    def _prefill(self, requests: list[TextRequest]) -> tuple[Batch, tuple[torch.Tensor, ...]]:
+        """New sequences, and the last logits of each, float32 `[tail, vocabulary]`."""
+        batch = Batch([self.prefixes.layers(r.ids[: r.cached_tokens]) for r in requests])
+        ids = [torch.tensor(request.ids[request.cached_tokens :]) for request in requests]
+        new = torch.tensor([request.new for request in requests])
+        tails = [request.tail for request in requests]
+        rows = torch.arange(len(requests)).repeat_interleave(torch.tensor(tails))
+        columns = torch.cat([torch.arange(r.new - r.tail, r.new) for r in requests])
+        padded = pad_sequence(ids, batch_first=True)
+        logits = batch.forward(self.model, padded, new, (rows, columns))
+        for row, request in enumerate(requests):
+            # What follows the prompt is read by no other request.
+            self.prefixes.insert(request.ids[: request.prompt_tokens], batch.row(row))
+        return batch, torch.split(logits, tails)
 
     def _decode(self) -> None:
         """One token for each row."""
         ids = torch.tensor([[request.tokens[-1]] for request in self.running])
         rows = torch.arange(len(ids))
-        logits = self.batch.forward(
-            self.model, ids, torch.ones_like(rows), (rows, torch.zeros_like(rows))
-        )
-        self._draw(self.running, logits)
+        picked = rows, torch.zeros_like(rows)
+        self._draw(self.running, self.batch.forward(self.model, ids, torch.ones_like(rows), picked))
 
-    def _draw(self, requests: Sequence[GenerateRequest], logits: torch.Tensor) -> None:
+    def _draw(self, requests: Sequence[TextRequest], logits: torch.Tensor) -> None:
         """Appends a token to each request, and settles those for which it is the last."""
-        seeds = np.array([request.seed for request in requests], np.uint64)
-        steps = np.array([len(request.tokens) for request in requests], np.uint64)
         tokens = sample(
             logits,
             [request.params for request in requests],
-            uniforms(seeds, steps),
+            [uniform(request.seed, len(request.tokens)) for request in requests],
             [chain(request.ids, request.tokens) for request in requests],
         )
         logprobs = logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(dim=-1)
@@ -281,4 +205,81 @@ class Scheduler(Worker[TextRequest]):
         ):
             request.tokens.append(token)
             request.logprobs.append(logprob)
-        self.settle([request for request in requests if request.finished()])
+            if self._stops(request):
+                request.finish_reason = "stop"
+        self.settle(r for r in requests if r.finish_reason == "stop" or len(r.tokens) >= r.limit)
+
+    def _stops(self, request: TextRequest) -> bool:
+        if request.tokens[-1] in self.ends or not request.params.stop:
+            return request.tokens[-1] in self.ends
+        # A token is at least one byte, so that many tokens hold any stop string that just ended.
+        tail = max(len(stop.encode()) for stop in request.params.stop) + 4
+        text = self.decode(request.tokens[-tail:])
+        return any(stop in text for stop in request.params.stop)
+
+
+def uniform(seed: int, step: int) -> float:
+    """A number in [0, 1): output `step`, from 0, of SplitMix64 started at the seed, of 64 bits.
+
+    A candidate's tokens depend on its seed and on nothing else in the batch, and no generator state
+    has to be kept. Source: Steele, Lea, Flood (2014), "Fast splittable pseudorandom number
+    generators".
+    """
+    z = (seed + (step + 1) * 0x9E3779B97F4A7C15) % (1 << 64)
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 % (1 << 64)
+    z = (z ^ z >> 27) * 0x94D049BB133111EB % (1 << 64)
+    return float((z ^ z >> 31) >> 11) * 2.0**-53
+
+
+def sample(
+    logits: torch.Tensor,
+    params: Sequence[SamplingParams],
+    numbers: Sequence[float],
+    seen: Sequence[Iterable[int]],
+) -> torch.Tensor:
+    """The next token of each row, int64 `[rows]`.
+
+    Args:
+        logits: float32 `[rows, vocabulary]`.
+        params: One for each row; equal ones are drawn together.
+        numbers: One in [0, 1) for each row.
+        seen: The tokens that occurred in each row, for repetition penalties.
+    """
+    groups: dict[SamplingParams, list[int]] = defaultdict(list)
+    for row, own in enumerate(params):
+        groups[own].append(row)
+    tokens = torch.empty(len(params), dtype=torch.int64, device=logits.device)
+    for own, rows in groups.items():
+        part = logits[rows]
+        if own.repetition_penalty != 1:
+            lists = [list(seen[row]) for row in rows]
+            longest = max(map(len, lists))
+            padded = [[*one, *one[-1:] * (longest - len(one))] for one in lists]
+            penalised = RepetitionPenaltyLogitsProcessor(float(own.repetition_penalty))
+            part = penalised(torch.tensor(padded, device=part.device), part)
+        if own.temperature == 0:
+            tokens[rows] = part.argmax(dim=-1)
+        else:
+            tokens[rows] = _draw(part, own, [numbers[row] for row in rows])
+    return tokens
+
+
+def _draw(logits: torch.Tensor, params: SamplingParams, numbers: Sequence[float]) -> torch.Tensor:
+    """Inverse-CDF sampling: one number picks one token."""
+    probs, order = torch.softmax(logits / max(params.temperature, 1e-6), dim=-1), None
+    if params.top_p < 1 or params.top_k or params.min_p:
+        probs, order = probs.sort(dim=-1, descending=True)
+        probs = probs.masked_fill(probs < params.min_p * probs[:, :1], 0.0)
+        if params.top_k:
+            probs[:, params.top_k :] = 0.0
+        probs = probs / probs.sum(dim=-1, keepdim=True)
+        if params.top_p < 1:
+            before = probs.cumsum(dim=-1) - probs
+            probs = probs.masked_fill(before >= params.top_p, 0.0)
+    # MPS has no float64; float32 sums err by about 1e-6 there.
+    precise = torch.float32 if logits.device.type == "mps" else torch.float64
+    cumulative = probs.to(precise).cumsum(dim=-1)
+    target = torch.tensor(numbers, dtype=precise, device=logits.device)[:, None]
+    picked = torch.searchsorted(cumulative, target * cumulative[:, -1:], right=True)
+    picked = picked.clamp_max(probs.shape[-1] - 1)
+    return (picked if order is None else order.gather(1, picked))[:, 0]

@@ -11,8 +11,7 @@ from typing import Any
 
 from bestofn.concurrency import PerProcess
 from bestofn.engines.base import SamplingParams
-from bestofn.engines.chat import ChatFormat
-from bestofn.engines.literal import CONTROL
+from bestofn.engines.chat import CONTROL, ChatFormat
 from bestofn.engines.openai.server import NOT_THERE, RefusedError, Server
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_turns, clean

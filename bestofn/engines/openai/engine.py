@@ -259,7 +259,7 @@ class OpenAIEngine(Engine):
         if not ids:
             raise ConfigError("the continuation to score is empty")
         if self.context is not None:
-            require_room(prefix, ids, self.context)
+            require_room(prefix, len(ids) + 1, self.context)
         request = {
             "model": self.model,
             "prompt": [*prefix, *ids],

@@ -1,9 +1,14 @@
 """The production engine: generation and backward scoring on one vLLM engine."""
 
 import importlib.util
+import os
 
-from bestofn.engines.vllm import environment as environment  # first: vLLM reads it at import
 from bestofn.errors import ConfigError, EngineError
+
+# vLLM reads these when it is imported. It says more than errors on request, such as by
+# VLLM_LOGGING_LEVEL=INFO, and on standard error, since standard output is for results.
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_LOGGING_STREAM", "ext://sys.stderr")
 
 if importlib.util.find_spec("vllm") is None:
     raise ConfigError(

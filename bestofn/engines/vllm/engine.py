@@ -1,30 +1,39 @@
-"""The public face of the vLLM engine: requests in, candidates and guarded scores out."""
+"""Models on vLLM: requests in, candidates, guarded scores and logits of reward models out."""
 
 import copy
 import difflib
 import inspect
-import itertools
-import json
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
-from vllm import AsyncEngineArgs
+from safetensors import SafetensorError, safe_open
+from vllm import AsyncEngineArgs, PoolingParams
+from vllm import SamplingParams as VLLMParams
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
+from vllm.sampling_params import StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from bestofn import concurrency
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
-from bestofn.engines.chat import ChatFormat, require_room, room_behind
+from bestofn.engines.chat import ChatFormat, require_room
 from bestofn.engines.identity import Described
-from bestofn.engines.model_files import default_template, first_sentence, load_tokenizer, locate
+from bestofn.engines.model_files import (
+    Logit,
+    classifier_files,
+    default_template,
+    first_sentence,
+    load_tokenizer,
+    locate,
+)
 from bestofn.engines.vllm import versions
 from bestofn.engines.vllm.process import EngineProcess
-from bestofn.engines.vllm.scores import read_scores, scoring_usage
+from bestofn.engines.vllm.versions import read_scores
 from bestofn.errors import ConfigError, EngineError
 from bestofn.thinking import split_thinking
 from bestofn.types import Prompt, Usage
@@ -33,6 +42,7 @@ from bestofn.types import Prompt, Usage
 TEXTUAL = frozenset(
     "stop include_stop_str_in_output skip_special_tokens spaces_between_special_tokens".split()
 )
+SHARED = "temperature top_p top_k min_p repetition_penalty max_tokens".split()
 # Set by this engine, so that candidates stay what they are.
 OWN = frozenset(
     "n logprobs prompt_logprobs flat_logprobs detokenize output_kind skip_reading_prefix_cache "
@@ -40,26 +50,11 @@ OWN = frozenset(
 )
 
 
-@dataclass(slots=True)
-class Stats:
-    """Counts since the engine was loaded, over all its views.
-
-    Attributes:
-        scored: Calls of `loglikelihood` that were answered.
-        rescored: Those of them whose first result could not be trusted, and was computed again
-            without the prefix cache.
-    """
-
-    scored: int = 0
-    rescored: int = 0
-
-
 class VLLMEngine(Engine):
     """A model on vLLM, for generation and for backward scoring.
 
-    Each candidate is a request of its own that shares its prompt with its siblings through the
-    prefix cache, so that it can be scored as soon as it ends. The engine runs in a process of its
-    own, which ends with this one.
+    Each candidate is a request of its own, so that it can be scored as soon as it ends. The engine
+    runs in a process of its own, which ends with this one.
 
     Args:
         model: A folder or a repository of the model hub; "tiny" is the embedded model.
@@ -80,31 +75,29 @@ class VLLMEngine(Engine):
         self.name = name or f"vllm:{model}"
         self.folder = locate(model)
         self._described = Described(f"vllm:{model}", engine_args)
-        args = checked_args(self.folder, engine_args)
-        self._chat = ChatFormat(load_tokenizer(args.tokenizer or self.folder, **of_tokenizer(args)))
+        args = _checked_args(self.folder, engine_args)
+        self._chat = ChatFormat(
+            load_tokenizer(args.tokenizer or self.folder, **_of_tokenizer(args))
+        )
         self.default_template = default_template(self.folder)
-        self.stats = Stats()
+        # Over all views: calls of `loglikelihood`, and those that the prefix cache made uncertain.
+        self.stats = SimpleNamespace(scored=0, rescored=0)
         versions.count_preemptions()
         self._process = EngineProcess(args)
-        assert self._process.llm is not None
-        config = self._process.llm.vllm_config
+        config = self._process.config
         self.context: int = int(config.model_config.max_model_len)
         self._fixed_ids = versions.scores_fixed_ids(config)
-        self._dies_of_seeds = versions.dies_of_seeds(config)
-        self._misplaces_logits = versions.misplaces_logits(config)
-        self._ranks = config.scheduler_config.policy == "priority"
         self._block = int(config.cache_config.block_size)
         self._caches = bool(config.cache_config.enable_prefix_caching)
-        self._takes_lora = config.lora_config is not None
-        self._adapted = config.lora_config.target_modules if self._takes_lora else None
+        self._dies_of_seeds = versions.dies_of_seeds(config)
+        self._lora_config = config.lora_config
         self._adapters: dict[str, LoRARequest] = {}
         self._loaded: set[str] = set()
         self._lora: LoRARequest | None = None
         self._guided = False
-        self._request_ids = itertools.count()
+        self._viewed: Self | None = None
         # The engine ends with its last view, and with the interpreter.
-        self._lifetime = _Lifetime()
-        weakref.finalize(self._lifetime, self._process.close)
+        weakref.finalize(self, self._process.close)
 
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
@@ -115,7 +108,7 @@ class VLLMEngine(Engine):
                 "with enable_chunked_prefill=False, or draw without a seed"
             )
         ids, thinking = self._chat.encode(prompt)
-        options = self._options(params, room_behind(ids, self.context), seed)
+        options = self._options(params, require_room(ids, 1, self.context), seed)
         started = time.perf_counter()
         output = await self._request(ids, options)
         completion = output.outputs[0]
@@ -141,31 +134,29 @@ class VLLMEngine(Engine):
 
     def _options(self, params: SamplingParams, room: int, seed: int | None) -> Any:
         """vLLM's parameters for ours."""
-        unknown = [name for name in params.extra if name not in versions.FIELDS - OWN]
-        if unknown:
+        known = set(VLLMParams.__struct_fields__) - OWN
+        if unknown := [name for name in params.extra if name not in known]:
             raise ConfigError(
                 f"vLLM takes no sampling option {', '.join(unknown)} here; "
                 "`extra` holds fields of its SamplingParams that the engine does not set itself"
             )
-        options: dict[str, Any] = {
-            "temperature": params.temperature,
-            "top_p": params.top_p,
-            "top_k": params.top_k,
-            "min_p": params.min_p,
-            "repetition_penalty": params.repetition_penalty,
-            "max_tokens": params.max_tokens,
-            "stop": list(params.stop),
-            "seed": None if seed is None else seed % (1 << 63),
-        } | dict(params.extra)
+        options = {name: getattr(params, name) for name in SHARED}
+        options |= {"stop": list(params.stop), **params.extra}
         options["max_tokens"] = min(options["max_tokens"] or room, room)
         if not options.get("ignore_eos"):
-            stops = params.extra.get("stop_token_ids") or []
+            stops = options.get("stop_token_ids") or []
             options["stop_token_ids"] = [*stops, *self._chat.closing_ids]
-        textual = bool(params.stop) or bool(TEXTUAL & set(params.extra))
-        schema = params.json_schema if self._guided else None
+        if self._guided and params.json_schema is not None:
+            options["structured_outputs"] = StructuredOutputsParams(json=params.json_schema)
         try:
-            return versions.generation_params(params.logprobs, textual, schema, **options)
-        except (*versions.REFUSALS, TypeError) as error:
+            return versions.params(
+                **options,
+                seed=None if seed is None else seed % (1 << 63),
+                logprobs=0 if params.logprobs else None,
+                flat_logprobs=True,
+                detokenize=bool(params.stop or TEXTUAL & set(params.extra)),
+            )
+        except Exception as error:  # of other types in each release
             raise ConfigError(f"vLLM refuses a sampling option: {first_sentence(error)}") from error
 
     async def loglikelihood(
@@ -176,28 +167,34 @@ class VLLMEngine(Engine):
         close: bool = False,
         max_tokens: int | None = None,
     ) -> TokenScores:
-        if self._misplaces_logits:
+        # vLLM applies such an adapter to rows of the batch, and dies of a prompt's logits.
+        adapted = self._lora_config and self._lora_config.target_modules
+        if self._lora_config and (adapted is None or "lm_head" in adapted):
             raise EngineError(
                 "vLLM cannot score with an adapter on the output layer; load the engine with "
                 "lora_target_modules that leave lm_head out"
             )
         prefix, ids, complete = self._chat.encode_scored(prompt, continuation, close, max_tokens)
-        require_room(prefix, ids, self.context)
+        require_room(prefix, len(ids) + 1, self.context)
         started = time.perf_counter()
         outputs = await self._fill_cache(prefix)
-        outputs.append(await self._score(prefix, ids, read_cache=True))
-        logprobs = read_scores(outputs[-1], len(prefix), ids)
-        if logprobs is None:
-            self.stats.rescored += 1
-            outputs.append(await self._score(prefix, ids, read_cache=False))
-            logprobs = read_scores(outputs[-1], len(prefix), ids, cache_was_read=False)
+        logprobs = None
+        for read_cache in (True, False) if self._caches else (False,):
+            params = versions.scoring_params(
+                len(prefix), ids, read_cache=read_cache, fixed_ids=self._fixed_ids
+            )
+            outputs.append(await self._request(prefix + ids, params))
+            logprobs = read_scores(outputs[-1], len(prefix), ids, cache_was_read=read_cache)
+            if logprobs is not None:
+                break
+            self.stats.rescored += read_cache
         if logprobs is None:
             raise EngineError(
                 "vLLM returned no usable log-probabilities of the prompt; check that the engine "
                 "arguments do not switch them off"
             )
         self.stats.scored += 1
-        usage = scoring_usage(outputs, len(prefix), len(ids))
+        usage = versions.scoring_usage(outputs, len(prefix), len(ids))
         usage.seconds = time.perf_counter() - started
         return TokenScores(list(ids), logprobs, usage, complete=complete)
 
@@ -213,23 +210,15 @@ class VLLMEngine(Engine):
     async def _fill_cache(self, prefix: tuple[int, ...]) -> list[Any]:
         """Computes the prefix's whole blocks without logits; returns the request, if one is made.
 
-        A scoring request computes logits over the vocabulary for every position that it does not
-        find in the cache, on most runners, and they cost as much as some layers. With the prefix
-        there, they are left for its last block and the continuation.
+        On most runners a scoring request computes logits over the vocabulary for every position
+        that it does not find in the cache, and they cost as much as some layers.
         """
         filled = (len(prefix) - 1) // self._block * self._block
         if self._fixed_ids or not self._caches or not filled:
             return []
         # With one token more, as vLLM always computes the last one and caches whole blocks.
-        return [await self._request(prefix[: filled + 1], versions.filling_params())]
-
-    async def _score(
-        self, prefix: tuple[int, ...], ids: tuple[int, ...], *, read_cache: bool
-    ) -> Any:
-        params = versions.scoring_params(
-            len(prefix), ids, read_cache=read_cache, fixed_ids=self._fixed_ids
-        )
-        return await self._request(prefix + ids, params)
+        params = versions.params(temperature=0.0, max_tokens=1)
+        return [await self._request(prefix[: filled + 1], params)]
 
     async def _request(self, ids: tuple[int, ...], params: Any) -> Any:
         """The finished request. AsyncLLM belongs to the package's event loop."""
@@ -239,18 +228,22 @@ class VLLMEngine(Engine):
         return output
 
     async def _submit(self, ids: tuple[int, ...], params: Any) -> Any:
-        if self._lora is not None and self._lora.lora_path not in self._loaded:
-            await self._load_adapter(self._process.opened(), self._lora)
-        request_id = str(next(self._request_ids))
+        lora = self._lora
+        if lora is not None and lora.lora_path not in self._loaded:
+            # Ahead of its first request, in the middle of which a bad one would end the engine.
+            try:
+                await self._process.opened().add_lora(lora)
+                self._loaded.add(lora.lora_path)
+            except EngineDeadError:
+                pass  # as the request itself will say
+            except Exception as error:  # vLLM passes on whatever the loading raised as this
+                raise ConfigError(
+                    f"vLLM cannot load the adapter {lora.lora_path!r}: {first_sentence(error)}"
+                ) from error
         return await self._process.last_output(
-            request_id,
-            lambda llm: llm.generate(
-                tokens_input(list(ids)),
-                params,
-                request_id,
-                lora_request=self._lora,
-                priority=concurrency.place_in_run() if self._ranks else 0,
-            ),
+            lambda llm, **own: llm.generate(
+                tokens_input(list(ids)), params, lora_request=lora, **own
+            )
         )
 
     def with_options(
@@ -261,18 +254,15 @@ class VLLMEngine(Engine):
         guided: bool | None = None,
         **other: Any,
     ) -> Self:
-        """A view on the same engine.
+        """A view on the same engine, see `Engine.with_options`.
 
-        Args:
-            chat_template_kwargs: For the model's chat template, such as `enable_thinking=False`.
-            lora: A folder with a LoRA adapter, which requests of this view use; the engine must
-                have been loaded with `enable_lora=True`. Its `lora_target_modules` are by default
-                all linear layers but the output layer, with which vLLM cannot score.
-            guided: Hold outputs to their JSON schema where the sampling parameters have one.
+        An adapter needs an engine loaded with `enable_lora=True`. Its `lora_target_modules` are by
+        default all linear layers but the output layer, with which vLLM cannot score.
         """
         if other:
             raise ConfigError(f"the vLLM engine has no option {', '.join(other)}")
         view = copy.copy(self)
+        view._viewed = self  # so that it lives as long
         if chat_template_kwargs:
             view._chat = self._chat.with_kwargs(chat_template_kwargs)
         if lora is not None:
@@ -283,42 +273,32 @@ class VLLMEngine(Engine):
 
     def identity(self) -> dict[str, Any]:
         """What results depend on; see `bestofn.identity`."""
-        view = {
-            "chat_template_kwargs": self._chat.template_kwargs,
-            "lora": self._lora and self._lora.lora_path,
-            "guided": self._guided,
-        }
-        return replace(self._described, view=view).identity()
+        lora = self._lora and self._lora.lora_path
+        view = {"chat_template_kwargs": self._chat.template_kwargs, "lora": lora}
+        return replace(self._described, view={**view, "guided": self._guided}).identity()
 
     def _adapter(self, folder: str) -> LoRARequest:
-        if not self._takes_lora:
+        if self._lora_config is None:
             raise ConfigError("a LoRA adapter needs an engine loaded with enable_lora=True")
-        if not (Path(folder) / "adapter_config.json").is_file():
+        place = Path(folder).resolve()
+        if not (place / "adapter_config.json").is_file():
             raise ConfigError(f"{folder!r} is no LoRA adapter: it has no adapter_config.json")
-        path = str(Path(folder).resolve())
-        changed = _adapted_modules(Path(path))
-        left_out = sorted(changed - set(self._adapted or changed))
-        if left_out:
+        weights, changed = place / "adapter_model.safetensors", set()
+        try:
+            if weights.is_file():
+                with safe_open(weights, "np") as tensors:
+                    layers = [key.partition(".lora_")[0] for key in tensors.keys()]  # noqa: SIM118
+                changed = {layer.rpartition(".")[2] for layer in layers}
+        except SafetensorError as error:
+            raise ConfigError(f"{str(weights)!r} is damaged: {first_sentence(error)}") from error
+        if left_out := sorted(changed - set(self._lora_config.target_modules or changed)):
             raise ConfigError(
                 f"the adapter {folder!r} changes {', '.join(left_out)}, which the engine would "
                 "leave out without a word; load it with lora_target_modules that have them"
             )
-        if path not in self._adapters:
-            number = len(self._adapters) + 1
-            self._adapters[path] = LoRARequest(f"adapter-{number}", number, path)
-        return self._adapters[path]
-
-    async def _load_adapter(self, llm: Any, adapter: LoRARequest) -> None:
-        """Ahead of its first request, in the middle of which a bad one would end the engine."""
-        try:
-            await llm.add_lora(adapter)
-        except EngineDeadError as error:
-            raise EngineError(self._process.death_message()) from error
-        except Exception as error:  # vLLM passes on whatever the loading raised as this
-            raise ConfigError(
-                f"vLLM cannot load the adapter {adapter.lora_path!r}: {first_sentence(error)}"
-            ) from error
-        self._loaded.add(adapter.lora_path)
+        number = len(self._adapters) + 1
+        adapter = LoRARequest(f"adapter-{number}", number, str(place))
+        return self._adapters.setdefault(str(place), adapter)
 
     @property
     def running(self) -> int:
@@ -330,19 +310,57 @@ class VLLMEngine(Engine):
         self._process.close()
 
 
-class _Lifetime:
-    """Shared by all views of one engine; gone when the last of them is."""
-
-
-def checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
-    """vLLM's arguments: those that were given, and those that a user would have to know of.
+class VLLMClassifier:
+    """A reward model on vLLM's pooling runner, loaded with the same arguments as `VLLMEngine`.
 
     Raises:
-        ConfigError: vLLM has no such argument, or refuses its value.
+        ConfigError: there is no such argument.
+        EngineError: vLLM cannot start with these, or the model is no reward model.
     """
+
+    def __init__(self, model: str, **engine_args: Any) -> None:
+        folder = locate(model)
+        # Caching is left to vLLM, which knows the models that pool over every token.
+        args = _checked_args(folder, {"enable_prefix_caching": None, **engine_args})
+        args.runner = "pooling"
+        own = _of_tokenizer(args)
+        of_model = {**own, "revision": args.revision}
+        config, self.chat = classifier_files(folder, of_model, args.tokenizer or folder, own)
+        self._pad_id = config.get_text_config().pad_token_id
+        self._process = EngineProcess(args)
+        self.context = int(self._process.config.model_config.max_model_len)
+        # The engine ends with this object, and with the interpreter.
+        weakref.finalize(self, self._process.close)
+
+    async def logit(self, ids: Sequence[int]) -> Logit:
+        started = time.perf_counter()
+        # transformers reads the logit off the last token that is no padding, and vLLM off the last
+        # one: the two differ where a model pads with the token that closes an answer.
+        read = list(ids)
+        while len(read) > 1 and read[-1] == self._pad_id:
+            read.pop()
+        # The head's output as it is: by default vLLM puts one label through a sigmoid.
+        params = PoolingParams(task="classify", use_activation=False)
+        output = await concurrency.on_background_loop(
+            self._process.last_output(
+                lambda llm, **own: llm.encode(tokens_input(read), params, **own)
+            )
+        )
+        usage = Usage(
+            prompt_tokens=len(read),
+            cached_tokens=output.num_cached_tokens or 0,
+            seconds=time.perf_counter() - started,
+        )
+        return Logit(output.outputs.data.item(), usage)
+
+    def close(self) -> None:
+        self._process.close()
+
+
+def _checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
+    """vLLM's arguments: those that were given, and those that a user would have to know of."""
     known = set(inspect.signature(AsyncEngineArgs).parameters)
-    unknown = sorted(set(given) - known)
-    if unknown:
+    if unknown := sorted(set(given) - known):
         close = difflib.get_close_matches(unknown[0], known, 1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ConfigError(f"vLLM has no engine argument {', '.join(unknown)}{hint}")
@@ -359,29 +377,8 @@ def checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
         raise ConfigError(f"vLLM refuses an engine argument: {first_sentence(error)}") from error
 
 
-def of_tokenizer(args: AsyncEngineArgs) -> dict[str, Any]:
+def _of_tokenizer(args: AsyncEngineArgs) -> dict[str, Any]:
     """Those of vLLM's arguments that the model's tokenizer is loaded with."""
-    return {
-        "revision": args.tokenizer_revision or args.revision,
-        "trust_remote_code": args.trust_remote_code,
-        "token": args.hf_token,
-    }
-
-
-def _adapted_modules(adapter: Path) -> set[str]:
-    """Names of the layers that a LoRA adapter has weights for."""
-    from safetensors import SafetensorError, safe_open
-
-    weights = adapter / "adapter_model.safetensors"
-    if not weights.is_file():
-        found = json.loads((adapter / "adapter_config.json").read_text("utf-8"))
-        named = found.get("target_modules") or []
-        return {named} if isinstance(named, str) else set(named)
-    try:
-        with safe_open(weights, "np") as tensors:
-            layers = [key.partition(".lora_")[0] for key in tensors.keys()]  # noqa: SIM118
-    except SafetensorError as error:
-        raise ConfigError(
-            f"the adapter's file {str(weights)!r} cannot be read: {first_sentence(error)}"
-        ) from error
-    return {layer.rpartition(".")[2] for layer in layers}
+    revision = args.tokenizer_revision or args.revision
+    trust, token = args.trust_remote_code, args.hf_token
+    return {"revision": revision, "trust_remote_code": trust, "token": token}

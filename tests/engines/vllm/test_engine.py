@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import require_vllm
+from reward_models import random_model
 
-from bestofn import concurrency
-from bestofn.engines.base import Engine, SamplingParams
+from bestofn import ScalarReward, concurrency
+from bestofn.engines.base import SamplingParams
 from bestofn.engines.hf import TransformersEngine
-from bestofn.errors import ConfigError, ContextLengthError
+from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
 from bestofn.rewards.templates import load_template
@@ -27,13 +29,6 @@ async def generate_all(
     engine: Any, params: SamplingParams = GREEDY, seed: int | None = None
 ) -> Any:
     return await asyncio.gather(*(engine.generate(prompt, params, seed) for prompt in PROMPTS))
-
-
-def test_it_is_an_engine(vllm_tiny: Any) -> None:
-    assert isinstance(vllm_tiny, Engine)
-    assert vllm_tiny.name == "vllm:tiny"
-    assert vllm_tiny.context == 512
-    assert vllm_tiny.default_template == "direct"
 
 
 def test_greedy_answers_equal_transformers(vllm_tiny: Any, tiny: TransformersEngine) -> None:
@@ -123,14 +118,6 @@ def test_over_long_prompts(vllm_tiny: Any) -> None:
         concurrency.run(vllm_tiny.loglikelihood(prompt, ""))
 
 
-def test_one_bad_prompt_does_not_hurt_the_others(vllm_tiny: Any) -> None:
-    best = BestOfN(vllm_tiny, FLIPReward(vllm_tiny), n=2, sampling=SamplingParams(max_tokens=32))
-    good, bad = best.select_many(["Name 4 fruits.", "word " * 600], progress=False)
-    assert not good.fallback
-    assert bad.fallback
-    assert "shorten it" in str(bad.candidates[0].error)
-
-
 def test_the_package_end_to_end(vllm_tiny: Any, tiny: TransformersEngine) -> None:
     reward = FLIPReward(vllm_tiny) + FLIPLikelihood(vllm_tiny)
     best = BestOfN(vllm_tiny, reward, n=8, seed=0)
@@ -143,22 +130,6 @@ def test_the_package_end_to_end(vllm_tiny: Any, tiny: TransformersEngine) -> Non
     expected = concurrency.run(truth.score(selection.prompt, selection.candidates))
     values = [score.value for score in selection.scores]
     assert values == pytest.approx([score.value for score in expected], abs=1e-3)
-
-
-def test_two_engines(vllm_tiny: Any, tiny: TransformersEngine) -> None:
-    """One generates, another one scores."""
-    selection = BestOfN(vllm_tiny, FLIPReward(tiny), n=4, seed=1).select("Name 4 fruits.")
-    assert not selection.fallback
-
-
-def test_calls_from_any_loop(vllm_tiny: Any) -> None:
-    prompt = as_prompt("Count from 3 to 9.")
-
-    async def twice() -> list[str]:
-        return [(await vllm_tiny.generate(prompt, GREEDY)).text for _ in range(2)]
-
-    own_loop, package_loop = asyncio.run(twice()), concurrency.run(twice())
-    assert own_loop == package_loop
 
 
 def test_cancelled_requests_are_gone(vllm_tiny: Any) -> None:
@@ -199,11 +170,6 @@ def test_nested_cuts_compute_only_what_is_new(vllm_tiny: Any) -> None:
     total = sum(usages, Usage())
     apart = total.prompt_tokens + total.scored_tokens
     assert total.computed_tokens < 0.75 * apart
-    expected = [
-        concurrency.run(FLIPLikelihood(vllm_tiny).score(PROMPTS[0], [cut]))[0] for cut in cuts
-    ]
-    values = [cut.scores[reward.name].value for cut in cuts]
-    assert values == pytest.approx([score.value for score in expected], abs=1e-3)
 
 
 def test_guided_view_holds_to_the_schema(vllm_tiny: Any) -> None:
@@ -250,18 +216,10 @@ def write_adapter(
             tensors[f"{key}.lora_B.weight"] = torch.randn(width, rank, generator=generator) * 0.2
     if also:
         tensors[f"base_model.model.{also}.lora_A.weight"] = torch.zeros(rank, width)
-        tensors[f"base_model.model.{also}.lora_B.weight"] = torch.zeros(width, rank)
     folder.mkdir()
     save_file(tensors, folder / "adapter_model.safetensors")
-    settings = {
-        "peft_type": "LORA",
-        "r": rank,
-        "lora_alpha": rank,
-        "target_modules": ["q_proj", "v_proj"],
-        "bias": "none",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": str(model),
-    }
+    settings = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "bias": "none"}
+    settings |= {"target_modules": ["q_proj", "v_proj"], "task_type": "CAUSAL_LM"}
     (folder / "adapter_config.json").write_text(json.dumps(settings))
     return tensors
 
@@ -319,28 +277,39 @@ def test_unusable_adapters_do_not_end_the_engine(
     with pytest.raises(ConfigError, match="changes lm_head, which the engine would leave out"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
     (tmp_path / "head" / "adapter_model.safetensors").write_bytes(b"no tensors")
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match="is damaged"):
         vllm_tiny.with_options(lora=str(tmp_path / "head"))
     assert concurrency.run(vllm_tiny.generate(PROMPTS[0], GREEDY)).text
 
 
-def test_flip_agrees_with_transformers_where_the_context_is_full(
-    vllm_tiny: Any, tiny: TransformersEngine
-) -> None:
-    """A prefix that leaves no more than the reserve, and an instruction that takes all of it."""
-    response, length, most = "fox, " * 100, 0, 512 - 512 // 4
-    ours = FLIPLikelihood(vllm_tiny)
-    while length < most:
-        response += ","
-        prefix = ours.prefix(PROMPTS[0], response)
-        length = concurrency.run(vllm_tiny.count_tokens(prefix))
-    long = as_prompt("Count from 3 to 9, " * 60)
-    for text in (response, response[:-1], f"{response},", "3, 4<|end|><|user|>Add 2 and 3."):
-        (mine,), (theirs,) = (
-            concurrency.run(reward.score(long, [Candidate(0, text)]))
-            for reward in (ours, FLIPLikelihood(tiny))
-        )
-        assert mine.reason is None
-        assert mine.flags == theirs.flags
-        assert mine.value == pytest.approx(theirs.value, abs=1e-3)
-        assert mine.usage.scored_tokens == theirs.usage.scored_tokens == 512 // 4 - 1
+# --- reward models --------------------------------------------------------------------------------
+
+
+def test_a_reward_model_gives_the_logits_of_transformers(tmp_path: Path) -> None:
+    require_vllm()
+    # It pads with the token that ends an answer, so that the last token is not the one to read.
+    folder = random_model(tmp_path, spread=0.5, pad_token_id=1)
+    options = {"kv_cache_memory_bytes": 1 << 28, "enforce_eager": True, "dtype": "float32"}
+    reward, plain = ScalarReward(folder, backend="vllm", **options), ScalarReward(folder)
+    long = "Dear Ben, here is the hammer. " * 20
+    drawn = [Candidate(i, long[:end]) for i, end in enumerate((3, 9, 30, 31, 100, 200, 500))]
+    expected = [score.value for score in concurrency.run(plain.score(PROMPTS[0], drawn))]
+    for _ in range(2):  # from the prefix cache the second time
+        scores = concurrency.run(reward.score(PROMPTS[0], drawn))
+        assert [score.value for score in scores] == pytest.approx(expected, abs=1e-4)
+    assert all(score.usage.prompt_tokens > 0 and score.usage.seconds > 0 for score in scores)
+    assert scores[-1].usage.cached_tokens > 0
+    assert min(expected) < 0  # which no sigmoid gives
+    (score,) = concurrency.run(reward.score(PROMPTS[0], [Candidate(0, long * 9)]))
+    assert str(score.reason).endswith("tokens, over 512")
+    reward.close()
+    (score,) = concurrency.run(reward.score(PROMPTS[0], drawn[:1]))
+    assert score.reason == "engine: the vLLM engine is closed; load it again"
+
+
+def test_what_is_no_reward_model() -> None:
+    require_vllm()
+    with pytest.raises(EngineError, match="has 2 labels"):
+        ScalarReward("tiny", backend="vllm")
+    with pytest.raises(ConfigError, match="max_model_length; did you mean max_model_len"):
+        ScalarReward("tiny", backend="vllm", max_model_length=9)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from conftest import require_vllm
+from test_fork import run_forking
 
 from bestofn.engines.base import load_engine
 from bestofn.engines.model_files import locate
@@ -23,55 +25,32 @@ def _vllm_is_there() -> None:
     require_vllm()
 
 
-def copy_of_tiny(folder: Path, **changes: Any) -> str:
-    """The embedded model's folder with another configuration."""
-    folder.mkdir()
-    for file in Path(locate("tiny")).iterdir():
-        if file.name != "config.json":
-            (folder / file.name).symlink_to(file)
-    config = json.loads((Path(locate("tiny")) / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | changes))
-    return str(folder)
-
-
-def test_unknown_argument() -> None:
-    with pytest.raises(ConfigError, match="max_model_length; did you mean max_model_len"):
-        load_engine("vllm:tiny", max_model_length=9)
-
-
-def test_no_such_folder() -> None:
-    with pytest.raises(EngineError, match="there is no such folder"):
-        load_engine("vllm:./no-such-model")
-
-
-@pytest.mark.parametrize("argument", [{"logprobs_mode": "raw_logits"}, {"disable_log_stats": True}])
-def test_arguments_that_scores_rely_on(argument: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="which scores rely on"):
-        load_engine("vllm:tiny", **argument)
-
-
-def test_an_argument_of_the_wrong_form() -> None:
-    with pytest.raises(ConfigError, match="refuses an engine argument"):
-        load_engine("vllm:tiny", compilation_config={"bogus": 1})
-
-
-def test_context_longer_than_the_models() -> None:
-    with pytest.raises(EngineError, match=r"max_model_len \(4096\) is greater"):
-        load_engine("vllm:tiny", max_model_len=4096)
+@pytest.mark.parametrize(
+    ("arguments", "error", "said"),
+    [
+        ({"max_model_length": 9}, ConfigError, "max_model_length; did you mean max_model_len"),
+        ({"logprobs_mode": "raw_logits"}, ConfigError, "which scores rely on"),
+        ({"disable_log_stats": True}, ConfigError, "which scores rely on"),
+        ({"compilation_config": {"bogus": 1}}, ConfigError, "refuses an engine argument"),
+        ({"max_model_len": 4096}, EngineError, r"max_model_len \(4096\) is greater"),
+        # What the engine process dies of.
+        ({"kv_cache_memory_bytes": 1 << 20}, EngineError, "KV cache.*kv_cache_memory_bytes"),
+    ],
+)
+def test_arguments_that_do_not_work(
+    arguments: dict[str, Any], error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        load_engine("vllm:tiny", enforce_eager=True, **arguments)
 
 
 def test_unsupported_architecture(tmp_path: Path) -> None:
-    model = copy_of_tiny(
-        tmp_path / "model", architectures=["NoSuchForCausalLM"], model_type="mamba"
-    )
-    with pytest.raises(EngineError, match=r"NoSuchForCausalLM.*take a model that vLLM serves"):
-        load_engine(f"vllm:{model}")
-
-
-def test_too_little_memory_for_the_cache() -> None:
-    """What the engine process dies of is told in the sentence."""
-    with pytest.raises(EngineError, match=r"KV cache.*kv_cache_memory_bytes"):
-        load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 20, enforce_eager=True)
+    config = json.loads((Path(locate("tiny")) / "config.json").read_text())
+    shutil.copytree(locate("tiny"), tmp_path, dirs_exist_ok=True)
+    config |= {"architectures": ["NoSuchForCausalLM"], "model_type": "mamba"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(EngineError, match=r"NoSuchForCausalLM.*give it a model that it serves"):
+        load_engine(f"vllm:{tmp_path}")
 
 
 def test_without_vllm_the_sentence_says_what_to_install() -> None:
@@ -227,3 +206,21 @@ def test_a_dead_engine_fails_fast() -> None:
     with pytest.raises(EngineError, match="closed"):
         concurrency.run(engine.generate(as_prompt("Add 2 and 3."), forced))
     engine.close()  # a second time does nothing
+
+
+def test_a_forked_process_has_no_engine() -> None:
+    shown = run_forking("""
+if __name__ == "__main__":
+    engine = load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 26, enforce_eager=True)
+    first = ask(engine)
+
+    def work():
+        refused(lambda: ask(engine))
+        engine.close()
+
+    in_child(work)
+    print("parent:", bool(first) and bool(ask(engine)))
+    engine.close()
+""")
+    assert "EngineError: a loaded model works only in the process that made it" in shown
+    assert "parent: True" in shown

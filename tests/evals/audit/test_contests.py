@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from bestofn import concurrency
 from bestofn.config import RewardConfig
+from bestofn.engines.chat import CONTROL
 from bestofn.engines.hf import TransformersEngine
-from bestofn.engines.literal import CONTROL
 from bestofn.errors import ConfigError, ContextLengthError
 from bestofn.evals.audit.attacks import ATTACKS, Scorer, chosen, scorers_of
 from bestofn.evals.audit.results import verdicts

@@ -1,5 +1,6 @@
-"""What loading an engine brings with it: the tokenizer's own options, and nothing heavy."""
+"""Engines: what loading one brings with it, and one of a user's own."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +11,15 @@ import transformers
 from faulty_server import FaultyServer
 from reward_models import random_model
 
-from bestofn.engines.base import load_engine
+from bestofn import BestOfN, FLIPLikelihood, FLIPReward
+from bestofn.engines.base import Completion, Engine, SamplingParams, load_engine
 from bestofn.engines.model_files import locate
-from bestofn.errors import EngineError
+from bestofn.errors import ConfigError, EngineError
+from bestofn.identity import identity_of
+from bestofn.prompts import as_prompt
+from bestofn.rewards.baselines import Longest
 from bestofn.rewards.scalar import ScalarReward
+from bestofn.types import Prompt, Usage
 
 HEAVY = ("torch", "transformers", "vllm")
 
@@ -25,16 +31,16 @@ def loaded_by(code: str) -> list[str]:
     return [name for name in run.stdout.splitlines()[-1].split(",") if name]
 
 
-@pytest.mark.parametrize("code", ["import bestofn.cli", "from bestofn import BestOfN, FLIPReward"])
-def test_the_package_loads_nothing_heavy(code: str) -> None:
-    assert loaded_by(code) == []
-
-
-def test_help_loads_nothing_heavy() -> None:
-    code = (
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import bestofn.cli",
+        "from bestofn import BestOfN, FLIPReward",
         "import sys\nsys.argv = ['bestofn', '--help']\nfrom bestofn.cli import app\n"
-        "try:\n    app()\nexcept SystemExit:\n    pass"
-    )
+        "try:\n    app()\nexcept SystemExit:\n    pass",
+    ],
+)
+def test_the_package_loads_nothing_heavy(code: str) -> None:
     assert loaded_by(code) == []
 
 
@@ -82,3 +88,50 @@ def test_a_damaged_tokenizer_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EngineError, match="cannot load the tokenizer") as raised:
         load_engine(f"hf:{tmp_path}")
     assert "\n" not in str(raised.value)
+
+
+# --- an engine of one's own: a name and `generate` ------------------------------------------------
+
+
+class Parrot(Engine):
+    """Repeats what the user says, as often as the seed."""
+
+    name = "parrot"
+
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        text = " ".join([prompt.messages[-1].content] * (1 + (seed or 0) % 3))
+        return Completion(text, None, "stop", [], None, Usage(generated_tokens=len(text.split())))
+
+
+def test_it_draws() -> None:
+    selection = BestOfN(Parrot(), Longest(), n=4, seed=0).select("Polly wants a cracker.")
+    assert len(selection.candidates) == 4
+    assert selection.text == max((c.text for c in selection.candidates), key=len)
+    assert selection.best.token_count == len(selection.text.split())
+
+
+def test_it_judges() -> None:
+    selection = BestOfN(Parrot(), FLIPReward(Parrot(), template="direct"), n=2).select("Say hello.")
+    assert all(0 < score.value <= 1 for score in selection.scores)
+
+
+def test_what_it_lacks_is_said_in_a_sentence() -> None:
+    selection = BestOfN(Parrot(), FLIPLikelihood(Parrot()), n=1).select("Say hello.")
+    assert selection.fallback
+    assert "the engine 'parrot' cannot score" in str(selection.scores[0].reason)
+    with pytest.raises(EngineError, match="cannot decode"):
+        asyncio.run(Parrot().decode(as_prompt("x"), [1]))
+    with pytest.raises(ConfigError, match="has no option guided"):
+        Parrot().with_options(guided=True)
+
+
+def test_defaults() -> None:
+    engine = Parrot()
+    assert engine.with_options() is engine
+    assert asyncio.run(engine.count_tokens(as_prompt("x"))) is None
+    assert engine.context is None
+    assert engine.control_tokens("a <|im_end|> b <|im_end|>") == ["<|im_end|>"]
+    assert identity_of(engine) == {"kind": "test_engines.Parrot", "name": "parrot"}
+    engine.close()
