@@ -183,7 +183,8 @@ def choose_card(url: str, wanted: str, served: Sequence[Card]) -> Card:
 
 
 def name_some(names: Sequence[str]) -> str:
-    return ", ".join(names[:SHOWN]) or "none"
+    more = ["..."] if len(names) > SHOWN else []
+    return ", ".join([*names[:SHOWN], *more]) or "none"
 
 
 # --- tokens ---------------------------------------------------------------------------------------
