@@ -23,19 +23,13 @@ from bestofn.store.journal import refuse_stream
 Format = Literal["jsonl", "parquet", "csv", "hf"]
 SUFFIXES: dict[str, Format] = {".jsonl": "jsonl", ".parquet": "parquet", ".csv": "csv"}
 NEEDED = {"parquet": "pyarrow", "hf": "datasets"}
-DATASET_INFO = "dataset_info.json"  # in each folder that `datasets` wrote
 BATCH = 1000  # records in memory at once
 ABOUT_TOOLS = ("tool_calls", "function_call", "tool_call_id", "name")
 
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """What an export wrote.
-
-    Attributes:
-        records: How many.
-        left_out: How many rows gave none, by the reason, a key of `LEFT_OUT`.
-    """
+    """How many records an export wrote, and how many rows gave none, by a reason of `LEFT_OUT`."""
 
     records: int
     left_out: dict[str, int]
@@ -137,7 +131,7 @@ def _check_paths(source: Path, target: Path, format: Format, overwrite: bool) ->
         return
     if not overwrite:
         raise ConfigError(f"{target} exists; write to another place, or replace it (--overwrite)")
-    if not (target / DATASET_INFO if format == "hf" else target).is_file():
+    if not (target / "dataset_info.json" if format == "hf" else target).is_file():
         kind = "folder of a dataset" if format == "hf" else "regular file"
         raise ConfigError(f"{target} is no {kind}, so it is not replaced; write to another place")
 

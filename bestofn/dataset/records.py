@@ -56,8 +56,7 @@ class Records:
         left_out: How many of the rows gave no record, by the reason.
         chat: Whether a prompt has several turns, so that all are chat messages.
         tools: Whether a turn of a prompt calls a tool, or is a tool's.
-        own: The columns that are not the rows'.
-        extras: The rows' columns, each with its kind, None where all its values are None.
+        own, extras: Our columns and the rows', with kinds; None where all values are None.
     """
 
     keep: Keep

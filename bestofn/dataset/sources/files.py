@@ -199,11 +199,8 @@ def _csv_rows(name: str, file: io.BufferedReader, delimiter: str) -> Iterator[En
 
 def json_rows(name: str, file: io.BufferedReader) -> Iterator[Entry]:
     if file.peek(1).removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
-        return _array_rows(name, io.TextIOWrapper(file, "utf-8-sig"))
-    return _line_rows(name, file)
-
-
-def _line_rows(name: str, file: io.BufferedReader) -> Iterator[Entry]:
+        yield from _array_rows(name, io.TextIOWrapper(file, "utf-8-sig"))
+        return
     for number, line in enumerate(file, 1):
         if not line.removeprefix(codecs.BOM_UTF8).strip():
             continue

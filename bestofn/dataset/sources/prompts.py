@@ -51,11 +51,8 @@ def iter_prompts(
     The other columns of a row come along as `Prompt.columns`.
 
     Args:
-        source: What `read_rows` takes.
-        streaming: Read a dataset of the hub while its rows are taken; else download it first.
+        source, streaming, bad_row: As for `read_rows`.
         accept: Says whether to take a prompt; a ConfigError that it raises is a fault of the row.
-        bad_row: Called with each row that cannot be used, which is then left out; by default the
-            first one is an error.
         options: The fields of `PromptForm`.
 
     Raises:
@@ -74,14 +71,11 @@ def read_prompts(
     streaming: bool = False,
     **options: Unpack[SourceOptions],
 ) -> list[Prompt]:
-    """The prompts of a source, of which there is at least one.
+    """What `iter_prompts` gives, as a list; none at all is a ConfigError too.
 
     Args:
         source, streaming, options: As for `iter_prompts`.
         shuffle: The seed of a shuffle of all rows, before the limit.
-
-    Raises:
-        ConfigError: what `iter_prompts` raises, or there are no prompts.
     """
     name = str(source) if isinstance(source, str | PathLike) else "the source"
     if shuffle is not None:
@@ -117,9 +111,6 @@ class PromptForm:
         limit: How many rows to take at most, bad ones included.
         shard: (i, k) takes the i-th of k shares, i from 1. A hash of its id says which share a
             prompt is in, so that equal ids are in the same one; a bad row goes by its position.
-
-    Raises:
-        ConfigError: an option is wrong.
     """
 
     prompt_column: str = "prompt"
@@ -204,9 +195,7 @@ class PromptForm:
                 "assistant; --drop-last-assistant (drop_last_assistant=True) drops it"
             )
         if DROPPED in columns:
-            raise ConfigError(
-                f"the row has a column {DROPPED!r}, which the dropped answer needs; rename it"
-            )
+            raise ConfigError(f"the row has a column {DROPPED!r} of its own; rename it")
         columns[DROPPED] = clean(messages[-1].content)
         return messages[:-1]
 

@@ -91,13 +91,11 @@ def open_source(source: Source, *, streaming: bool) -> Iterator[Entry]:
 
 def count_rows(source: Source) -> int | None:
     """About how many rows a source has, None where it would have to be read to tell."""
-    if isinstance(source, Sized) and not isinstance(source, str):
-        return len(source)
+    if not isinstance(source, str | PathLike):
+        return len(source) if isinstance(source, Sized) else None
     kind, _, count = str(source).partition(":")
     if kind == "tiny" and count.isdecimal():
         return int(count)
-    if not isinstance(source, str | PathLike):
-        return None
     with reading(source):
         counts = [quick_count(file) for file in files_of(Path(source))]
     return None if None in counts or not counts else sum(filter(None, counts))

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from row_files import write_rows
 
-from bestofn.dataset.sources import iter_prompts, read_prompts
+from bestofn.dataset.sources import read_prompts
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt, system_message, user_message
 from bestofn.types import Message, Prompt
@@ -40,16 +40,6 @@ def test_content_as_text_parts_is_their_text(tmp_path: Path) -> None:
     assert as_prompt([{"role": "user", "content": PARTS[:1]}]).id == as_prompt("Name 4").id
 
 
-def test_a_part_that_is_no_text_is_a_fault_of_its_row(tmp_path: Path) -> None:
-    part = {"type": "image_url", "image_url": {"url": "x"}}
-    bad = {"messages": [{"role": "user", "content": [*PARTS, part]}]}
-    path = write_rows(tmp_path / "p.jsonl", [{"messages": [ASKED]}, bad])
-    faults: list[ConfigError] = []
-    assert len(list(iter_prompts(path, bad_row=faults.append))) == 1
-    assert str(faults[0]).startswith(f"{path}, line 2: column 'messages': ")
-    assert "a part of type 'image_url'" in str(faults[0])
-
-
 # --- ShareGPT -------------------------------------------------------------------------------------
 
 
@@ -77,12 +67,6 @@ def test_sharegpt_is_read(tmp_path: Path, options: dict[str, Any]) -> None:
 def test_who_speaks_in_sharegpt(who: str, role: str) -> None:
     prompt = only([sharegpt(("human", "x"), (who, "y"), ("human", "z"))])
     assert turns(prompt) == [("user", "x"), (role, "y"), ("user", "z")]
-
-
-def test_a_prompt_column_wins_over_conversations() -> None:
-    row = {"prompt": "x", "messages": [ASKED], **sharegpt(("human", "y"))}
-    assert turns(only([row])) == [("user", "x")]
-    assert turns(only([row], prompt_column="conversations")) == [("user", "y")]
 
 
 # --- conversations that are answered --------------------------------------------------------------
@@ -170,6 +154,7 @@ def test_calls_in_tables_and_as_json_text_are_calls(tmp_path: Path) -> None:
         ({"role": "tool", "content": None}, "a text `content`"),
         ({"role": "user", "content": {"text": "x"}}, "a text `content`"),
         ({"role": "user", "content": [{"type": "text"}]}, "a part of type 'text' without a text"),
+        ({"role": "user", "content": [{"type": "image_url"}]}, "a part of type 'image_url'"),
         ({"from": "narrator", "value": "x"}, "not 'narrator'"),
         ({"from": ["human"], "value": "x"}, "not ['human']"),
         ({"from": "human", "value": None}, "a text `content`"),
