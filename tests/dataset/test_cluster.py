@@ -1,4 +1,4 @@
-"""Replicas on a Ray cluster: the same rows, whoever dies on the way."""
+"""Replicas on a Ray cluster: the same rows, whichever dies on the way."""
 
 import json
 import os
