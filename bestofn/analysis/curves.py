@@ -115,8 +115,7 @@ class ScalingCurve:
         pools: Those that were used, one list for each seed, prompts in the same order.
         unit: What lengths are in: "characters" if any candidate has no token count.
         chance: `[seeds, prompts, ns]`, gold of a random candidate.
-        curves: A ProxyCurve for each proxy.
-        differences: A Difference for each pair of proxies but the oracle and the random choice.
+        differences: For each pair of proxies but the oracle and the random choice.
         kl_bound: `[ns]`, or None.
         left_out: Prompts that were left out, by id, and why.
 

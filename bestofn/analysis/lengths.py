@@ -38,9 +38,7 @@ class CutCurves:
 
 
 class LengthAnalysis:
-    """Length and selection, for the pools of a scaling curve.
-
-    `margin` is how much less gold counts as the same.
+    """Length and selection, for a curve's pools; a loss of gold within `margin` is none.
 
     Attributes:
         counted: Share of the candidates that have a token count, of those that were drawn.

@@ -73,12 +73,9 @@ def write_page(
     """Writes a page.
 
     What came from a model or a file reaches the page escaped, in an image or as text of compressed
-    JSON, and never as HTML or script. The page's policy lets no other script run and nothing be
-    loaded.
-
-    `facts` is a line below the title; `result` has the `findings`, and `left_out` where prompts
-    were. A `browser`, see `browsable`, comes with a `sample`, which prompts these are; without one
-    a page has no script.
+    JSON, and never as HTML or script; the page's policy lets no other script run and nothing load.
+    `result` has the `findings`, and `left_out` where prompts were. Without a `browser`, see
+    `browsable`, a page has no script; `sample` says which prompts it shows.
     """
     own = resources.files(__package__)
     parts = [(own / f"page.{kind}").read_text("utf-8") for kind in ("css", "js", "html.jinja")]
