@@ -1,7 +1,6 @@
 """Tables of numbers, none of which is ever cut, however narrow the terminal is."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -9,24 +8,12 @@ from rich.text import Text
 from bestofn.cli.app import console
 
 Cell = str | Text
+Column = tuple[str, Sequence[Cell]]
+"""A heading, and a number for each row."""
+
 GAP = 1  # columns between two of a table
-HEADINGS = range(15, 7, -1)  # how wide a heading may make a column before it folds
+HEADING = 15  # how wide a heading may make a column before it folds
 NAME = 20  # columns that the names of rows keep where there is room for a number beside them
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """Numbers under a heading, one for each row; an empty cell is empty."""
-
-    heading: str
-    cells: Sequence[Cell]
-
-    def width(self, heading: int) -> int:
-        """That of its widest number, or of a heading that folds at so many columns."""
-        lines = [line for cell in self.cells for line in str(cell).split("\n")]
-        numbers = max((Text(line).cell_len for line in lines), default=0)
-        whole = max(Text(part).cell_len for part in self.heading.split("\n"))
-        return max(numbers, min(whole, heading))
 
 
 def show_table(title: str, corner: str, names: Sequence[Cell], columns: Sequence[Column]) -> None:
@@ -40,47 +27,37 @@ def show_table(title: str, corner: str, names: Sequence[Cell], columns: Sequence
         names: Of the rows.
         columns: The numbers.
     """
-    longest = _longest(corner, names)
-    widest = max(_taken([column], HEADINGS[-1]) for column in columns)
+    longest = _width(corner, *names)
+    widest = max(_taken([column]) for column in columns)
     least = max(1, min(longest, NAME, console.width - widest))
-    space = console.width - least
-    heading = next((size for size in HEADINGS if _taken(columns, size) <= space), HEADINGS[0])
-    for number, block in enumerate(_blocks(columns, heading, space)):
-        width = max(min(longest, console.width - _taken(block, heading)), least)
+    blocks: list[list[Column]] = [[]]
+    for column in columns:
+        if blocks[-1] and _taken([*blocks[-1], column]) > console.width - least:
+            blocks.append([])
+        blocks[-1].append(column)
+    for number, block in enumerate(blocks):
         table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False)
+        width = max(min(longest, console.width - _taken(block)), least)
         table.add_column(corner, width=width, overflow="fold")
         for column in block:
-            above = Text(column.heading, justify="right", overflow="fold")
-            table.add_column(above, width=column.width(heading), justify="right")
+            above = Text(column[0], justify="right", overflow="fold")
+            table.add_column(above, width=_taken([column]) - GAP, justify="right")
         for row, name in enumerate(names):
-            table.add_row(_text(name), *(_text(column.cells[row]) for column in block))
+            table.add_row(*(Text() + cell for cell in (name, *(cells[row] for _, cells in block))))
         console.print(Text(title if not number else f"{title} (continued)", "italic"))
         console.print(table)
 
 
-def fits(corner: str, names: Sequence[Cell], columns: Sequence[Column]) -> bool:
-    """Whether it is one table, in which no name or heading folds."""
-    return _longest(corner, names) + _taken(columns, HEADINGS[0]) <= console.width
+def show_summary(sentences: Iterable[str]) -> None:
+    for sentence in sentences:
+        console.print(Text(f"- {sentence}"))
 
 
-def _longest(corner: str, names: Sequence[Cell]) -> int:
-    return max(Text(str(name)).cell_len for name in (corner, *names))
+def _taken(columns: Sequence[Column]) -> int:
+    return sum(
+        max(_width(*cells), min(_width(heading), HEADING)) + GAP for heading, cells in columns
+    )
 
 
-def _taken(columns: Sequence[Column], heading: int) -> int:
-    return sum(column.width(heading) + GAP for column in columns)
-
-
-def _text(cell: Cell) -> Text:
-    return cell if isinstance(cell, Text) else Text(cell)
-
-
-def _blocks(columns: Sequence[Column], heading: int, width: int) -> Iterator[list[Column]]:
-    """As many columns at a time as fit, at least one."""
-    block: list[Column] = []
-    for column in columns:
-        if block and _taken([*block, column], heading) > width:
-            yield block
-            block = []
-        block.append(column)
-    yield block
+def _width(*cells: Cell) -> int:
+    return max(Text(line).cell_len for cell in cells for line in str(cell).split("\n"))

@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestofn import concurrency
-from bestofn.dataset.config import ClusterConfig, SelectConfig
+from bestofn.config import ClusterConfig, SelectConfig
+from bestofn.dataset.config import loaded
 from bestofn.dataset.run import Row, timed
 from bestofn.dataset.select import run_config, select_row
 from bestofn.dataset.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.prompts import as_prompt, written
+from bestofn.sampler import window_of
 from bestofn.store import pool
 from bestofn.store.journal import Confirm
 from bestofn.types import Pool, Prompt
@@ -49,11 +51,13 @@ def select_on_cluster(
 def _select_there(
     config: SelectConfig, cluster: ClusterConfig, prompts: Iterator[Prompt], _: Confirm
 ) -> Iterator[Row]:
+    at_once = config.n if config.adaptive is None else min(config.n, config.round_size)
+    in_flight = window_of(at_once, config.window).most
     with _connected(cluster, config.ordered) as ray:
         blocks = [ray.put(block) for block in _blocks(prompts)]
         replicas = ray.data.ActorPoolStrategy(
             size=cluster.replicas,
-            max_concurrent_calls_per_actor=max(2, ceil(config.prompts_in_flight / BLOCK)),
+            max_concurrent_calls_per_actor=max(2, ceil(in_flight / BLOCK)),
         )
         rows = ray.data.from_arrow_refs(blocks).map_batches(
             Replica,
@@ -78,7 +82,7 @@ class Replica:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = SelectConfig.model_validate(config)
-        self._loaded = self._config.loaded()
+        self._loaded = loaded(self._config)
         self._failure = ""
         try:
             self._best = self._loaded.__enter__()

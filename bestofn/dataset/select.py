@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from bestofn import concurrency
-from bestofn.dataset.config import SelectConfig, same_selection
+from bestofn.config import SelectConfig
+from bestofn.dataset.config import check, loaded, same_selection, settings_of, source_options
 from bestofn.dataset.run import Accept, BadRow, ErrorPolicy, Row, Work, run, skipped_of, timed
 from bestofn.dataset.seen import read_output
 from bestofn.dataset.sources import Source, SourceOptions, count_rows, iter_prompts
 from bestofn.dataset.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
 from bestofn.generators import EngineGenerator
-from bestofn.identity import by_identity, identity_of
-from bestofn.resuming import input_of, moved, with_one_spelling
+from bestofn.identity import identity_of
+from bestofn.resuming import input_of, same_spelled
 from bestofn.sampler import BestOfN
 from bestofn.store.journal import Confirm, begun_with
 from bestofn.store.row import to_row
@@ -98,16 +99,16 @@ def select_file(config: SelectConfig, output: Path, *, progress: bool = True) ->
 
 def run_config(config: SelectConfig, output: Path, work: Work, *, progress: bool = True) -> Summary:
     """`select_file` with other work, such as that of a cluster."""
-    config.check()
+    check(config)
     return run_selection(
         config.prompts,
         output,
         work,
-        config.source_options(),
+        source_options(config),
         n=config.n,
-        settings=config.settings(),
+        settings=settings_of(config),
         compare=same_selection,
-        policy=config.faults(),
+        policy=ErrorPolicy(config.on_bad_row, config.max_error_rate, config.retry_errors),
         progress=progress,
     )
 
@@ -115,8 +116,8 @@ def run_config(config: SelectConfig, output: Path, work: Work, *, progress: bool
 def _select_loaded(
     config: SelectConfig, prompts: Iterator[Prompt], confirm: Confirm
 ) -> Iterator[Row]:
-    with config.loaded() as best:
-        confirm(config.settings(best))
+    with loaded(config) as best:
+        confirm(settings_of(config, best))
         yield from _select_here(best, config.ordered, prompts, confirm)
 
 
@@ -148,8 +149,7 @@ def _identity(best: BestOfN) -> dict[str, Any]:
 
 def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What differs between the settings of `select_dataset`; those not recorded are defaults."""
-    before, now = (READING | with_one_spelling(settings) for settings in (begun, wanted))
-    return by_identity(moved(before, now), now)
+    return same_spelled(READING | dict(begun), READING | dict(wanted))
 
 
 def _select_here(

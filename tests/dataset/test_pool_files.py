@@ -75,7 +75,7 @@ def _answer(prompt: Prompt, params: SamplingParams, seed: int | None) -> str:
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
-    monkeypatch.setattr("bestofn.config.load_engine", models.load)
+    monkeypatch.setattr("bestofn.models.load_engine", models.load)
     return models
 
 
@@ -152,7 +152,7 @@ def test_an_interrupted_run_resumes(
     assert said(path) == WORDS[:3]
 
     monkeypatch.undo()
-    monkeypatch.setattr("bestofn.config.load_engine", models.load)
+    monkeypatch.setattr("bestofn.models.load_engine", models.load)
     models.mend("a")
     sample(source, path)
     assert path.read_bytes().startswith(before)
@@ -483,7 +483,7 @@ def test_scores_are_replaced_only_once_the_model_is_loaded(
     def fail(*_: Any, **__: Any) -> None:
         raise BestOfNError("the model cannot be loaded")
 
-    monkeypatch.setattr("bestofn.config.load_engine", fail)
+    monkeypatch.setattr("bestofn.models.load_engine", fail)
     with pytest.raises(BestOfNError, match="cannot be loaded"):
         score(drawn, again=True)
     assert scores(drawn, "flip") == before

@@ -21,8 +21,7 @@ from typer.testing import CliRunner
 
 from bestofn import BestOfN, ScalarReward, concurrency
 from bestofn.cli import app
-from bestofn.config import ScoreConfig, checked
-from bestofn.dataset.config import SelectConfig
+from bestofn.config import ScoreConfig, SelectConfig, checked
 from bestofn.engines.hf.classifier import TransformersClassifier
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt

@@ -9,8 +9,8 @@ import yaml
 
 from bestofn.config import (
     NO_ENGINE,
+    EngineConfig,
     ModelConfig,
-    OptionalEngineConfig,
     RewardBenchConfig,
     RewardConfig,
     ScoreConfig,
@@ -94,7 +94,7 @@ def _lines(config: RewardBenchConfig) -> list[Line]:
     return list(lines.values())
 
 
-def _named_model(reward: RewardConfig, model: OptionalEngineConfig) -> str | None:
+def _named_model(reward: RewardConfig, model: EngineConfig) -> str | None:
     """The name of the model that scores, if one does and it is one of several."""
     return model.name if isinstance(model, ModelConfig) and needs_engine(reward.reward) else None
 
@@ -104,7 +104,7 @@ def _label(reward: RewardConfig, model: str | None) -> str:
     return reward.label if model is None else f"{reward.label} of {model}"
 
 
-def _for_pool(reward: RewardConfig, model: OptionalEngineConfig, seed: int) -> RewardConfig:
+def _for_pool(reward: RewardConfig, model: EngineConfig, seed: int) -> RewardConfig:
     """The reward as it scores one pool, with another seed for each if it takes one."""
     options = reward.options
     if takes(reward.reward, "seed"):

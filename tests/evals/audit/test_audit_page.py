@@ -28,7 +28,7 @@ def repeated(prompt: Any, *_: Any) -> str:
 def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """An audit in which instructions, answers, inferences, ids and reasons are hostile."""
     engine = ScriptedEngine(repeated)
-    monkeypatch.setattr("bestofn.config.load_engine", lambda spec, **options: engine)
+    monkeypatch.setattr("bestofn.models.load_engine", lambda spec, **options: engine)
     rows = [
         {"prompt": f"Say what {n} is {EVIL}", "best": f"Digit {n} {EVIL}", "id": f"{n}{EVIL}"}
         for n in range(3)

