@@ -19,12 +19,10 @@ from bestofn.config import (
     ScoreConfig,
     Section,
     SelectConfig,
-    checked,
 )
 from bestofn.errors import ConfigError
 from bestofn.recipe import Recipe, RewardBenchRecipe, load_recipe
 from bestofn.registry import is_built_in
-from bestofn.rewards.base import load_reward, needs_engine
 
 RECIPES = sorted(
     path
@@ -294,31 +292,3 @@ def test_a_recipe_with_the_key_rewardbench_is_one_of_that_kind(tmp_path: Path) -
     assert (config.limit_per_subset, config.level) == (2, 0.9)
     with pytest.raises(ConfigError, match="unknown key 'temperature'"):
         load_recipe(path, {"temperature": 1})
-
-
-# --- rewards by name ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reward", "options", "sentence"),
-    [
-        ("filp", {}, "no reward 'filp'; did you mean 'flip'?"),
-        ("xyz", {}, "no reward 'xyz'; use 'flip', 'flip-likelihood', 'pointwise', "),
-        ("gold", {}, "needs a verifier"),
-        ("flip", {"sample": 2}, "'flip' does not take these arguments"),
-        ("gold", {"verifier": "nonesuch"}, "no verifier 'nonesuch'"),
-    ],
-)
-def test_a_reward_that_cannot_be_made(reward: str, options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_reward(reward, **options)
-    assert sentence in str(caught.value)
-
-
-def test_what_is_known_of_a_reward_by_its_name() -> None:
-    names = ["flip", "flip-likelihood", "gold", "random", "first", "longest", "majority"]
-    assert [name for name in names if needs_engine(name)] == ["flip", "flip-likelihood"]
-    assert load_reward("longest", name="length").name == "length"
-    assert load_reward("longest").name == "longest"
-    with pytest.raises(ConfigError, match="'scalar' needs a reward model"):
-        checked(ScoreConfig, {"rewards": ["scalar"]}, "the options")

@@ -108,13 +108,6 @@ def test_a_run_that_ended_early_is_resumed(out: Path, tmp_path: Path) -> None:
         assert {*row.candidates[0].scores} >= {"gold", "flip-likelihood", "longest"}
 
 
-def test_the_recipe_that_was_written_runs_again(out: Path, tmp_path: Path) -> None:
-    result = done("run", out / "recipe.yaml", "-o", tmp_path / "again", "--json")
-    again, first = json.loads(result.stdout), json.loads((out / "rewardbench.json").read_text())
-    for reward in REWARDS:
-        assert again["rewards"][reward]["subsets"] == first["rewards"][reward]["subsets"]
-
-
 def test_other_items_or_rewards_in_a_folder_are_refused(out: Path, tmp_path: Path) -> None:
     common = ["rewardbench", "--reward", "longest", "-o", out]
     assert "data was" in refused(*common, "--data", "tiny:5")
@@ -124,18 +117,6 @@ def test_other_items_or_rewards_in_a_folder_are_refused(out: Path, tmp_path: Pat
     content["rewardbench"]["rewards"] = [{"reward": "longest", "name": "flip"}]
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
     assert "were made otherwise" in refused("run", tmp_path / "recipe.yaml")
-
-
-def test_a_curve_can_be_made_of_the_items(out: Path, tmp_path: Path) -> None:
-    options = ["--no-iid", "--json", "--proxy", "flip-likelihood,random", "-n", 4]
-    result = done("curve", out / "items-0.jsonl", "-o", tmp_path, *options)
-    proxies = json.loads(result.stdout)["proxies"]
-    found = json.loads((out / "rewardbench.json").read_text())["rewards"]["flip-likelihood"]
-    assert proxies["random"]["gold"]["mean"] == [0.25]
-    # Both draw among ties, so they agree; subsets are of one size.
-    assert proxies["flip-likelihood"]["gold"]["mean"][0] == pytest.approx(
-        found["subsets"]["mean"]["credit"]["mean"]
-    )
 
 
 def test_the_tables(tmp_path: Path) -> None:

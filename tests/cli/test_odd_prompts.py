@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from commands import SMALL, done, lines, refused, rows_of
-from exporting import read_back
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,33 +98,6 @@ def test_a_rerun_finds_its_rows(command: str, named: bool, old: bool) -> None:
     done(*line)
     done(*line)
     assert path.read_bytes() == rows
-
-
-@pytest.mark.usefixtures("here", "one_model")
-def test_scores_are_added_once_to_a_pool_and_a_page_is_made() -> None:
-    lines("in.jsonl", (row | {"note": "\ud83d"} for row in HALVES))
-    done("sample", "in.jsonl", "-o", "p.jsonl", "-m", 2, *SMALL)
-    score = ["score", "p.jsonl", "--reward", "flip,gold", "--verifier", "exact:note"]
-    done(*score)
-    rows = Path("p.jsonl").read_bytes()
-    assert "already" in done(*score).output
-    assert Path("p.jsonl").read_bytes() == rows
-    done("curve", "p.jsonl", "-o", "c", "--proxy", "flip", "--ns", "1,2")
-    done("report", "c", "-o", "page.html")
-    assert Path("page.html").read_text("utf-8").startswith("<!")
-
-
-@pytest.mark.usefixtures("here", "one_model")
-def test_exports_hold_the_same() -> None:
-    lines("in.jsonl", HALVES)
-    done(*COMMANDS["select"])
-    for kind in ("jsonl", "csv", "parquet", "hf"):
-        for keep in ("best", "all", "sft"):
-            out = f"{keep}.{kind}"
-            done("export", PATHS["select"], "-o", out, "--keep", keep, "--format", kind)
-            records = read_back(Path(out), kind)  # type: ignore[arg-type]
-            assert len(records) == 3
-            assert any("Name 4 fruits \ufffd now." in str(record) for record in records)
 
 
 ANY_TEXT = st.text(st.characters(codec=None), min_size=1).filter(str.strip)

@@ -24,7 +24,6 @@ from bestofn.config import (
     Section,
     SelectConfig,
 )
-from bestofn.engines.base import load_engine
 from bestofn.errors import ConfigError
 from bestofn.store import pool
 from bestofn.store.scores import read_origins
@@ -224,37 +223,3 @@ def test_options_win_over_those_of_a_recipe() -> None:
     done("run", "recipe.yaml", "-o", "more", "--reward-option", "copy_guard=flag")
     assert options_of("more/pool.jsonl")["flip"]["copy_guard"] == "flag"
     assert options_of("more/pool.jsonl")["flip-likelihood"]["copy_guard"] == "flag"
-
-
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["ask", "Name 4 fruits.", "-n", 1],
-        ["select", "p.jsonl", "-o", "out.jsonl", "-n", 1, *SMALL],
-        ["score", "pool.jsonl", "--reward", "flip"],
-        ["audit", "--prompts", "p.jsonl", "--attack", "quote", "--reward", "flip", *SMALL],
-    ],
-)
-def test_the_model_that_scores_has_options_of_its_own(
-    command: list[object], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    views: list[dict[str, Any]] = []
-
-    def load(spec: str, **options: Any) -> Any:
-        engine = load_engine(spec, **options)
-        view = engine.with_options
-
-        def with_options(**options: Any) -> Any:
-            views.append(options)
-            return view(**options)
-
-        engine.with_options = with_options  # type: ignore[method-assign]
-        return engine
-
-    drawn()
-    monkeypatch.setattr("bestofn.models.load_engine", load)
-    thinking = "chat_template_kwargs={enable_thinking: false}"
-    done(*command, "--reward-engine-option", thinking)
-    assert views
-    assert all(view == {"chat_template_kwargs": {"enable_thinking": False}} for view in views)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import SMALL, TINY, bestofn, done, lines, refused
+from commands import SMALL, TINY, done, lines, refused
 
 from bestofn.engines.hf import TransformersEngine
 from bestofn.store import pool
@@ -156,24 +156,6 @@ def test_another_engine_is_another_one_for_every_pool(
     assert set(specs) == {"hf:mine"}
 
 
-def test_rows_that_cannot_be_used_end_a_curve_or_are_named(own: Path, tmp_path: Path) -> None:
-    with own.open("a") as file:
-        file.write("{\n")
-    curve = ["curve", own, "-o", tmp_path / "out"]
-    assert "line 7: not JSON" in refused(*curve)
-    data = json.loads(done(*curve, "--bad-rows", "skip", "--json").stdout)
-    assert data["prompts"] == 6
-    (left_out,) = data["left_out"]
-    assert left_out["id"] == str(own)
-    assert "line 7: not JSON" in left_out["reason"]
-    assert "1 prompt is left out" in " ".join(data["summary"])
-    report = ["report", tmp_path / "out", "-o", tmp_path / "report.html"]
-    done(*report)
-    with own.open("a") as file:
-        file.write('{"id": "more"}\n')
-    assert "line 8: the row has no field" in refused(*report)
-
-
 @pytest.mark.usefixtures("here")
 def test_a_prompt_longer_than_the_context_is_wrong_and_no_failure_of_the_run() -> None:
     lines("p.jsonl", ({"prompt": p, "answer": "x"} for p in ("Name 4 fruits.", "fox " * 2000)))
@@ -188,13 +170,3 @@ def test_a_prompt_longer_than_the_context_is_wrong_and_no_failure_of_the_run() -
     data = json.loads(done("curve", "pool.jsonl", "-o", "out", "--json").stdout)
     assert (data["prompts"], data["left_out"]) == (2, [])
     assert data["proxies"]["flip"]["failed_scores"] == 0.5
-
-
-@pytest.mark.usefixtures("here")
-@pytest.mark.parametrize("again", [[], ["--again"]])
-def test_gold_without_a_verifier_is_refused_before_anything_is_scored(again: list[str]) -> None:
-    done("sample", "tiny:1", *SMALL, "-m", 2, "-o", "pool.jsonl")
-    result = bestofn("score", "pool.jsonl", "--reward", "flip-likelihood,gold", *again)
-    assert result.exit_code == 2
-    assert "the reward 'gold' needs a verifier" in result.output
-    assert not next(pool.read(Path("pool.jsonl"))).candidates[0].scores

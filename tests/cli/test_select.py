@@ -1,10 +1,6 @@
 """`bestofn select` and `bestofn export` on the command line."""
 
 import json
-import signal
-import subprocess
-import sys
-import time
 from math import nan
 from pathlib import Path
 
@@ -31,21 +27,6 @@ def test_rows_a_summary_and_the_status() -> None:
     status = json.loads(done("select", "-o", "out.jsonl", "--status", "--json").stdout)
     assert (status["rows"], status["running"]) == (2, False)
     assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
-
-
-def test_votes_by_the_answers_of_a_verifier() -> None:
-    pytest.importorskip("math_verify")
-    by = ["--reward", "majority", "--reward-option"]
-    done(*SELECT, *by, "answer=math")
-    assert all(row["reward"] == "majority" for row in rows_of("out.jsonl"))
-    assert "no verifier 'maths'" in refused(*SELECT, *by, "answer=maths", "--fresh")
-
-
-def test_errors_are_counted_by_their_reason() -> None:
-    prompts = lines("long.jsonl", [{"prompt": "Name 2 fruits."}, {"prompt": "word " * 2000}])
-    summary = json.loads(done("select", prompts, "-o", "out.jsonl", *SMALL, "--json").stdout)
-    assert (summary["rows"], [*summary["errors"].values()]) == (2, [1])
-    assert "context holds N" in str(summary["errors"])
 
 
 def test_fresh_begins_beside() -> None:
@@ -83,21 +64,6 @@ def test_status_tells_what_adaptive_n_saves() -> None:
     line = ["select", "tiny:4", "-o", "out.jsonl", *SMALL, "-n", 6, "--adaptive", 0.5]
     (saved,) = [line for line in done(*line).stdout.splitlines() if " of 24 saved" in line]
     assert saved in done("select", "-o", "out.jsonl", "--status").stdout
-
-
-@pytest.mark.usefixtures("sigint")
-def test_ctrl_c_keeps_the_finished_rows() -> None:
-    output = Path("out.jsonl")
-    command = ["select", "tiny:400", "-o", str(output), *map(str, SMALL), "--window", "4"]
-    run = subprocess.Popen([sys.executable, "-m", "bestofn", *command], stderr=subprocess.PIPE)
-    while not (output.exists() and output.stat().st_size) and run.poll() is None:
-        time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
-    told = run.communicate(timeout=60)[1].decode()
-    assert run.returncode == 130
-    assert f"interrupted; {output} keeps what is in it; rerun the command to resume" in told
-    assert "Traceback" not in told
-    assert 1 <= len(rows_of(output)) < 400
 
 
 # --- export ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 from commands import TINY, bestofn, done, lines
 from making import made, written
 
-from bestofn.cli import doctor
+from bestofn.cli import ask
 from bestofn.cli.app import console
 from bestofn.cli.tables import Column, show_table
 
@@ -94,8 +94,8 @@ def test_an_audit_of_many_rewards() -> None:
 
 def test_the_doctor_cuts_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/" + "a-folder/" * 12 + "libtorch.so"
-    found = doctor.Finding("torch", "broken", f"does not import: {path}", "pip install torch")
-    monkeypatch.setattr(doctor, "examine", lambda: [found])
+    found = ask.Finding("torch", "broken", f"does not import: {path}", "pip install torch")
+    monkeypatch.setattr(ask, "examine", lambda: [found])
     shown = bestofn("doctor").stdout.splitlines()
     detail, remedy = shown[0].index("detail"), shown[0].index("what to do")
     assert path in "".join(line[detail:remedy].strip() for line in shown)
