@@ -16,8 +16,7 @@ from pydantic import Field
 from rich.table import Table
 from rich.text import Text
 
-from bestofn.cli.app import Json, app, console, options, section, show
-from bestofn.cli.tables import show_table
+from bestofn.cli.app import Json, app, console, options, section, show, show_table
 from bestofn.config import AskConfig, EngineConfig, Section
 from bestofn.errors import RunFailedError
 from bestofn.section import Flag

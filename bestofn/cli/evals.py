@@ -6,8 +6,19 @@ from typing import Any
 
 from rich.text import Text
 
-from bestofn.cli.app import Json, Output, app, console, notes, options, section, show
-from bestofn.cli.tables import Column, show_summary, show_table
+from bestofn.cli.app import (
+    Column,
+    Json,
+    Output,
+    app,
+    console,
+    notes,
+    options,
+    section,
+    show,
+    show_summary,
+    show_table,
+)
 from bestofn.config import AuditConfig, RewardBenchConfig
 from bestofn.errors import RunFailedError
 from bestofn.recipe import RewardBenchRecipe

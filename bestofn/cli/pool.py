@@ -5,9 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
-from bestofn.cli.app import Json, Output, app, notes, options, section, show
+from bestofn.cli.app import (
+    Column,
+    Json,
+    Output,
+    app,
+    notes,
+    options,
+    section,
+    show,
+    show_summary,
+    show_table,
+)
 from bestofn.cli.evals import run_bench
-from bestofn.cli.tables import Column, show_summary, show_table
 from bestofn.config import (
     CurveConfig,
     EngineConfig,

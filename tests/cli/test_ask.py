@@ -1,11 +1,7 @@
 """A first look: ask, demo, doctor; and what the console script does for all commands."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,27 +87,3 @@ def test_debug_shows_the_traceback() -> None:
     assert result.exit_code == 2
     assert "Traceback" in result.stderr
     assert "the key 'n' is wrong" in result.stderr
-
-
-@pytest.mark.usefixtures("sigint")
-def test_ctrl_c_ends_soon_and_quietly() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bestofn", "demo", "--prompts", "400", "-n", "64"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    time.sleep(8)
-    assert process.poll() is None
-    os.kill(process.pid, signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert "Traceback" not in err
-
-
-def test_importing_loads_nothing_heavy() -> None:
-    heavy = "torch transformers vllm ray matplotlib pydantic numpy"
-    code = f"import sys, bestofn; print([m for m in '{heavy}'.split() if m in sys.modules])"
-    command = [sys.executable, "-c", code]
-    found = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"

@@ -168,11 +168,3 @@ def test_several_models_are_shown_each_and_on_average() -> None:
     named = {row["model"] for row in table(Path("out"))}
     assert named == {"Model A", "Model B", "mean of models", ""}
     assert "Model A" in Path("out/rewardbench.svg").read_text()
-
-
-@pytest.mark.usefixtures("here")
-def test_a_seed_that_is_no_number() -> None:
-    rewards = [{"reward": "random", "options": {"seed": "x"}}]
-    content = {"output": "out", "rewardbench": {"data": "tiny:2", "rewards": rewards}}
-    Path("r.yaml").write_text(yaml.safe_dump(content))
-    assert "the seed of the reward 'random' is a number, not 'x'" in refused("run", "r.yaml")

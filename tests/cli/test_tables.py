@@ -11,8 +11,7 @@ from commands import TINY, bestofn, done, lines
 from making import made, written
 
 from bestofn.cli import ask
-from bestofn.cli.app import console
-from bestofn.cli.tables import Column, show_table
+from bestofn.cli.app import Column, console, show_table
 
 SUBSETS = [
     *("Focus", "Factuality", "Precise IF", "Math", "Safety", "Code", "Long context retrieval"),
@@ -64,15 +63,6 @@ def test_nine_subsets_and_four_rewards_with_long_names() -> None:
         assert len(numbers(text, start)) == 1 + len(REWARDS), text
     assert numbers(text, "Focus")[:3] == ["0.250", "1.000", "0.000"]
     assert text.count("[1.00, 1.00]") == 2
-
-
-def test_models_with_long_names() -> None:
-    names = ("Qwen/Qwen3-4B-Instruct-2507", "meta-llama/Llama-3.1-8B-Instruct-FP8-dynamic")
-    models = [{"name": name, "engine": "tiny"} for name in names]
-    rewards = [{"reward": "flip-likelihood", "name": f"flip-likelihood-{k}"} for k in range(3)]
-    text = bench(data="tiny:1", subsets=["Math"], models=models, rewards=rewards)
-    assert len(numbers(text, "Qwen/")) == 3
-    assert len(numbers(text, "meta-llama/")) == 3
 
 
 def test_a_curve_of_eight_sizes_and_long_names() -> None:
