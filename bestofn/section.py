@@ -74,7 +74,9 @@ def _sentence(kind: type[Section], error: ValidationError, where: str) -> str:
         return f"the key {key!r} is wrong: {said}" if key else said
     schema = kind.model_json_schema()
     known = [
-        name for part in (schema, *schema.get("$defs", {}).values()) for name in part["properties"]
+        name
+        for part in (schema, *schema.get("$defs", {}).values())
+        for name in part.get("properties", ())
     ]
     near = difflib.get_close_matches(path[-1], known, 1, cutoff=0.5)
     return f"unknown key {key!r}" + "".join(f"; did you mean {name!r}?" for name in near)

@@ -18,8 +18,19 @@ from rich.text import Text
 
 from bestofn.cli.app import Json, app, console, options, section, show, show_table
 from bestofn.config import AskConfig, EngineConfig, Section
+from bestofn.dataset.config import check, loaded
+from bestofn.dataset.pools import add, draw
+from bestofn.dataset.sources import read_prompts
+from bestofn.dataset.summary import Summary, bar_of
+from bestofn.engines.base import SamplingParams
 from bestofn.errors import RunFailedError
+from bestofn.generators import EngineGenerator
+from bestofn.models import Engines
+from bestofn.progress import redraws
+from bestofn.prompts import as_prompt
+from bestofn.rewards.base import load_reward
 from bestofn.section import Flag
+from bestofn.store import pool
 from bestofn.types import Score, Selection
 
 if TYPE_CHECKING:
@@ -56,11 +67,6 @@ def ask(
 
     Exit code 1 says that none was selected, as no candidate was drawn or none has a score.
     """
-    from bestofn.dataset.config import check, loaded
-    from bestofn.progress import redraws
-    from bestofn.prompts import as_prompt
-    from bestofn.store import pool
-
     config = section(AskConfig, {"engine": "tiny"} | given)
     turns = [] if config.system is None else [{"role": "system", "content": config.system}]
     question = as_prompt([*turns, {"role": "user", "content": prompt}])
@@ -96,13 +102,6 @@ class DemoConfig(Section):
 def demo(as_json: Json = False, **given: Any) -> None:
     """Best-of-N on the model that ships with the package, and what each selector is worth."""
     from bestofn.analysis.curves import ScalingCurve
-    from bestofn.dataset.pools import add, draw
-    from bestofn.dataset.sources import read_prompts
-    from bestofn.dataset.summary import Summary, bar_of
-    from bestofn.engines.base import SamplingParams
-    from bestofn.generators import EngineGenerator
-    from bestofn.models import Engines
-    from bestofn.rewards.base import load_reward
 
     config = section(DemoConfig, given)
     with Engines() as engines:

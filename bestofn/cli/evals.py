@@ -21,6 +21,7 @@ from bestofn.cli.app import (
 )
 from bestofn.config import AuditConfig, RewardBenchConfig
 from bestofn.errors import RunFailedError
+from bestofn.models import Engines
 from bestofn.recipe import RewardBenchRecipe
 
 REWARDS = ",".join(reward.label for reward in AuditConfig.model_fields["rewards"].default)
@@ -45,7 +46,6 @@ def run_bench(recipe: RewardBenchRecipe, as_json: bool) -> None:
         RunFailedError: every score failed.
     """
     from bestofn.evals.rewardbench.run import run_rewardbench
-    from bestofn.models import Engines
 
     with Engines() as engines:
         result = run_rewardbench(recipe, engines, progress=True)
@@ -106,7 +106,6 @@ def _show_accuracies(result: Mapping[str, Any], convention: str, title: str) -> 
 def audit(output: Output = Path("audit"), as_json: Json = False, **given: Any) -> None:
     """Try to game rewards: how often do attacks beat honest responses? A rerun resumes."""
     from bestofn.evals.audit import run_audit
-    from bestofn.models import Engines
 
     config = section(AuditConfig, given)
     with Engines() as engines:

@@ -26,6 +26,9 @@ from bestofn.config import (
     SampleConfig,
     ScoreConfig,
 )
+from bestofn.dataset.sample import sample_file
+from bestofn.dataset.score import check_scores, drawn_with, score_file
+from bestofn.models import Engines
 from bestofn.recipe import RewardBenchRecipe, load_recipe
 
 DRAWN_BY = {"engine": "Default: the model that drew the pool."}
@@ -41,9 +44,6 @@ def sample(
     **given: Any,
 ) -> None:
     """Draw M candidates for each of many prompts into a pool file; a rerun resumes."""
-    from bestofn.dataset.sample import sample_file
-    from bestofn.models import Engines
-
     config = section(SampleConfig, given, prompts=prompts)
     with Engines() as engines:
         drawn = sample_file(config, output, engines, progress=True)
@@ -64,9 +64,6 @@ def score(
 
     Without --engine the model scores that drew the pool.
     """
-    from bestofn.dataset.score import check_scores, score_file
-    from bestofn.models import Engines
-
     drawn_by, config = _drawn_by(pool, given), section(ScoreConfig, given)
     with Engines() as engines:
         changed = score_file(pool, config, drawn_by, output or pool, engines, progress=True)
@@ -94,7 +91,6 @@ def curve(
     With --limits what is missing of the length ablation is scored first.
     """
     from bestofn.analysis.run import make_curve, score_cuts
-    from bestofn.models import Engines
 
     scoring, config = section(ScoreConfig, given), section(CurveConfig, given)
     title = section(ReportConfig, given).title
@@ -138,8 +134,6 @@ def run(
     One with the key `rewardbench` runs from items to table.
     """
     from bestofn.analysis.run import POOL, run_recipe
-    from bestofn.dataset.score import check_scores
-    from bestofn.models import Engines
 
     loaded = load_recipe(recipe, given | ({"output": output} if output else {}))
     if isinstance(loaded, RewardBenchRecipe):
@@ -166,8 +160,6 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
     Raises:
         ConfigError: there are arguments or options of an engine, and no engine.
     """
-    from bestofn.dataset.score import drawn_with
-
     named = {name: given[name] for name in EngineConfig.model_fields if name in given}
     known = None if "engine" in named else drawn_with(pool)
     if named and known is None:
