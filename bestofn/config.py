@@ -19,6 +19,7 @@ from bestofn.section import (
     RewardOptions,
     Rewards,
     RewardsConfig,
+    check_distinct,
     reward_fields,
 )
 from bestofn.section import EngineConfig as EngineConfig
@@ -352,9 +353,7 @@ class RewardBenchConfig(BootstrapConfig, EngineConfig, RewardsConfig):
             raise ValueError("name at least one reward, such as 'flip'")
         if any("gold" in (reward.reward, reward.label) for reward in self.rewards):
             raise ValueError("'gold' means what the items say of their responses")
-        names = [model.name for model in self.models]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two models are called {twice[0]!r}")
+        check_distinct("models", [model.name for model in self.models])
         own = [reward for reward in self.rewards if reward.engine is not None]
         if self.models and (own or self.model_fields_set & EngineConfig.model_fields.keys()):
             raise ValueError("`models` leaves no place for another engine; list it with them")

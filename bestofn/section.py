@@ -192,10 +192,13 @@ def _names_as_rewards(value: Any) -> Any:
     return value
 
 
+def check_distinct(what: str, names: list[str]) -> None:
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"two {what} are called {twice[0]!r}; give one of them a name")
+
+
 def _differently_called(rewards: list[RewardConfig]) -> list[RewardConfig]:
-    labels = [reward.label for reward in rewards]
-    if twice := [label for label in labels if labels.count(label) > 1]:
-        raise ValueError(f"two rewards are called {twice[0]!r}; give one of them a name")
+    check_distinct("rewards", [reward.label for reward in rewards])
     return rewards
 
 

@@ -41,8 +41,6 @@ Output = Annotated[Path, typer.Option("-o", "--output", help="The file or folder
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-WORDS = ("on", "off", "yes", "no")
-"""Which YAML 1.1 takes for true and false, and an option such as copy_guard=off for a name."""
 NEWLINES = r"\n in it is a newline, \\n a backslash and an n."
 
 
@@ -140,8 +138,8 @@ def options(
                 }
                 command(**values, **given)
 
-        named = [_keyword(p.name, p.default, p.annotation) for p in own]
-        parameters = [*named, *made, _keyword("debug", False, Debug)]
+        own = [_keyword(p.name, p.default, p.annotation) for p in own]
+        parameters = [*own, *made, _keyword("debug", False, Debug)]
         parsed.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
         parsed.__annotations__ = {p.name: p.annotation for p in parameters}
         return parsed
@@ -206,10 +204,9 @@ def named(argument: str) -> tuple[str, Any]:
     """
     name, equals, value = argument.partition("=")
     if not equals or not name.rpartition(".")[2].isidentifier():
-        raise ConfigError(
-            "this option takes NAME=VALUE, as in samples=4"
-        )  # what was given may be a key
-    if value.lower() in WORDS:
+        # What was given may be a key, so it is not repeated.
+        raise ConfigError("this option takes NAME=VALUE, as in samples=4")
+    if value.lower() in ("on", "off", "yes", "no"):  # true or false in YAML 1.1, a name here
         return name, value
     try:
         return name, yaml.safe_load(value)

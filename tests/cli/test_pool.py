@@ -36,17 +36,6 @@ def own(scored: Path, tmp_path: Path) -> Path:
     return tmp_path / "pool.jsonl"
 
 
-def test_a_pool_with_its_scores(scored: Path) -> None:
-    rows = list(pool.read(scored))
-    assert [len(row.candidates) for row in rows] == [4] * 6
-    for row in rows:
-        assert {*row.seconds} == {"sample", "flip", "flip-likelihood", "gold"}
-        for candidate in row.candidates:
-            assert {*candidate.scores} == {"flip", "flip-likelihood", "gold"}
-            assert candidate.token_ids is not None
-            assert candidate.scores["gold"].value in (0, 1)
-
-
 def test_the_same_commands_change_nothing_and_others_are_refused(own: Path) -> None:
     before = own.read_bytes()
     done(*DRAW, "-o", own)
@@ -105,15 +94,6 @@ def test_limits_score_what_is_missing_first(own: Path, tmp_path: Path) -> None:
     before = own.read_bytes()
     done(*curve)
     assert own.read_bytes() == before
-
-
-def test_several_pools_are_seeds(scored: Path, own: Path, tmp_path: Path) -> None:
-    # The same candidates in another order of rows, so that the seeds scatter by nothing.
-    own.write_text("".join(own.read_text("utf-8").splitlines(keepends=True)[::-1]), "utf-8")
-    data = json.loads(done("curve", scored, own, "-o", tmp_path / "out", "--json").stdout)
-    assert (data["seeds"], len(data["pools"])) == (2, 2)
-    noise = data["proxies"]["flip"]["noise"]
-    assert noise["low"] == pytest.approx(noise["high"])
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -195,17 +194,6 @@ def test_a_rise_is_one_whose_interval_is_above_zero() -> None:
     mixed = [value + (-1) ** i for i, value in enumerate(low)]
     assert "did not change measurably" in summarise([measured(low, mixed)], "flip")["in_words"][0]
     assert "by construction" in rising["in_words"][-1]
-
-
-def test_failed_scores_are_counted_and_prompts_without_any_left_out() -> None:
-    before, after = [nan, 0.0, *[0.5] * 18], [1.0, nan, *[0.75] * 18]
-    found = summarise([measured(before, after)], "flip")["runs"]["seed 0"]["flip"]
-    assert found["left_out"] == 2
-    assert found["failures"] == [0.05, 0.05]
-    assert found["change"] == {"mean": 0.25, "low": 0.25, "high": 0.25}
-    nothing = summarise([measured([nan] * 20, after)], "flip")
-    assert nothing["in_words"][0] == "flip has no value on any prompt."
-    assert "| seed 0 | flip | unknown | unknown | unknown | 100.0%, 5.0% |" in table(nothing)
 
 
 # --- a run ----------------------------------------------------------------------------------------
