@@ -32,7 +32,9 @@ def check(config: AskConfig) -> None:
     Raises:
         ConfigError: a setting makes no sense, or does nothing beside the others.
     """
-    _ = config.chooses  # whose name and options are looked at
+    chooses = config.chooses  # whose name and options are looked at
+    if config.reward == "gold":
+        load_reward("gold", verifier=config.verifier, **chooses.options)
     unscored = not needs_engine(config.reward)
     idle = {"reward_engine": unscored, "reward_engine_options": unscored}
     idle["verifier"] = config.reward != "gold"

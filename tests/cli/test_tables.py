@@ -46,9 +46,9 @@ def bench(**fields: Any) -> str:
 
 
 def numbers(text: str, start: str) -> list[str]:
-    """Those of the first row that starts so."""
-    (row, *_) = [line for line in text.splitlines() if line.startswith(start)]
-    return re.findall(r"(?<![\w.-])\d+\.\d{3}\b", row)
+    """Those of the rows that start so."""
+    rows = [line for line in text.splitlines() if line.startswith(start)]
+    return re.findall(r"(?<![\w.-])\d+\.\d{3}\b", " ".join(rows))
 
 
 def item(subset: str) -> Mapping[str, Any]:
@@ -60,7 +60,7 @@ def test_nine_subsets_and_four_rewards_with_long_names() -> None:
     rewards = [{"reward": reward, "name": name} for name, reward in REWARDS.items()]
     text = bench(data=str(lines("items.jsonl", map(item, SUBSETS))), rewards=rewards)
     for start in ("Focus", "Precise IF", "Multilingual", "Instruction", "mean "):
-        assert len(numbers(text, start)) == 1 + len(REWARDS), text
+        assert len(numbers(text, start)) == 2 * (1 + len(REWARDS)), text
     assert numbers(text, "Focus")[:3] == ["0.250", "1.000", "0.000"]
     assert text.count("[1.00, 1.00]") == 2
 
@@ -72,7 +72,7 @@ def test_a_curve_of_eight_sizes_and_long_names() -> None:
     text = shown("curve", written(Path("pool.jsonl"), pools), "-o", "out")
     assert all(f"N={n}" in text for n in (1, 2, 4, 8, 16, 32, 64, 128))
     for start in ("flip", "0.5 *", "random", "oracle"):
-        assert len(numbers(text, start)) == 8, text
+        assert len(numbers(text, start)) >= 8, text
 
 
 def test_an_audit_of_many_rewards() -> None:

@@ -75,7 +75,7 @@ def _files(here: Path) -> None:
         ([*CURVE, "--level", 2], "the key 'level' is wrong"),
         ([*CURVE, "--bad-rows", "z"], "the key 'bad_rows' is wrong"),
         ([*CURVE, "--ns", 5], "2 candidates are too few for N=5"),
-        ([*CURVE, "--gold", "truth"], "no score 'truth', only longest, gold, logit"),
+        ([*CURVE, "--gold", "truth"], "no score 'truth', only gold, logit, longest"),
         ([*CURVE, "--proxy", "flop"], "has no score 'flop'"),
         ([*CURVE, "--proxy", "weighted:logit"], "has negative values"),
         ([*CURVE, "--answer", "nonesuch"], "no verifier 'nonesuch'"),
