@@ -71,7 +71,7 @@ def test_specs_of_the_same_model(
     assert (same_engine(spec) == same_engine(other)) is same
 
 
-def test_views_share_the_model_that_is_spelt_otherwise(loads: Loads) -> None:
+def test_views_share_the_model_that_is_spelled_otherwise(loads: Loads) -> None:
     plain = EngineConfig(engine="tiny")
     guided = EngineConfig(engine="hf:tiny", engine_options={"guided": True})
     other = EngineConfig(engine="tiny", engine_args={"max_rows": 4})

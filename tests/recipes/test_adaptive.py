@@ -31,7 +31,7 @@ GOLD = np.random.default_rng(0).random(SCORES.shape)
 
 
 class Given:
-    """The score that stands in the response."""
+    """The score in the response."""
 
     name, pointwise = "given", True
 

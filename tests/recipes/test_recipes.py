@@ -1,4 +1,4 @@
-"""The recipes for a GPU, run as they stand on the embedded model and rows of their schema."""
+"""The recipes for a GPU, run as they are on the embedded model and rows of their schema."""
 
 import json
 from pathlib import Path
