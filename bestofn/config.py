@@ -3,110 +3,54 @@
 Each field's text below it is what `--help` shows.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from bestofn.engines.base import Engine, SamplingParams, load_engine
-from bestofn.engines.identity import Described, same_engine
-from bestofn.errors import ConfigError
-from bestofn.generators import GenerateFunction, Generator, own_generator
-from bestofn.rewards.base import default_name, share
+from bestofn.engines.base import SamplingParams
+from bestofn.rewards.base import share
 from bestofn.section import NO_ENGINE as NO_ENGINE
-from bestofn.section import OPTIONS as OPTIONS
-from bestofn.section import Flag as Flag
+from bestofn.section import (
+    OPTIONS,
+    SPEC,
+    Flag,
+    Name,
+    RewardOptions,
+    Rewards,
+    RewardsConfig,
+    check_distinct,
+    reward_fields,
+)
+from bestofn.section import EngineConfig as EngineConfig
+from bestofn.section import RewardConfig as RewardConfig
 from bestofn.section import Section as Section
 from bestofn.section import checked as checked
 
-
-class OptionalEngineConfig(Section):
-    """A model, where one is needed."""
-
-    engine: str | None = None
-    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', 'package.module:Name', or 'tiny', the embedded
-    toy model."""
-    engine_args: Annotated[dict[str, Any], Flag(("--engine-arg",))] = Field(default={})
-    """Arguments of the engine by name, such as max_model_len=4096."""
-    engine_options: Annotated[dict[str, Any], Flag(("--engine-option",))] = Field(default={})
-    """Options that cost no other model: 'chat_template_kwargs={enable_thinking: false}', lora=PATH,
-    guided=true."""
-
-    def named(self) -> "EngineConfig | None":
-        """The model, None where there is no name."""
-        if self.engine is None:
-            return None
-        return EngineConfig(
-            engine=self.engine, engine_args=self.engine_args, engine_options=self.engine_options
-        )
+InFlight = Annotated[
+    int | None,
+    Field(
+        ge=1,
+        description="Prompts in flight, by default enough for 512 candidates, fewer if prompts "
+        "take long.",
+    ),
+]
+Title = Annotated[str, Field(description="Of pages and pictures.")]
 
 
-class EngineConfig(OptionalEngineConfig):
-    """A model."""
+def _ascending(sizes: list[int]) -> list[int]:
+    if any(size < 1 for size in sizes):
+        raise ValueError("each must be at least 1")
+    return sorted(set(sizes))
 
-    engine: str
-    """'vllm:MODEL', 'hf:MODEL', 'openai:URL#MODEL', 'package.module:Name', or 'tiny', the embedded
-    toy model."""
 
-    def model(self) -> "EngineConfig":
-        """What has to be loaded: no options of a view, nothing of a subclass."""
-        return EngineConfig(engine=self.engine, engine_args=self.engine_args)
-
-    def described(self) -> Described:
-        """The engine, with nothing loaded."""
-        return Described(self.engine, self.engine_args, self.engine_options)
-
-    def is_same(self, other: "EngineConfig") -> bool:
-        """Whether both load the same model with the same arguments, however it is spelt."""
-        same = same_engine(self.engine) == same_engine(other.engine)
-        return same and self.engine_args == other.engine_args
-
-    def sharing(self, other: "EngineConfig | None") -> "EngineConfig":
-        """With the arguments of another one that names the same model, if it has none itself."""
-        if (
-            other is None
-            or self.engine_args
-            or same_engine(self.engine) != same_engine(other.engine)
-        ):
-            return self
-        return self.model_copy(update={"engine_args": other.engine_args})
-
-    def view(self, engine: Engine) -> Engine:
-        """The view on the loaded model that these options ask for.
-
-        Raises:
-            ConfigError: an option or its value makes no sense.
-        """
-        if not self.engine_options:
-            return engine
-        try:
-            return engine.with_options(**self.engine_options)
-        except (TypeError, ValueError) as error:
-            if isinstance(error, ConfigError):
-                raise
-            raise ConfigError(
-                f"engine {self.engine!r} does not take the options {self.engine_options}: {error}"
-            ) from error
-
-    def load(self) -> Engine:
-        """The engine.
-
-        Raises:
-            ConfigError, EngineError: what `load_engine` and `with_options` raise.
-        """
-        return self.view(load_engine(self.engine, **self.engine_args))
+Sizes = Annotated[list[int], AfterValidator(_ascending)]
 
 
 class DrawConfig(EngineConfig):
     """How candidates are drawn."""
 
+    engine: str = Field(description=SPEC)
     system: Annotated[str | None, Flag(text=True)] = None
     """A system prompt for prompts that have none."""
     temperature: float = 1.0
@@ -121,28 +65,12 @@ class DrawConfig(EngineConfig):
     """Of tokens that occurred; 1 does nothing."""
     max_tokens: int = 512
     """Of a candidate."""
-    stop: Annotated[list[str], Flag(whole=True, text=True)] = Field(default=[])
+    stop: Annotated[list[str], Flag(text=True)] = Field(default=[])
     """End before any of these strings."""
     sampling_extra: dict[str, Any] = Field(default={})
     """Further sampling options, passed to the engine by name."""
     seed: int | None = None
     """Makes the run reproducible."""
-
-    def own_generator(self) -> Generator | GenerateFunction | None:
-        """The user's own generator, where `engine` names one, and None where it names a model.
-
-        Raises:
-            ConfigError: it cannot be loaded, or settings of a model are given with it.
-        """
-        own = own_generator(self.engine, self.engine_args)
-        kept = {"engine", "engine_args", "system"}
-        idle = [name for name in DrawConfig.model_fields if name in self.model_fields_set - kept]
-        if own is not None and idle:
-            raise ConfigError(
-                f"{idle[0]} does nothing with the generator {self.engine!r}, which samples as it "
-                "likes; leave it out"
-            )
-        return own
 
     def sampling(self) -> SamplingParams:
         """The sampling parameters.
@@ -150,16 +78,9 @@ class DrawConfig(EngineConfig):
         Raises:
             ConfigError: a value is out of its range.
         """
-        return SamplingParams(
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            repetition_penalty=self.repetition_penalty,
-            max_tokens=self.max_tokens,
-            stop=tuple(self.stop),
-            extra=self.sampling_extra,
-        )
+        shared = DrawConfig.model_fields.keys() & SamplingParams.__dataclass_fields__.keys()
+        values = {name: getattr(self, name) for name in shared} | {"stop": tuple(self.stop)}
+        return SamplingParams(**values, extra=self.sampling_extra)
 
 
 class PromptsConfig(Section):
@@ -196,99 +117,7 @@ class SampleConfig(PromptsConfig, DrawConfig):
     """Keep token ids and log-probabilities; the length ablation needs them."""
     retry_errors: bool = False
     """Draw prompts again of which a candidate could not be drawn; their scores go."""
-    window: int | None = Field(default=None, ge=1)
-    """Prompts in flight, by default enough for 512 candidates, fewer if prompts take long."""
-
-
-TAKEN = ("random", "oracle", "first", "longest", "shortest", "mean-logprob", "majority")
-
-
-def _free_of_signs(name: str) -> str:
-    if not name or set(name) & set("@:,"):
-        raise ValueError(f"a name is not empty and has none of @ : , in it, unlike {name!r}")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_free_of_signs)]
-
-
-class RewardConfig(OptionalEngineConfig):
-    """One reward."""
-
-    reward: str
-    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar', 'gold',
-    a baseline such as 'longest', or 'package.module:Name'."""
-    name: Name | None = None
-    """Names the scores, by default as the reward is called."""
-    engine: str | None = None
-    """The model that scores, if it is another one than for the other rewards."""
-    options: dict[str, Any] = Field(default={})
-    """Arguments of the reward, such as samples: 4."""
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "RewardConfig":
-        if self.name in TAKEN and self.name != self.reward:
-            raise ValueError(f"the name {self.name!r} stands for something else in curves")
-        if self.engine is None and self.engine_args:
-            raise ValueError("engine_args are those of a reward's own engine; name it")
-        if self.reward == "scalar" and "model" not in self.options:
-            raise ValueError("'scalar' needs a reward model, as in scalar:MODEL or options: model")
-        return self
-
-    @field_validator("options")
-    @classmethod
-    def _keys_of_their_own(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for name in ("engine", "verifier", "name"):
-            if name in value:
-                raise ValueError(f"{name!r} has a key of its own")
-        return value
-
-    @property
-    def label(self) -> str:
-        return self.name or default_name(self.reward)
-
-
-def reward_fields(spec: str) -> dict[str, Any]:
-    """The fields of a reward that is named in one word: 'scalar:MODEL' names its model as well."""
-    reward, _, model = spec.partition(":")
-    if reward == "scalar" and model:
-        return {"reward": reward, "options": {"model": model}}
-    return {"reward": spec}
-
-
-def _names_as_rewards(value: Any) -> Any:
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [reward_fields(item) if isinstance(item, str) else item for item in value]
-    return value
-
-
-def _differently_called(rewards: list[RewardConfig]) -> list[RewardConfig]:
-    labels = [reward.label for reward in rewards]
-    if twice := [label for label in labels if labels.count(label) > 1]:
-        raise ValueError(f"two rewards are called {twice[0]!r}; give one of them a name")
-    return rewards
-
-
-Rewards = Annotated[
-    list[RewardConfig],
-    BeforeValidator(_names_as_rewards),
-    AfterValidator(_differently_called),
-    Flag(("--reward",)),
-]
-
-
-RewardOptions = Annotated[dict[str, Any], Flag(("--reward-option",), dotted=True)]
-
-
-def _with_options(rewards: list[RewardConfig], given: Mapping[str, Any]) -> list[RewardConfig]:
-    """The rewards with further options; see `bestofn.rewards.base.share`."""
-    shares = share(given, {reward.label: reward.reward for reward in rewards})
-    found = []
-    for reward in rewards:
-        options = reward.options | shares[reward.label]
-        fields = reward.model_dump(exclude_unset=True) | {"options": options}
-        found.append(RewardConfig.model_validate(fields))
-    return found
+    window: InFlight = None
 
 
 class ScorerConfig(Section):
@@ -310,28 +139,46 @@ class ScorerConfig(Section):
     """Options of the model that scores, in the place of --engine-option if it is the one that
     draws, such as 'chat_template_kwargs={enable_thinking: false}' or guided=true."""
 
+    @model_validator(mode="after")
+    def _arguments_of_scorer(self) -> "ScorerConfig":
+        if self.reward_engine is None and self.reward_engine_args:
+            raise ValueError("reward_engine_args belong to a reward engine; name it")
+        return self
+
     def scorer(self, drawn_by: EngineConfig | None) -> EngineConfig | None:
         """The model that scores: the one that is named, else the one that draws."""
+        options = self.reward_engine_options
         if self.reward_engine is not None:
-            named = EngineConfig(
-                engine=self.reward_engine,
-                engine_args=self.reward_engine_args,
-                engine_options=self.reward_engine_options,
-            )
-            return named.sharing(drawn_by)
-        if drawn_by is None or not self.reward_engine_options:
+            own = EngineConfig(engine=self.reward_engine, engine_args=self.reward_engine_args)
+            return own.model_copy(update={"engine_options": options}).sharing(drawn_by)
+        if drawn_by is None or not options:
             return drawn_by
-        return drawn_by.model_copy(update={"engine_options": self.reward_engine_options})
+        return drawn_by.model_copy(update={"engine_options": options})
 
 
-class ChoiceConfig(ScorerConfig):
-    """The reward that chooses among candidates."""
+class ScoreConfig(RewardsConfig, ScorerConfig):
+    """Scores for the candidates of a pool."""
+
+    limits: Sizes = Field(default=[])
+    """Score also the first so many tokens of each candidate, for the length ablation."""
+    again: bool = False
+    """Replace scores that are there under the same name, instead of keeping them."""
+
+
+# --- one selection, and those of a dataset --------------------------------------------------------
+
+Count = Annotated[int, Flag(("-n",)), Field(ge=1, description="Candidates to draw for a prompt.")]
+
+
+class AskConfig(DrawConfig, ScorerConfig):
+    """One selection."""
 
     reward: str = "flip"
     """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar:MODEL',
     'gold', a baseline such as 'longest', or 'package.module:Name'."""
     reward_options: RewardOptions = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
+    n: Count = 8
 
     @model_validator(mode="before")
     @classmethod
@@ -353,36 +200,64 @@ class ChoiceConfig(ScorerConfig):
         return checked(RewardConfig, {"reward": self.reward, "options": options}, OPTIONS)
 
 
-class RewardsConfig(Section):
-    """Some rewards."""
+class SelectConfig(PromptsConfig, AskConfig):
+    """Selections over a dataset."""
 
-    reward_options: RewardOptions = Field(default={}, exclude=True)
-    """Arguments of rewards, such as samples=4 for each that takes it, or flip.samples=4 for one."""
-    rewards: Rewards = Field(default=[], validate_default=True)
-    """Which ones: names, 'scalar:MODEL' for a reward model, or in YAML also mappings with reward,
-    name, engine, options."""
+    shard: tuple[int, int] | None = None
+    """I/K: only the I-th of K parts of the prompts, so that K machines share a dataset."""
+    n: Count = 16
+    adaptive: float | None = Field(default=None, ge=0)
+    """Draw in rounds and end a prompt when its next candidate is expected to gain no more than this
+    in units of the reward; 0 ends it at the reward's ceiling alone. N is then the most."""
+    adaptive_prior: str | None = None
+    """A pool file of other prompts whose scores say what to expect; flip does without."""
+    adaptive_weight: float = Field(default=1.0, gt=0)
+    """How many candidates those scores count for."""
+    round_size: int = Field(default=4, ge=1)
+    """Candidates that are drawn at once, with --adaptive."""
+    window: InFlight = None
+    ordered: bool = False
+    """Write rows in the order of the input, not as they finish."""
+    on_bad_row: Literal["fail", "skip"] = "fail"
+    """Whether a row of the input that cannot be used ends the run."""
+    max_error_rate: float = Field(default=0.5, ge=0, le=1)
+    """Fail when more than this share of the rows have no response: from 20 rows on at once, else
+    at the end."""
+    retry_errors: bool = False
+    """Answer prompts again whose rows have an error."""
 
-    @field_validator("rewards")
+    @field_validator("shard", mode="before")
     @classmethod
-    def _options_for_all(cls, value: list[RewardConfig], info: ValidationInfo) -> Any:
-        given = info.data.get("reward_options")
-        return _with_options(value, given) if given else value
+    def _parts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        place, slash, count = value.partition("/")
+        if not (slash and place.isdecimal() and count.isdecimal()):
+            raise ValueError(f"it is I/K, such as 1/4, not {value!r}")
+        return int(place), int(count)
 
 
-class ScoreConfig(RewardsConfig, ScorerConfig):
-    """Scores for the candidates of a pool."""
+class ClusterConfig(Section):
+    """Where replicas run."""
 
-    limits: list[int] = Field(default=[])
-    """Score also the first so many tokens of each candidate, for the length ablation."""
-    again: bool = False
-    """Replace scores that are there under the same name, instead of keeping them."""
+    cluster: str | None = None
+    """Work with replicas on Ray: 'local' starts it on this machine, 'auto' joins the cluster that
+    this machine belongs to, else its address, such as 'ray://head:10001'."""
+    replicas: int = Field(default=1, ge=1)
+    """Processes that each hold the models."""
+    replica_gpus: float = Field(default=0, ge=0)
+    """GPUs of each; as many as its tensor parallel size."""
+    replica_cpus: float = Field(default=1, ge=0)
+    """CPU cores of each."""
 
-    @field_validator("limits")
-    @classmethod
-    def _ascending(cls, value: list[int]) -> list[int]:
-        if any(limit < 1 for limit in value):
-            raise ValueError("each limit must be at least 1")
-        return sorted(set(value))
+    @model_validator(mode="after")
+    def _somewhere(self) -> "ClusterConfig":
+        if self.cluster is None and self.model_fields_set:
+            raise ValueError("replicas are those of a cluster; name it (--cluster local)")
+        return self
+
+
+# --- evaluations ----------------------------------------------------------------------------------
 
 
 class BootstrapConfig(Section):
@@ -404,7 +279,7 @@ class CurveConfig(BootstrapConfig):
     weighted:SCORE; by default all scores of the pool and the baselines."""
     gold: str = "gold"
     """The score that says how good a candidate is."""
-    ns: Annotated[list[int], Flag(("--ns", "-n"))] = Field(default=[])
+    ns: Annotated[Sizes, Flag(("--ns", "-n"))] = Field(default=[])
     """Sizes N, by default powers of two up to the pool's size."""
     answer: str | None = None
     """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
@@ -416,24 +291,16 @@ class CurveConfig(BootstrapConfig):
     iid: bool = True
     """The candidates are independent draws from one model; if not, there is no KL bound."""
 
-    @field_validator("ns")
-    @classmethod
-    def _ascending(cls, value: list[int]) -> list[int]:
-        if any(n < 1 for n in value):
-            raise ValueError("each n must be at least 1")
-        return sorted(set(value))
-
 
 class ReportConfig(Section):
     """The page."""
 
-    title: str = ""
-    """Of pages and pictures."""
+    title: Title = ""
     embed: int = Field(default=500, ge=1, le=500)
     """Prompts that the page shows candidate by candidate."""
 
 
-class AuditConfig(PromptsConfig, OptionalEngineConfig, RewardsConfig, ScorerConfig):
+class AuditConfig(PromptsConfig, EngineConfig, RewardsConfig, ScorerConfig):
     """Attacks on rewards."""
 
     rewards: Rewards = Field(
@@ -452,18 +319,18 @@ class AuditConfig(PromptsConfig, OptionalEngineConfig, RewardsConfig, ScorerConf
     seed: int = 0
     """Of what attacks leave to chance, and of the order in which a reward that compares sees the
     two responses."""
-    window: int | None = Field(default=None, ge=1)
-    """Prompts in flight, by default enough for 512 candidates, fewer if prompts take long."""
+    window: InFlight = None
 
 
 class ModelConfig(EngineConfig):
     """One of several models."""
 
+    engine: str = Field(description=SPEC)
     name: Name
     """Tells its scores from those of the others."""
 
 
-class RewardBenchConfig(BootstrapConfig, OptionalEngineConfig, RewardsConfig):
+class RewardBenchConfig(BootstrapConfig, EngineConfig, RewardsConfig):
     """Best-of-4 accuracy of rewards on items with known right responses."""
 
     data: str = "hf:allenai/reward-bench-2:default:test"
@@ -478,25 +345,21 @@ class RewardBenchConfig(BootstrapConfig, OptionalEngineConfig, RewardsConfig):
     """How often to score, each time with another order of the candidates and another seed."""
     models: list[ModelConfig] = Field(default=[])
     """Several models in the place of one; each reward is scored with each."""
-    title: str = ""
-    """Of pages and pictures."""
+    title: Title = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> "RewardBenchConfig":
         if not self.rewards:
             raise ValueError("name at least one reward, such as 'flip'")
         if any("gold" in (reward.reward, reward.label) for reward in self.rewards):
-            raise ValueError("'gold' stands for what the items say of their responses")
-        names = [model.name for model in self.models]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise ValueError(f"two models are called {twice[0]!r}")
-        if self.models:
-            own = [reward.label for reward in self.rewards if reward.engine is not None]
-            if own or self.model_fields_set & OptionalEngineConfig.model_fields.keys():
-                raise ValueError("`models` leaves no place for another engine; list it with them")
+            raise ValueError("'gold' means what the items say of their responses")
+        check_distinct("models", [model.name for model in self.models])
+        own = [reward for reward in self.rewards if reward.engine is not None]
+        if self.models and (own or self.model_fields_set & EngineConfig.model_fields.keys()):
+            raise ValueError("`models` leaves no place for another engine; list it with them")
         return self
 
     @property
-    def scorers(self) -> Sequence[OptionalEngineConfig]:
+    def scorers(self) -> Sequence[EngineConfig]:
         """The models, or the one."""
         return self.models or [self]

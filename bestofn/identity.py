@@ -8,7 +8,7 @@ a later version adds is left out while it has its default, so that files begun b
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,8 @@ def identity_of(thing: object) -> dict[str, Any]:
     module = getattr(named, "__module__", None)  # a method such as str.strip has none
     found = {"kind": f"{module}.{named.__qualname__}" if module else named.__qualname__}
     if getattr(thing, "__name__", None) == "<lambda>":
-        found["code"] = _code(thing)
+        code = thing.__code__  # type: ignore[attr-defined]
+        found["code"] = fingerprint(f"{code.co_code.hex()} {code.co_consts!r} {code.co_names!r}")
     name = getattr(thing, "name", None)
     return found | ({"name": name} if isinstance(name, str) else {})
 
@@ -49,12 +50,6 @@ def _named(value: object) -> str:
     text = str(value)
     # A name with an address is another one in each run.
     return str(identity_of(value)["kind"]) if " at 0x" in text else text
-
-
-def _code(function: Any) -> str:
-    """All that tells one lambda from another."""
-    code = function.__code__
-    return fingerprint(f"{code.co_code.hex()} {code.co_consts!r} {code.co_names!r}")
 
 
 def fingerprint(content: str | bytes) -> str:
@@ -79,8 +74,7 @@ def content_fingerprint(path: Path) -> str:
 def files_fingerprint(files: Iterable[Path]) -> str:
     """A hash of the names, sizes and content of files.
 
-    They are read whole up to 1 GiB in all, and above that the large ones in evenly spaced blocks,
-    so that it takes seconds whatever they hold.
+    They are read whole up to 1 GiB in all, and above that the large ones in evenly spaced blocks.
 
     Raises:
         OSError: one cannot be read.
@@ -98,19 +92,15 @@ def _hash_of(parts: tuple[tuple[str, str, int, int, int], ...]) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for name, path, size, *_ in parts:
         digest.update(f"{name}\x00{size}\x00".encode("utf-8", "surrogateescape"))
-        for block in _blocks(Path(path), size, whole=whole or size <= BLOCK * BLOCKS):
-            digest.update(block)
+        with Path(path).open("rb") as file:
+            if whole or size <= BLOCK * BLOCKS:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+                continue
+            for place in range(BLOCKS):
+                file.seek((size - BLOCK) * place // (BLOCKS - 1))
+                digest.update(file.read(BLOCK))
     return CONTENT + digest.hexdigest()
-
-
-def _blocks(path: Path, size: int, *, whole: bool) -> Iterator[bytes]:
-    with path.open("rb") as file:
-        if whole:
-            yield from iter(lambda: file.read(BLOCK), b"")
-            return
-        for place in range(BLOCKS):
-            file.seek((size - BLOCK) * place // (BLOCKS - 1))
-            yield file.read(BLOCK)
 
 
 def place_of(path: str) -> str:
@@ -164,12 +154,12 @@ def by_identity(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str
     A file of version 0.1 has no identity: what it recorded is compared.
     """
     known = isinstance(begun.get("identity"), Mapping)
-    return differences(_merged(begun, known), _merged(wanted, known))
 
+    def merged(settings: Mapping[str, Any]) -> dict[str, Any]:
+        plain = {name: value for name, value in settings.items() if name != "identity"}
+        return plain | (dict(settings.get("identity") or {}) if known else {})
 
-def _merged(settings: Mapping[str, Any], known: bool) -> dict[str, Any]:
-    plain = {name: value for name, value in settings.items() if name != "identity"}
-    return plain | (dict(settings.get("identity") or {}) if known else {})
+    return differences(merged(begun), merged(wanted))
 
 
 def completed(before: Any, now: Any) -> Any:

@@ -17,6 +17,9 @@ from bestofn.config import (
 )
 from bestofn.errors import ConfigError
 
+MODELS = {f"{who}engine{what}" for who in ("", "reward_") for what in ("", "_args", "_options")}
+"""What names models in a recipe, beside `models`."""
+
 
 class Recipe(Section):
     """A whole experiment: draw, score, estimate, show."""
@@ -42,10 +45,9 @@ class RewardBenchRecipe(Section):
     """Items, models and rewards."""
 
 
-AnyRecipe = Recipe | RewardBenchRecipe
-
-
-def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AnyRecipe:
+def load_recipe(
+    path: Path, overrides: Mapping[str, Any] | None = None
+) -> Recipe | RewardBenchRecipe:
     """The recipe in a YAML file; one with the key `rewardbench` is a `RewardBenchRecipe`.
 
     Args:
@@ -58,12 +60,34 @@ def load_recipe(path: Path, overrides: Mapping[str, Any] | None = None) -> AnyRe
         ConfigError: the file cannot be read, or a key or value in it is wrong; the message names
             the file and the key, and for an unknown key the nearest known one.
     """
-    content = read_mapping(path)
+    content, given = read_mapping(path), overrides or {}
     kind = RewardBenchRecipe if "rewardbench" in content else Recipe
-    fields, where = _overridden(kind, content, overrides or {}), f"the recipe {path}"
+    replaced = {"engine": ("sample", "score", "rewardbench"), "reward_engine": ("score",)}
+    for section in {name for key in replaced.keys() & given for name in replaced[key]} & {*content}:
+        content[section] = _without_models(content[section])
+    home = {
+        name: section
+        for section, field in kind.model_fields.items()
+        for name in getattr(field.annotation, "model_fields", ())
+    }
+    for name, value in given.items():
+        target = content.setdefault(home[name], {}) if name in home else content
+        if isinstance(target, dict):
+            target[name] = value
+    where = f"the recipe {path}"
     if kind is RewardBenchRecipe:
-        return checked(RewardBenchRecipe, fields, where)
-    return checked(Recipe, fields, where)
+        return checked(RewardBenchRecipe, content, where)
+    return checked(Recipe, content, where)
+
+
+def _without_models(value: Any) -> Any:
+    """A part of a recipe that names no model."""
+    if isinstance(value, list):
+        return [_without_models(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    kept = value.keys() - MODELS - {"models"}
+    return {name: _without_models(item) for name, item in value.items() if name in kept}
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -78,46 +102,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError(f"the recipe {path} cannot be read: {reason}") from None
     except yaml.YAMLError as error:
-        raise ConfigError(
-            f"the recipe {path} is not YAML: {' '.join(str(error).split())}"
-        ) from None
-    if content is None:
-        raise ConfigError(f"the recipe {path} is empty")
+        said = " ".join(str(error).split())
+        raise ConfigError(f"the recipe {path} is not YAML: {said}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"the recipe {path} must be a mapping, not {type(content).__name__}")
     return content
-
-
-def _overridden(
-    kind: type[AnyRecipe], content: dict[str, Any], overrides: Mapping[str, Any]
-) -> dict[str, Any]:
-    """The recipe with other values; a model that is replaced takes its arguments with it."""
-    if "engine" in overrides:
-        _drop_model(content.get("sample"))
-    if overrides.keys() & {"engine", "reward_engine"}:
-        for scoring in (content.get("score"), content.get("rewardbench")):
-            rewards = scoring.get("rewards") if isinstance(scoring, dict) else None
-            for holder in (scoring, *(rewards if isinstance(rewards, list) else [])):
-                _drop_model(holder)
-    for name, value in overrides.items():
-        section = _section_of(kind, name)
-        target = content if section is None else content.setdefault(section, {})
-        if isinstance(target, dict):
-            target[name] = value
-    return content
-
-
-def _drop_model(holder: object) -> None:
-    if isinstance(holder, dict):
-        for prefix in ("", "reward_"):
-            for name in ("engine", "engine_args", "engine_options"):
-                holder.pop(prefix + name, None)
-        holder.pop("models", None)
-
-
-def _section_of(kind: type[AnyRecipe], name: str) -> str | None:
-    for section, field in kind.model_fields.items():
-        inner = field.annotation
-        if isinstance(inner, type) and issubclass(inner, Section) and name in inner.model_fields:
-            return section
-    return None

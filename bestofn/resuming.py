@@ -5,6 +5,7 @@ default, a path or URL has one spelling, and arguments that change no result do 
 """
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +28,24 @@ def comparing(kind: type[Section], described: Collection[str] = ()) -> Compare:
         described: Fields that the settings' identity says more of, where both have one.
     """
 
+    def meaning(settings: Mapping[str, Any], left_out: Collection[str]) -> dict[str, Any]:
+        known = {name: value for name, value in settings.items() if name in kind.model_fields}
+        whole = dict(settings)
+        with suppress(ValidationError):  # a later version may refuse what was fine
+            whole |= kind.model_validate(known).model_dump(mode="json")
+        return {name: value for name, value in whole.items() if name not in left_out}
+
     def compare(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
         left_out = described if "identity" in begun else ()
-        before, now = (
-            {name: value for name, value in meaning(kind, settings).items() if name not in left_out}
-            for settings in (begun, wanted)
-        )
-        return by_identity(moved(before, now), now)
+        return same_spelled(meaning(begun, left_out), meaning(wanted, left_out))
 
     return compare
 
 
 def same_spelled(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
-    """Compares settings that are no fields of a section."""
+    """What differs between settings in one spelling, a file being the same where it was moved."""
     before, now = with_one_spelling(begun), with_one_spelling(wanted)
     return by_identity(moved(before, now), now)
-
-
-def meaning(kind: type[Section], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with defaults for what is missing, in one spelling."""
-    known = {name: value for name, value in settings.items() if name in kind.model_fields}
-    try:
-        whole = dict(settings) | kind.model_validate(known).model_dump(mode="json")
-    except ValidationError:  # a later version may refuse what was fine
-        whole = _defaults(kind) | dict(settings)
-    return dict(with_one_spelling(whole))
-
-
-def _defaults(kind: type[Section]) -> dict[str, Any]:
-    fields = {name: field for name, field in kind.model_fields.items() if not field.is_required()}
-    return {name: field.get_default(call_default_factory=True) for name, field in fields.items()}
 
 
 def with_one_spelling(value: Any) -> Any:
@@ -66,13 +55,14 @@ def with_one_spelling(value: Any) -> Any:
     if not isinstance(value, Mapping):
         return value
     plain = {name: with_one_spelling(item) for name, item in value.items()}
-    for prefix in ("", "reward_"):
-        if isinstance(spec := plain.get(f"{prefix}engine"), str):
-            plain[f"{prefix}engine"] = same_engine(spec)
-        for name in (f"{prefix}engine_args", f"{prefix}engine_options"):
-            if isinstance(args := plain.get(name), Mapping):
-                plain[name] = mattering(args)
-    return plain | {name: input_of(plain[name]) for name in PLACES if name in plain}
+    for name, item in plain.items():
+        if name in PLACES:
+            plain[name] = input_of(item)
+        elif name.removeprefix("reward_") == "engine" and isinstance(item, str):
+            plain[name] = same_engine(item)
+        elif name.removeprefix("reward_") in ("engine_args", "engine_options"):
+            plain[name] = mattering(item or {})
+    return plain
 
 
 def input_of(source: Any) -> Any:

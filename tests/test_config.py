@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from bestofn.config import (
-    BootstrapConfig,
+    ClusterConfig,
     CurveConfig,
     DrawConfig,
     EngineConfig,
@@ -18,12 +18,11 @@ from bestofn.config import (
     SampleConfig,
     ScoreConfig,
     Section,
-    checked,
+    SelectConfig,
 )
 from bestofn.errors import ConfigError
 from bestofn.recipe import Recipe, RewardBenchRecipe, load_recipe
 from bestofn.registry import is_built_in
-from bestofn.rewards.base import load_reward, needs_engine
 
 RECIPES = sorted(
     path
@@ -31,8 +30,8 @@ RECIPES = sorted(
     if not path.name.startswith("grpo_")  # their schema is in recipes/grpo_flip.py
 )
 SECTIONS = [
-    EngineConfig, DrawConfig, SampleConfig, RewardConfig, ScoreConfig, CurveConfig, ReportConfig,
-    Recipe, BootstrapConfig, ModelConfig, RewardBenchConfig, RewardBenchRecipe,
+    SelectConfig, ClusterConfig, SampleConfig, RewardConfig, ScoreConfig, CurveConfig,
+    ReportConfig, Recipe, ModelConfig, RewardBenchConfig, RewardBenchRecipe,
 ]  # fmt: skip
 RECIPE: dict[str, Any] = {
     "output": "runs/x",
@@ -59,6 +58,17 @@ RECIPE: dict[str, Any] = {
         ],
     },
 }
+BENCH: dict[str, Any] = {
+    "output": "runs/x",
+    "rewardbench": {
+        "data": "tiny:4",
+        "rewards": ["flip", {"reward": "random", "options": {"seed": 3}}],
+        "models": [
+            {"name": "A", "engine": "vllm:A", "engine_args": {"max_model_len": 100}},
+            {"name": "B", "engine": "vllm:B", "engine_options": {"guided": True}},
+        ],
+    },
+}
 
 
 def written(path: Path, content: Any) -> Path:
@@ -76,6 +86,14 @@ def changed(**sections: dict[str, Any]) -> dict[str, Any]:
     return RECIPE | {name: RECIPE.get(name, {}) | fields for name, fields in sections.items()}
 
 
+def rewards(*given: Any) -> dict[str, Any]:
+    return changed(score={"rewards": list(given)})
+
+
+def bench(**fields: Any) -> dict[str, Any]:
+    return {**BENCH, "rewardbench": {**BENCH["rewardbench"], **fields}}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_loads_and_its_rewards_are_known(path: Path) -> None:
     recipe = load_recipe(path)
@@ -83,11 +101,9 @@ def test_every_recipe_loads_and_its_rewards_are_known(path: Path) -> None:
     scoring = recipe.rewardbench if isinstance(recipe, RewardBenchRecipe) else recipe.score
     assert scoring.rewards
     assert all(is_built_in("reward", reward.reward) for reward in scoring.rewards)
-    labels = {reward.label for reward in scoring.rewards}
-    assert len(labels) == len(scoring.rewards)
     if isinstance(recipe, Recipe):
         assert recipe.sample.sampling().max_tokens == recipe.sample.max_tokens
-        assert recipe.curve.gold in labels
+        assert recipe.curve.gold in {reward.label for reward in scoring.rewards}
 
 
 @pytest.mark.parametrize("kind", SECTIONS)
@@ -99,14 +115,11 @@ def test_every_field_has_a_description(kind: type[Section]) -> None:
 # --- what is wrong --------------------------------------------------------------------------------
 
 
-def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the recipe .*none\.yaml cannot be read"):
-        load_recipe(tmp_path / "none.yaml")
-
-
-def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
-    (tmp_path / "recipe.yaml").write_bytes(b"output: \xe9\xff")
-    with pytest.raises(ConfigError, match="cannot be read"):
+@pytest.mark.parametrize("content", [None, b"output: \xe9\xff"])
+def test_a_recipe_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "recipe.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"the recipe .*recipe\.yaml cannot be read"):
         load_recipe(tmp_path / "recipe.yaml")
 
 
@@ -114,45 +127,50 @@ def test_a_recipe_that_is_no_text(tmp_path: Path) -> None:
     ("content", "sentence"),
     [
         ("output: [\n", "is not YAML"),
-        ("output: a: b\n", "is not YAML"),
-        ("a: *b\n", "is not YAML"),
-        ("", "is empty"),
+        ("", "must be a mapping"),
         ("- output\n", "must be a mapping, not list"),
         ({}, "the key 'output' is missing"),
         ({"output": "x", "sample": {}, "score": {}}, "the key 'sample.engine' is missing"),
-        (
-            {"output": "x", "sample": {"engine": "tiny"}, "score": {}},
-            "the key 'sample.prompts' is missing",
-        ),
         ({k: v for k, v in RECIPE.items() if k != "score"}, "the key 'score' is missing"),
-        (changed(score={"rewards": [{"name": "x"}]}), "'score.rewards.0.reward' is missing"),
+        (rewards({"name": "x"}), "'score.rewards.0.reward' is missing"),
         (RECIPE | {"outptu": "x"}, "unknown key 'outptu'; did you mean 'output'?"),
-        (RECIPE | {"zzz": 1}, "unknown key 'zzz'; known are output, sample, score, curve, report"),
         (changed(sample={"temprature": 1}), "'sample.temprature'; did you mean 'temperature'?"),
-        (changed(curve={"proxys": []}), "'curve.proxys'; did you mean 'proxies'?"),
         (
-            changed(score={"rewards": ["gold", {"reward": "flip", "enigne": "tiny"}]}),
+            rewards("gold", {"reward": "flip", "enigne": "tiny"}),
             "unknown key 'score.rewards.1.enigne'; did you mean 'engine'?",
         ),
         (changed(sample={"m": "many"}), "the key 'sample.m' is wrong"),
         (changed(sample={"limit": 0}), "the key 'sample.limit' is wrong"),
         (changed(sample={"window": 0}), "the key 'sample.window' is wrong"),
         (changed(sample={"engine_args": ["x"]}), "the key 'sample.engine_args' is wrong"),
-        (changed(score={"rewards": 3}), "the key 'score.rewards' is wrong"),
         (changed(score={"rewards": "flip"}), "the key 'score.rewards' is wrong"),
-        (changed(score={"rewards": [3]}), "the key 'score.rewards.0' is wrong"),
+        (rewards(3), "the key 'score.rewards.0' is wrong"),
         (
-            changed(score={"rewards": ["flip", {"reward": "flip", "engine": "tiny"}]}),
+            rewards("flip", {"reward": "flip", "engine": "tiny"}),
             "'score.rewards' is wrong: two rewards are called 'flip'; give one of them a name",
         ),
-        (changed(score={"limits": [0, 4]}), "'score.limits' is wrong: each limit must be at least"),
-        (changed(curve={"ns": [0]}), "'curve.ns' is wrong: each n must be at least 1"),
+        (rewards({"reward": "flip", "options": {"engine": "tiny"}}), "'engine' is no option"),
+        (rewards({"reward": "flip", "name": "qwen@7"}), "has none of @ : ,"),
+        (rewards({"reward": "flip", "name": ""}), "is not empty"),
+        (rewards({"reward": "flip", "name": "oracle"}), "means something else"),
+        (rewards({"reward": "flip", "engine_args": {"max_rows": 4}}), "name it"),
+        (rewards("scalar"), "'scalar' needs a reward model, as in scalar:MODEL"),
+        (changed(score={"limits": [0, 4]}), "'score.limits' is wrong: each must be at least 1"),
+        (changed(curve={"ns": [0]}), "'curve.ns' is wrong: each must be at least 1"),
         (changed(curve={"level": 95}), "the key 'curve.level' is wrong"),
-        (changed(curve={"margin": -1}), "the key 'curve.margin' is wrong"),
         (changed(curve={"bad_rows": "ignore"}), "the key 'curve.bad_rows' is wrong"),
-        (changed(report={"embed": 501}), "the key 'report.embed' is wrong"),
         (RECIPE | {"sample": ["x"]}, "the key 'sample' is wrong"),
         (RECIPE | {"curve": None}, "the key 'curve' is wrong"),
+        (BENCH | {"sample": {}}, "unknown key 'sample'"),
+        (BENCH | {"rewardbench": None}, "the key 'rewardbench' is wrong"),
+        (bench(dta="x"), "unknown key 'rewardbench.dta'; did you mean 'data'?"),
+        (bench(models=[{"engine": "tiny"}]), "the key 'rewardbench.models.0.name' is missing"),
+        (bench(models=[{"name": "a:b", "engine": "x"}]), "none of @ : ,"),
+        (bench(models=[{"name": "A", "engine": "x"}] * 2), "two models are called 'A'"),
+        (bench(rewards=[]), "name at least one reward"),
+        (bench(rewards=[{"reward": "flip", "name": "gold"}]), "'gold' means"),
+        (bench(engine="tiny"), "`models` leaves no place for another engine"),
+        (bench(rewards=[{"reward": "flip", "engine": "tiny"}]), "`models` leaves no place"),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: Any, sentence: str) -> None:
@@ -165,26 +183,12 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: Any, sentence: str) -> 
 
 
 @pytest.mark.parametrize(
-    "content",
-    [
-        RECIPE | {"sample": None},
-        RECIPE | {"score": [1]},
-        changed(score={"rewards": 3}),
-        changed(score={"rewards": "flip"}),
-        changed(score={"rewards": [3]}),
-    ],
+    "content", [RECIPE | {"sample": None}, RECIPE | {"score": [1]}, rewards(3)]
 )
 def test_what_is_wrong_is_named_beside_another_engine_too(tmp_path: Path, content: Any) -> None:
     path = written(tmp_path / "recipe.yaml", content)
     with pytest.raises(ConfigError, match=r"the key 's.* is wrong"):
         load_recipe(path, {"engine": "tiny", "reward_engine": "tiny"})
-
-
-@pytest.mark.parametrize("name", ["engine", "verifier", "name"])
-def test_what_stands_beside_the_options_of_a_reward_is_not_among_them(name: str) -> None:
-    options = {"rewards": [{"reward": "flip", "options": {name: "tiny"}}]}
-    with pytest.raises(ConfigError, match=f"{name!r}"):
-        checked(ScoreConfig, options, "the options")
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -197,16 +201,8 @@ def test_limits_and_sizes_are_sorted_without_repetitions() -> None:
 
 def test_rewards_are_names_or_mappings() -> None:
     given: Any = ["gold", {"reward": "flip", "name": "mine"}]
-    rewards = ScoreConfig(rewards=given).rewards
-    assert [(reward.reward, reward.label) for reward in rewards] == [
-        ("gold", "gold"),
-        ("flip", "mine"),
-    ]
-
-
-def test_a_section_cannot_be_changed() -> None:
-    with pytest.raises(ValueError, match="frozen"):
-        CurveConfig().margin = 1.0
+    found = [(reward.reward, reward.label) for reward in ScoreConfig(rewards=given).rewards]
+    assert found == [("gold", "gold"), ("flip", "mine")]
 
 
 def test_sampling_takes_every_option() -> None:
@@ -217,11 +213,16 @@ def test_sampling_takes_every_option() -> None:
     params = DrawConfig(engine="tiny", **values, sampling_extra={"a": 1}).sampling()
     assert {name: getattr(params, name) for name in values} == values | {"stop": ("x", "y")}
     assert params.extra == {"a": 1}
-
-
-def test_sampling_that_makes_no_sense() -> None:
     with pytest.raises(ConfigError, match="temperature must be at least 0"):
         DrawConfig(engine="tiny", temperature=-1).sampling()
+
+
+def test_a_selection_names_its_reward_in_one_word() -> None:
+    config = SelectConfig(prompts="x", engine="tiny", reward="scalar:m", shard="2/4")  # type: ignore[arg-type]
+    assert (config.reward, config.reward_options) == ("scalar", {"model": "m"})
+    assert (config.chooses.label, config.shard) == ("scalar", (2, 4))
+    again = SelectConfig.model_validate(config.model_dump())
+    assert again == config
 
 
 # --- overrides ------------------------------------------------------------------------------------
@@ -230,44 +231,45 @@ def test_sampling_that_makes_no_sense() -> None:
 def test_an_override_finds_its_section(recipe: Path) -> None:
     values = {"m": 3, "verifier": "math", "ns": [2], "title": "T", "output": "o", "limit": 2}
     loaded = load_recipe(recipe, values)
+    assert isinstance(loaded, Recipe)
     assert (loaded.sample.m, loaded.sample.limit) == (3, 2)
     assert loaded.score.verifier == "math"
     assert loaded.curve.ns == [2]
     assert (loaded.report.title, loaded.output) == ("T", "o")
     assert loaded.sample.engine == "vllm:A"
+    for name, value in {"m": "x", "data": "tiny:4"}.items():
+        with pytest.raises(ConfigError, match=f"key '.*{name}'"):
+            load_recipe(recipe, {name: value})
 
 
 @pytest.mark.parametrize("kind", [SampleConfig, ScoreConfig, CurveConfig, ReportConfig])
-def test_no_field_stands_in_two_sections(kind: type[Section]) -> None:
+def test_no_field_is_in_two_sections(kind: type[Section]) -> None:
     others = {SampleConfig, ScoreConfig, CurveConfig, ReportConfig} - {kind}
     assert not kind.model_fields.keys() & {name for other in others for name in other.model_fields}
 
 
-def test_another_engine_takes_the_place_of_every_model(recipe: Path) -> None:
-    loaded = load_recipe(recipe, {"engine": "tiny"})
-    assert (loaded.sample.engine, loaded.sample.engine_args) == ("tiny", {})
-    assert loaded.sample.engine_options == {}
-    assert (loaded.score.reward_engine, loaded.score.reward_engine_args) == (None, {})
-    reward = loaded.score.rewards[1]
+@pytest.mark.parametrize(
+    ("given", "drawn", "scored"),
+    [
+        ({"engine": "tiny"}, ("tiny", {}, {}), (None, {})),
+        ({"engine": "tiny", "engine_args": {"a": 4}}, ("tiny", {"a": 4}, {}), (None, {})),
+        (
+            {"reward_engine": "tiny"},
+            ("vllm:A", {"max_model_len": 100}, {"lora": "x"}),
+            ("tiny", {}),
+        ),
+    ],
+)
+def test_another_model_takes_the_place_of_others(
+    recipe: Path, given: dict[str, Any], drawn: object, scored: object
+) -> None:
+    loaded = load_recipe(recipe, given)
+    assert isinstance(loaded, Recipe)
+    sample, score, reward = loaded.sample, loaded.score, loaded.score.rewards[1]
+    assert (sample.engine, sample.engine_args, sample.engine_options) == drawn
+    assert (score.reward_engine, score.reward_engine_args) == scored
     assert (reward.engine, reward.engine_args, reward.engine_options) == (None, {}, {})
     assert (reward.name, reward.options) == ("flip-c", {"samples": 2})
-
-
-def test_another_reward_engine_takes_the_place_of_those_that_score(recipe: Path) -> None:
-    loaded = load_recipe(recipe, {"reward_engine": "tiny"})
-    assert (loaded.sample.engine, loaded.sample.engine_args) == ("vllm:A", {"max_model_len": 100})
-    assert (loaded.score.reward_engine, loaded.score.reward_engine_args) == ("tiny", {})
-    assert loaded.score.rewards[1].engine is None
-
-
-def test_arguments_come_with_the_engine_that_replaces(recipe: Path) -> None:
-    loaded = load_recipe(recipe, {"engine": "tiny", "engine_args": {"max_rows": 4}})
-    assert loaded.sample.engine_args == {"max_rows": 4}
-
-
-def test_a_wrong_override_is_named(recipe: Path) -> None:
-    with pytest.raises(ConfigError, match=r"the key 'sample\.m' is wrong"):
-        load_recipe(recipe, {"m": "x"})
 
 
 def test_a_recipe_survives_being_written(recipe: Path, tmp_path: Path) -> None:
@@ -276,125 +278,17 @@ def test_a_recipe_survives_being_written(recipe: Path, tmp_path: Path) -> None:
     assert load_recipe(again) == loaded
 
 
-# --- rewards by name ------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("reward", "options", "sentence"),
-    [
-        ("filp", {}, "no reward 'filp'; did you mean 'flip'?"),
-        ("xyz", {}, "no reward 'xyz'; use 'flip', 'flip-likelihood', 'pointwise', "),
-        ("gold", {}, "needs a verifier"),
-        ("longest", {"samples": 2}, "'longest' does not take these arguments"),
-        ("flip", {"sample": 2}, "'flip' does not take these arguments"),
-        ("gold", {"verifier": "nonesuch"}, "no verifier 'nonesuch'"),
-    ],
-)
-def test_a_reward_that_cannot_be_made(reward: str, options: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_reward(reward, **options)
-    assert sentence in str(caught.value)
-
-
-def test_which_rewards_need_a_model() -> None:
-    names = ["flip", "flip-likelihood", "gold", "random", "first", "longest", "majority"]
-    assert [name for name in names if needs_engine(name)] == ["flip", "flip-likelihood"]
-
-
-def test_a_reward_takes_a_name() -> None:
-    assert load_reward("longest", name="length").name == "length"
-    assert load_reward("longest").name == "longest"
-
-
-@pytest.mark.parametrize(
-    ("reward", "sentence"),
-    [
-        ({"reward": "flip", "name": "qwen@7"}, "has none of @ : ,"),
-        ({"reward": "flip", "name": ""}, "is not empty"),
-        ({"reward": "flip", "name": "oracle"}, "stands for something else"),
-        ({"reward": "flip", "name": "longest"}, "stands for something else"),
-        ({"reward": "flip", "engine_args": {"max_model_len": 4096}}, "name it"),
-    ],
-)
-def test_a_reward_that_would_be_mistaken(reward: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(ConfigError, match=sentence):
-        checked(ScoreConfig, {"rewards": [reward]}, "x")
-
-
-# --- recipes of RewardBench -----------------------------------------------------------------------
-
-BENCH: dict[str, Any] = {
-    "output": "runs/x",
-    "rewardbench": {
-        "data": "tiny:4",
-        "rewards": ["flip", {"reward": "random", "options": {"seed": 3}}],
-        "models": [
-            {"name": "A", "engine": "vllm:A", "engine_args": {"max_model_len": 100}},
-            {"name": "B", "engine": "vllm:B", "engine_options": {"guided": True}},
-        ],
-    },
-}
-
-
-def bench(**fields: Any) -> dict[str, Any]:
-    return {**BENCH, "rewardbench": {**BENCH["rewardbench"], **fields}}
-
-
 def test_a_recipe_with_the_key_rewardbench_is_one_of_that_kind(tmp_path: Path) -> None:
-    loaded = load_recipe(written(tmp_path / "recipe.yaml", BENCH))
+    path = written(tmp_path / "recipe.yaml", BENCH)
+    loaded = load_recipe(path)
     assert isinstance(loaded, RewardBenchRecipe)
     assert [model.engine for model in loaded.rewardbench.scorers] == ["vllm:A", "vllm:B"]
     again = written(tmp_path / "again.yaml", loaded.model_dump(mode="json", exclude_unset=True))
     assert load_recipe(again) == loaded
-
-
-@pytest.mark.parametrize(
-    ("content", "sentence"),
-    [
-        (BENCH | {"sample": {}}, "unknown key 'sample'; known are output, rewardbench"),
-        (BENCH | {"rewardbench": None}, "the key 'rewardbench' is wrong"),
-        (bench(dta="x"), "unknown key 'rewardbench.dta'; did you mean 'data'?"),
-        (bench(model=[]), "unknown key 'rewardbench.model'; did you mean 'models'?"),
-        (
-            bench(models=[{"name": "A", "engine": "x", "engin": "x"}]),
-            "'rewardbench.models.0.engin'; did you mean",
-        ),
-        (bench(models=[{"engine": "tiny"}]), "the key 'rewardbench.models.0.name' is missing"),
-        (bench(models=[{"name": "a:b", "engine": "x"}]), "none of @ : ,"),
-        (bench(models=[{"name": "A", "engine": "x"}] * 2), "two models are called 'A'"),
-        (bench(rewards=[]), "name at least one reward"),
-        (bench(rewards=["flip", "flip"]), "two rewards are called 'flip'"),
-        (bench(rewards=["gold"]), "'gold' stands for"),
-        (bench(rewards=[{"reward": "flip", "name": "gold"}]), "'gold' stands for"),
-        (bench(engine="tiny"), "`models` leaves no place for another engine"),
-        (bench(rewards=[{"reward": "flip", "engine": "tiny"}]), "`models` leaves no place"),
-        (bench(seeds=0), "the key 'rewardbench.seeds' is wrong"),
-    ],
-)
-def test_what_is_wrong_with_such_a_recipe_is_named(
-    content: object, sentence: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ConfigError) as caught:
-        load_recipe(written(tmp_path / "recipe.yaml", content))
-    assert sentence in str(caught.value)
-
-
-def test_another_engine_takes_the_place_of_all_models(tmp_path: Path) -> None:
-    path = written(tmp_path / "recipe.yaml", BENCH)
-    loaded = load_recipe(path, {"engine": "tiny", "limit_per_subset": 2, "level": 0.9})
-    assert isinstance(loaded, RewardBenchRecipe)
-    config = loaded.rewardbench
+    other = load_recipe(path, {"engine": "tiny", "limit_per_subset": 2, "level": 0.9})
+    assert isinstance(other, RewardBenchRecipe)
+    config = other.rewardbench
     assert [model.named() for model in config.scorers] == [EngineConfig(engine="tiny")]
     assert (config.limit_per_subset, config.level) == (2, 0.9)
-
-
-def test_an_option_of_another_kind_of_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="unknown key 'temperature'"):
-        load_recipe(written(tmp_path / "recipe.yaml", BENCH), {"temperature": 1})
-    with pytest.raises(ConfigError, match="unknown key 'data'"):
-        load_recipe(written(tmp_path / "recipe.yaml", RECIPE), {"data": "tiny:4"})
-
-
-def test_a_scalar_reward_needs_its_model() -> None:
-    with pytest.raises(ConfigError, match="'scalar' needs a reward model, as in scalar:MODEL"):
-        checked(ScoreConfig, {"rewards": ["scalar"]}, "the options")
+        load_recipe(path, {"temperature": 1})

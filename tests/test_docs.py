@@ -205,7 +205,7 @@ def test_thinking_is_switched_off_as_the_page_of_engines_says(
         seen.append(options)
         return tiny
 
-    monkeypatch.setattr("bestofn.config.load_engine", load)
+    monkeypatch.setattr("bestofn.models.load_engine", load)
     monkeypatch.setattr(tiny, "close", lambda: None)
     monkeypatch.setattr(tiny, "with_options", view)
     found = [shlex.split(line)[1:] for line in shell("docs/engines.md") if "Qwen" in line]

@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import done, lines
 from fakes import ScriptedEngine
-from typer.testing import CliRunner
 
-from bestofn.cli import app
-from bestofn.config import EngineConfig, ScoreConfig
-from bestofn.dataset.config import SelectConfig
+from bestofn.config import EngineConfig, ScoreConfig, SelectConfig
+from bestofn.dataset.config import loaded as selecting
+from bestofn.dataset.score import scoring_model
 from bestofn.engines.identity import same_engine
+from bestofn.errors import ConfigError
 from bestofn.models import Engines
 
 TINY = str(files("bestofn.tiny") / "model")
@@ -44,7 +45,7 @@ class Loads:
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Loads:
     counted = Loads()
-    monkeypatch.setattr("bestofn.config.load_engine", counted.load)
+    monkeypatch.setattr("bestofn.models.load_engine", counted.load)
     return counted
 
 
@@ -70,7 +71,7 @@ def test_specs_of_the_same_model(
     assert (same_engine(spec) == same_engine(other)) is same
 
 
-def test_views_share_the_model_that_is_spelt_otherwise(loads: Loads) -> None:
+def test_views_share_the_model_that_is_spelled_otherwise(loads: Loads) -> None:
     plain = EngineConfig(engine="tiny")
     guided = EngineConfig(engine="hf:tiny", engine_options={"guided": True})
     other = EngineConfig(engine="tiny", engine_args={"max_rows": 4})
@@ -110,7 +111,7 @@ def test_select_loads_what_it_needs(
     loads: Loads, fields: dict[str, Any], loaded: list[dict[str, Any]], views: list[dict[str, Any]]
 ) -> None:
     config = SelectConfig(prompts="x", engine="vllm:m", engine_args=ARGS, **fields)
-    with config.loaded():
+    with selecting(config):
         assert [args for _, args in loads.loaded] == loaded
         assert loads.views == views
     assert loads.closed == len(loaded)
@@ -129,25 +130,35 @@ def test_commands_load_a_model_that_is_named_twice_once(
     command: list[str], loads: Loads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("p.jsonl").write_text('{"prompt": "Name 4 fruits."}\n')
+    lines("p.jsonl", [{"prompt": "Name 4 fruits."}])
     Path("recipe.yaml").write_text(
         "output: out\nsample: {engine: x, prompts: p.jsonl, m: 2}\n"
         "score: {rewards: [flip, {reward: first, name: gold}]}\n"
     )
     models = ["--engine", "vllm:m", "--engine-arg", "max_model_len=8", "--reward-engine", "vllm:m"]
     models += ["--reward-engine-option", "guided=true"]
-    result = CliRunner().invoke(app, [*command, *models])
-    assert result.exit_code == 0, result.output
+    done(*command, *models)
     assert loads.loaded == [("vllm:m", ARGS)]
     assert all(view == {"guided": True} for view in loads.views)
 
 
 def test_a_reward_with_a_model_of_its_own_shares_it(loads: Loads) -> None:
-    from bestofn.dataset.score import scoring_model
-
     given: Any = [{"reward": "flip", "engine": "vllm:m"}, {"reward": "flip", "name": "n"}]
     config = ScoreConfig(rewards=given, reward_engine="vllm:n", reward_engine_args={"a": 1})
     drawn_by = EngineConfig(engine="vllm:m", engine_args=ARGS)
     models = [scoring_model(reward, config, drawn_by) for reward in config.rewards]
     assert models[0] == drawn_by
     assert models[1] == EngineConfig(engine="vllm:n", engine_args={"a": 1})
+
+
+def test_settings_of_a_model_are_refused_with_a_generator_of_ones_own(loads: Loads) -> None:
+    config = SelectConfig(prompts="x", engine="test_models:draw", reward="longest", system="x")
+    with selecting(config) as best:
+        assert not loads.loaded
+        assert best.select("x").text == "an answer"
+    with pytest.raises(ConfigError, match="temperature does nothing with the generator"):
+        selecting(config.model_copy(update={"temperature": 0.5})).__enter__()
+
+
+def draw(prompt: Any, n: int) -> list[str]:
+    return ["an answer"] * n

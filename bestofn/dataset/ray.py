@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bestofn import concurrency
-from bestofn.dataset.config import ClusterConfig, SelectConfig
+from bestofn.config import ClusterConfig, SelectConfig
+from bestofn.dataset.config import loaded
 from bestofn.dataset.run import timed
 from bestofn.dataset.select import select_file, select_row
 from bestofn.dataset.summary import Summary
@@ -58,6 +59,8 @@ def _answered(
     """The data set of answers to the prompts, which travel in blocks."""
     import pyarrow
 
+    at_once = config.n if config.adaptive is None else min(config.n, config.round_size)
+    in_flight = concurrency.Window(at_once, config.window).most
     blocks = []
     while block := [pickle.dumps(prompt) for prompt in islice(prompts, BLOCK)]:
         blocks.append(ray.put(pyarrow.table({"prompt": block})))
@@ -68,7 +71,7 @@ def _answered(
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
             size=cluster.replicas,
-            max_concurrent_calls_per_actor=max(2, ceil(config.prompts_in_flight / BLOCK)),
+            max_concurrent_calls_per_actor=max(2, ceil(in_flight / BLOCK)),
         ),
         num_cpus=cluster.replica_cpus,
         num_gpus=cluster.replica_gpus,
@@ -86,7 +89,7 @@ class Replica:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._config = SelectConfig.model_validate(config)
-        self._loaded = self._config.loaded()
+        self._loaded = loaded(self._config)
         self._failure = ""
         try:
             self._best = self._loaded.__enter__()

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from bestofn import concurrency
-from bestofn.dataset.config import SelectConfig, same_selection
+from bestofn.config import SelectConfig
+from bestofn.dataset.config import check, loaded, same_selection, settings_of, source_options
 from bestofn.dataset.run import Accept, BadRow, ErrorPolicy, Work, run, skipped_of, timed
 from bestofn.dataset.sources import PromptForm, Source, SourceOptions, count_rows, iter_prompts
 from bestofn.dataset.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
 from bestofn.generators import EngineGenerator
-from bestofn.identity import by_identity, identity_of
-from bestofn.resuming import input_of, moved, with_one_spelling
+from bestofn.identity import identity_of
+from bestofn.resuming import input_of, same_spelled
 from bestofn.sampler import BestOfN
 from bestofn.store.journal import Confirm, begun_with
 from bestofn.store.pool import stream
@@ -82,20 +83,20 @@ def select_file(
     """
 
     def here(prompts: Iterator[Prompt], confirm: Confirm) -> Iterator[Pool]:
-        with config.loaded() as best:
-            confirm(config.settings(best))
+        with loaded(config) as best:
+            confirm(settings_of(config, best))
             yield from _select(best, config.ordered, prompts)
 
-    config.check()
+    check(config)
     return _run(
         config.prompts,
         output,
         work or here,
-        config.source_options(),
+        source_options(config),
         n=config.n,
-        settings=config.settings(),
+        settings=settings_of(config),
         compare=same_selection,
-        policy=config.faults(),
+        policy=ErrorPolicy(config.on_bad_row, config.max_error_rate, config.retry_errors),
         progress=progress,
     )
 
@@ -176,5 +177,4 @@ def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str
 
 def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What differs between the settings of `select_dataset`; those not recorded are defaults."""
-    before, now = (READING | with_one_spelling(settings) for settings in (begun, wanted))
-    return by_identity(moved(before, now), now)
+    return same_spelled(READING | dict(begun), READING | dict(wanted))

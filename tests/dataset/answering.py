@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fakes import ScriptedEngine
 
-import bestofn.config
+import bestofn.models
 from bestofn import concurrency
 from bestofn.config import EngineConfig, SampleConfig, ScoreConfig
 from bestofn.dataset import select_dataset
@@ -38,7 +38,7 @@ def main(command: str, source: str, output: str, seconds: str) -> None:
 
     engine = ScriptedEngine(answer, delay=delay)
     concurrency.Window.MOST = 48  # so that scoring lasts as long as the rest
-    bestofn.config.load_engine = lambda *_, **__: engine  # type: ignore[assignment]
+    bestofn.models.load_engine = lambda *_, **__: engine  # type: ignore[assignment]
     path = Path(output)
     with Engines() as engines:
         if command == "sample":

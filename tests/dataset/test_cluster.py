@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bestofn.dataset.config import ClusterConfig, SelectConfig
+from bestofn.config import ClusterConfig, SelectConfig
 from bestofn.dataset.ray import BLOCK, select_on_cluster
 from bestofn.errors import EngineError
 

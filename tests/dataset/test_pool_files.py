@@ -72,7 +72,7 @@ def _answer(prompt: Prompt, params: SamplingParams, seed: int | None) -> str:
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch) -> Models:
     models = Models()
-    monkeypatch.setattr("bestofn.config.load_engine", models.load)
+    monkeypatch.setattr("bestofn.models.load_engine", models.load)
     return models
 
 
@@ -353,7 +353,7 @@ def test_again_replaces_scores_once_the_model_is_loaded(
         raise BestOfNError("the model cannot be loaded")
 
     with monkeypatch.context() as patch:
-        patch.setattr("bestofn.config.load_engine", fail)
+        patch.setattr("bestofn.models.load_engine", fail)
         with pytest.raises(BestOfNError, match="cannot be loaded"):
             score(drawn, again=True)
     assert scores(drawn, "flip") == before

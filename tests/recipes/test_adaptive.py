@@ -1,7 +1,6 @@
 """The simulation of adaptive N against the sampler itself, and against counting by hand."""
 
 import json
-from itertools import permutations
 from math import nan
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 from bestofn import BestOfN, ExpectedGain
-from bestofn.analysis.expected import score_matrix
 from bestofn.errors import ConfigError
 from bestofn.estimators import best_of_n
 from bestofn.prompts import as_prompt
@@ -21,7 +19,6 @@ from recipes.adaptive import (
     Setting,
     Trial,
     as_json,
-    at_ceiling,
     by_cost,
     main,
     measure,
@@ -34,7 +31,7 @@ GOLD = np.random.default_rng(0).random(SCORES.shape)
 
 
 class Given:
-    """The score that stands in the response."""
+    """The score in the response."""
 
     name, pointwise = "given", True
 
@@ -66,21 +63,6 @@ def test_the_simulation_does_what_the_sampler_does(round_size: int) -> None:
         assert drawn[i] == pytest.approx(np.mean([size for size, _ in runs]))
         assert gold[i] == pytest.approx(np.mean([GOLD[i, chosen] for _, chosen in runs]))
     assert len({*drawn}) > 1
-
-
-def test_many_orders_come_to_the_mean_over_all_orders() -> None:
-    scores, gold = SCORES[[2], :5], GOLD[[2], :5]
-    rule = ExpectedGain(0.05)
-    sizes, values = [], []
-    for order in map(list, permutations(range(5))):
-        stops = rule.stops(scores[0, order]).tolist()
-        size = stops.index(True) + 1 if True in stops else 5
-        sizes.append(size)
-        values.append(gold[0, max(order[:size], key=lambda place: scores[0, place])])
-    orders = Orders(scores, gold, count=40_000)
-    drawn, found = orders.stop(rule.stops(orders.scores), 5, 1)
-    assert drawn[0] == pytest.approx(np.mean(sizes), abs=0.03)
-    assert found[0] == pytest.approx(np.mean(values), abs=0.01)
 
 
 def test_a_rule_that_never_stops_is_the_fixed_n() -> None:
@@ -132,22 +114,6 @@ def test_adaptive_n_pays_where_some_prompts_are_easy_and_some_hopeless() -> None
     assert entry["budgets"]["3"]["gain"]["low"] > 0
     with pytest.raises(ConfigError, match="rounds of 8 draw more than a budget of 4"):
         trial.frontier("all", by_cost(16), round_size=8, budgets=[4.0])
-
-
-def test_at_cost_0_gold_is_that_of_the_fixed_n_for_fewer_candidates() -> None:
-    pools = made("either", 60)
-    for p in pools:
-        for candidate in p.candidates:
-            candidate.scores["flip"].value = candidate.scores["gold"].value
-    line = Trial("flip", pools, pools, count=400).frontier(
-        "top", at_ceiling(16), round_size=1, budgets=[4.0]
-    )
-    gold = score_matrix(pools, "gold")
-    for point in line.points:
-        exact = best_of_n(gold, gold, [point.setting.n]).mean()
-        assert point.gold.mean == pytest.approx(exact, abs=0.01)
-    assert line.points[7].drawn < 7
-    assert line.budgets[4.0].setting.n > 4
 
 
 def test_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:

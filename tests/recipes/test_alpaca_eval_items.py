@@ -52,14 +52,6 @@ def test_off_topic_items_are_of_one_model(tmp_path: Path, monkeypatch: pytest.Mo
         assert len({*item["models"]}) == 1
 
 
-def test_other_models_stand_in_for_one_with_too_few(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    rows = [row(n, [0.5], models) for n, models in enumerate("abcd")]
-    for item in items_of(tmp_path, rows, monkeypatch)["off-topic"]:
-        assert len({*item["models"]}) == 4
-
-
 def test_preferences_are_clear(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -74,13 +66,6 @@ def test_preferences_are_clear(
     assert "2 prompts have no item of preference: p1, p2" in capsys.readouterr().out
     looser = items_of(tmp_path, rows, monkeypatch, "--least", "0.8", "--most", "0.2")
     assert len(looser["preference"]) == 3
-
-
-def test_equal_responses_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    same = row(0, [0.95, 0.0, 0.0, 0.0])
-    for candidate in same["candidates"][1:]:
-        candidate["text"] = "the same"
-    assert items_of(tmp_path, [same], monkeypatch)["preference"] == []
 
 
 def test_a_seed_says_which(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,24 +47,18 @@ def likes_long(first: str, second: str) -> float:
 def test_the_better_response_is_preferred() -> None:
     assert preference(likes_long, "A ripe red apple.") > 0.99
     assert preference(likes_long, "No.") < 0.01
+    assert preference(likes_long, "An apple.") == pytest.approx(0.5)  # the reference itself
 
 
 def test_the_preference_of_both_orders_is_averaged() -> None:
     probabilities = {("x", "An apple."): 0.9, ("An apple.", "x"): 0.4}
     found = preference(lambda first, second: probabilities[first, second], "x")
     assert found == pytest.approx((0.9 + 0.6) / 2)
+    for bias in (0.01, 0.3, 0.99):  # towards a place
+        assert preference(lambda *_, bias=bias: bias, "x") == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("taste", [0.01, 0.3, 0.5, 0.99])
-def test_a_taste_for_a_place_cancels(taste: float) -> None:
-    assert preference(lambda *_: taste, "x") == pytest.approx(0.5)
-
-
-def test_the_reference_itself_is_as_good_as_the_reference() -> None:
-    assert preference(likes_long, "An apple.") == pytest.approx(0.5)
-
-
-@pytest.mark.parametrize("length", [0, 5, 9, 700])
+@pytest.mark.parametrize("length", [0, 9, 700])
 def test_it_is_a_probability(length: int) -> None:
     def sure(first: str, second: str) -> float:
         return min(max(likes_long(first, second), 1e-300), 1 - 1e-16)
@@ -81,15 +75,12 @@ def test_the_judge_sees_request_and_both_answers() -> None:
     assert {letter for _, letter in judge.scored} == {"A", "B"}
 
 
-def test_another_column() -> None:
+def test_the_reference_is_in_a_column() -> None:
     verifier = AgainstReference(Judge(likes_long), column="best")
     prompt = as_prompt("Name a fruit.", columns={"best": "Fig"})
     assert verifier(prompt, "Fig") == pytest.approx(0.5)
-
-
-def test_a_missing_column_is_named() -> None:
-    with pytest.raises(ConfigError, match="has no column 'output'; it has 'answer'"):
-        AgainstReference(Judge(likes_long))(as_prompt("x", columns={"answer": "y"}), "z")
+    with pytest.raises(ConfigError, match="has no column 'output'; it has 'best'"):
+        AgainstReference(Judge(likes_long))(prompt, "z")
 
 
 def test_without_a_judge_it_says_how_to_name_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,13 +1,12 @@
-"""The recipes for a GPU, run as they stand on the embedded model and rows of their schema."""
+"""The recipes for a GPU, run as they are on the embedded model and rows of their schema."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from commands import done
 
-from bestofn.cli import app
 from bestofn.recipe import RewardBenchRecipe, load_recipe
 from bestofn.store import pool
 
@@ -99,10 +98,7 @@ def test_a_recipe_for_a_gpu(name: str, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("BESTOFN_JUDGE", "tiny")
     recipe = load_recipe(RECIPES / f"{name}.yaml")
     small = ["--engine", "tiny", "--limit", 4, "-m", 4, "--max-tokens", 24]
-    arguments = ["run", RECIPES / f"{name}.yaml", *small, "-o", tmp_path / "out", "--json"]
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-
+    done("run", RECIPES / f"{name}.yaml", *small, "-o", tmp_path / "out")
     rows = list(pool.read(tmp_path / "out" / "pool.jsonl"))
     asked = {row[recipe.sample.prompt_column] for row in ROWS[name]}
     assert len(rows) == 4
@@ -124,10 +120,7 @@ def test_the_recipe_of_rewardbench(tmp_path: Path) -> None:
     assert isinstance(recipe, RewardBenchRecipe)
     assert len(recipe.rewardbench.models) == 13
     small = ["--engine", "tiny", "--limit-per-subset", 1, "--seeds", 2]
-    arguments = ["run", path, *small, "-o", tmp_path / "out", "--json"]
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    found = json.loads(result.stdout)
+    found = json.loads(done("run", path, *small, "-o", tmp_path / "out", "--json").stdout)
     assert {*found["subsets"]} == {"Focus", "Factuality", "Precise IF", "Math"}
     assert (found["items"], found["seeds"]) == (4, 2)
     assert [*found["rewards"]] == [reward.label for reward in recipe.rewardbench.rewards]

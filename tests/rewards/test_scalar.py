@@ -17,8 +17,7 @@ from typer.testing import CliRunner
 
 from bestofn import ScalarReward, concurrency
 from bestofn.cli import app
-from bestofn.config import ScoreConfig, checked
-from bestofn.dataset.config import SelectConfig
+from bestofn.config import ScoreConfig, SelectConfig, checked
 from bestofn.errors import ConfigError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import is_pointwise, load_reward, needs_engine

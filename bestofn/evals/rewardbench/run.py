@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from bestofn.analysis.results import write_recipe, write_results
 from bestofn.config import (
     NO_ENGINE,
+    EngineConfig,
     ModelConfig,
-    OptionalEngineConfig,
     RewardBenchConfig,
     RewardConfig,
     ScoreConfig,
@@ -210,7 +210,7 @@ def run_rewardbench(
     return result
 
 
-def _line(reward: RewardConfig, model: OptionalEngineConfig) -> Line:
+def _line(reward: RewardConfig, model: EngineConfig) -> Line:
     """A reward with a model, which is named if it is one of several and scores."""
     scores = needs_engine(reward.reward)
     if scores and (reward.engine or model.engine) is None:
@@ -220,7 +220,7 @@ def _line(reward: RewardConfig, model: OptionalEngineConfig) -> Line:
     return Line(label, reward.label, reward.reward, name)
 
 
-def _for_pool(reward: RewardConfig, model: OptionalEngineConfig, seed: int) -> RewardConfig:
+def _for_pool(reward: RewardConfig, model: EngineConfig, seed: int) -> RewardConfig:
     """The reward as it scores one pool, with another seed for each if it takes one."""
     options = reward.options
     if takes(reward.reward, "seed"):

@@ -32,7 +32,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
 
     def replace(engine: Any) -> None:
         monkeypatch.setattr(engine, "close", lambda: None)
-        monkeypatch.setattr("bestofn.config.load_engine", lambda spec, **options: engine)
+        monkeypatch.setattr("bestofn.models.load_engine", lambda spec, **options: engine)
 
     return replace
 
