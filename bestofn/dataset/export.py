@@ -74,12 +74,7 @@ def export(
     """
     source, target = Path(source), Path(target)
     refuse_stream(target)
-    kind = format or SUFFIXES.get(target.suffix)
-    if kind is None:
-        raise ConfigError(
-            f"the name {target.name!r} does not say a format; end it in {', '.join(SUFFIXES)}, or "
-            "give the format (--format), which may also be hf"
-        )
+    kind = format or _format_of(target)
     _check_options(keep, kind, min_margin)
     _check_paths(source, target, kind, overwrite)
     require(kind)
@@ -100,6 +95,15 @@ def export(
     except OSError as error:
         raise BestOfNError(f"cannot write {target}: {error.strerror or error}") from error
     return Exported(how.count, dict(how.left_out + Counter(cut_off=len(cut_off))))
+
+
+def _format_of(target: Path) -> Format:
+    if target.suffix in SUFFIXES:
+        return SUFFIXES[target.suffix]
+    raise ConfigError(
+        f"the name {target.name!r} does not say a format; end it in {', '.join(SUFFIXES)}, or give "
+        "the format (--format), which may also be hf"
+    )
 
 
 def require(format: Format) -> None:

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from bestofn import concurrency
 from bestofn.config import ClusterConfig, SelectConfig
-from bestofn.dataset.config import loaded
 from bestofn.dataset.run import timed
-from bestofn.dataset.select import select_file, select_row
+from bestofn.dataset.select import loaded, select_file, select_row
 from bestofn.dataset.summary import Summary
 from bestofn.errors import BestOfNError, ConfigError, EngineError
 from bestofn.store.journal import Confirm

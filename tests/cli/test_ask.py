@@ -9,7 +9,7 @@ import pytest
 from commands import bestofn, done
 
 from bestofn.cli import ask
-from bestofn.cli.ask import Finding
+from bestofn.cli.doctor import Finding
 from bestofn.store import pool
 
 ASK = ["ask", "Name 4 fruits.", "-n", 3, "--seed", 1]

@@ -28,8 +28,10 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         defaults["lora_target_modules"] = ADAPTED
     if current_platform.is_cpu():
         # bfloat16 is slow where the CPU has no instructions for it; 32 is the finest grain of the
-        # prefix cache that attention on a CPU takes; of a seed vLLM dies with prompts in chunks.
+        # prefix cache that attention on a CPU takes; of a seed vLLM dies with prompts in chunks;
+        # more sequences at once are no faster, and finish only at the end of a run.
         defaults |= {"dtype": "float32", "block_size": 32, "enable_chunked_prefill": False}
+        defaults["max_num_seqs"] = 48
     return defaults
 
 
