@@ -97,7 +97,8 @@ def engine_options(model: str, **options: Any) -> dict[str, Any]:
     dummy = {} if model == "tiny" else {"load_format": "dummy"}
     if torch.cuda.is_available():
         return dummy | {"dtype": "bfloat16"} | options
-    return dummy | {"kv_cache_memory_bytes": 3 << 30, "enforce_eager": True} | options
+    cpu = {"kv_cache_memory_bytes": 3 << 30, "enforce_eager": True, "max_num_seqs": 256}
+    return dummy | cpu | options
 
 
 def timed(run: Callable[[], object]) -> float:
