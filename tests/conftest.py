@@ -1,7 +1,6 @@
 """What many tests share: the embedded model, and a vLLM server of it, each loaded once."""
 
 import gzip
-import importlib
 import json
 import os
 import shutil
@@ -12,11 +11,10 @@ from typing import Any
 
 import pytest
 from hypothesis import settings
-from serving import serve
+from serving import require_vllm, serve
 
 from bestofn.engines.base import load_engine
 from bestofn.engines.hf import TransformersEngine
-from bestofn.errors import ConfigError, EngineError
 
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("untimed", deadline=None)
@@ -41,17 +39,6 @@ def tiny() -> Iterator[TransformersEngine]:
     assert isinstance(engine, TransformersEngine)
     yield engine
     engine.close()
-
-
-def require_vllm() -> None:
-    """Skips where vLLM is not installed; continuous integration says that it must be."""
-    try:
-        importlib.import_module("bestofn.engines.vllm")
-    except (ConfigError, EngineError) as error:
-        reason = str(error)
-        if os.environ.get("BESTOFN_REQUIRE_VLLM"):
-            pytest.fail(reason)
-        pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

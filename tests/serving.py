@@ -1,6 +1,7 @@
 """A vLLM server of the embedded model, in a process of its own."""
 
 import contextlib
+import importlib
 import os
 import signal
 import socket
@@ -12,7 +13,10 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import pytest
+
 from bestofn.engines.model_files import locate
+from bestofn.errors import ConfigError, EngineError
 
 START = 300.0  # seconds; about 60 where nothing else runs
 
@@ -68,3 +72,14 @@ def _wait_for_health(url: str, server: subprocess.Popen[bytes], log: Path) -> No
         except (URLError, OSError):
             time.sleep(0.5)
     raise RuntimeError(f"the vLLM server did not start:\n{log.read_text(errors='replace')[-3000:]}")
+
+
+def require_vllm() -> None:
+    """Skips where vLLM is not installed; continuous integration says that it must be."""
+    try:
+        importlib.import_module("bestofn.engines.vllm")
+    except (ConfigError, EngineError) as error:
+        reason = str(error)
+        if os.environ.get("BESTOFN_REQUIRE_VLLM"):
+            pytest.fail(reason)
+        pytest.skip(reason)

@@ -11,11 +11,10 @@ PACKAGE = Path(bestofn.__file__).parent
 # From the ground up; rooms on one floor do not import each other.
 FLOORS = [
     {"types", "errors", "thinking", "identity", "redaction", "tiny"},
-    {"prompts", "concurrency", "registry", "progress"},
+    {"prompts", "concurrency", "registry", "progress", "section"},
     {"store", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},
     {"rewards", "generators"},
-    {"section"},
     {"config"},
     {"sampler", "recipe", "resuming", "models"},
     {"dataset", "integrations"},

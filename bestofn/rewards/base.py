@@ -176,6 +176,8 @@ def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, d
         known = {
             label: _arguments(reward) for label, reward in rewards.items() if wanted in ("", label)
         }
+        if not known:
+            raise ConfigError(f"no reward is called {wanted!r}, as {key!r} says")
         takers = [label for label, arguments in known.items() if option in arguments] or [
             label
             for label, arguments in known.items()

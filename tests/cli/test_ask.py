@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from commands import bestofn, done
 
-from bestofn.cli import ask
+from bestofn.cli import doctor
 from bestofn.cli.doctor import Finding
 from bestofn.store import pool
 
@@ -66,13 +66,13 @@ def test_doctor_names_what_is_missing_or_broken(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     sys.modules.pop("torchvision", None)
-    finding = ask.package("torchvision", ask.COMPANIONS["torchvision"])
+    finding = doctor.package("torchvision", doctor.COMPANIONS["torchvision"])
     assert finding.status == "broken"
     assert "nms does not exist" in finding.detail
     assert "pip uninstall torchvision" in finding.remedy
-    missing = ask.package("nonesuch_package", "pip install it")
+    missing = doctor.package("nonesuch_package", "pip install it")
     assert missing == Finding("nonesuch_package", "missing", "not installed", "pip install it")
-    monkeypatch.setattr(ask, "examine", lambda: [finding])
+    monkeypatch.setattr(doctor, "examine", lambda: [finding])
     result = bestofn("doctor")
     assert result.exit_code == 1
     assert "pip uninstall torchvision" in " ".join(result.stdout.split())

@@ -10,7 +10,6 @@ import pytest
 from commands import TINY, bestofn, done, lines
 from making import made, written
 
-from bestofn.cli import ask
 from bestofn.cli.app import Column, console, show_table
 
 SUBSETS = [
@@ -84,8 +83,8 @@ def test_an_audit_of_many_rewards() -> None:
 
 def test_the_doctor_cuts_no_path(monkeypatch: pytest.MonkeyPatch) -> None:
     path = "/" + "a-folder/" * 12 + "libtorch.so"
-    found = ask.Finding("torch", "broken", f"does not import: {path}", "pip install torch")
-    monkeypatch.setattr(ask, "examine", lambda: [found])
+    found = doctor.Finding("torch", "broken", f"does not import: {path}", "pip install torch")
+    monkeypatch.setattr(doctor, "examine", lambda: [found])
     shown = bestofn("doctor").stdout.splitlines()
     detail, remedy = shown[0].index("detail"), shown[0].index("what to do")
     assert path in "".join(line[detail:remedy].strip() for line in shown)

@@ -66,7 +66,7 @@ def _files(here: Path) -> None:
         ([*SAMPLE, "p.jsonl", "--prompt-column", "question"], "no column 'question'"),
         ([*SAMPLE, "blank.jsonl"], "blank.jsonl, line 2: column 'prompt': the prompt is empty"),
         (["score", "none.jsonl", "--reward", "flip"], "the pool none.jsonl cannot be read"),
-        ([*SCORE, "--reward", "flip"], "name the model (--engine)"),
+        ([*SCORE, "--reward", "flip"], "no model is named; give --engine"),
         ([*SCORE, "--reward", "gold", "--verifier", "nonesuch"], "no verifier 'nonesuch'"),
         ([*SCORE, "--limits", 0], "each must be at least 1"),
         ([*SCORE, "--limits", "4,x"], "the key 'limits.1' is wrong"),

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import require_vllm
 from reward_models import random_model
+from serving import require_vllm
 
 from bestofn import ScalarReward, concurrency
 from bestofn.engines.base import SamplingParams

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import require_vllm
+from serving import require_vllm
 from test_fork import run_forking
 
 from bestofn.engines.base import load_engine

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import require_vllm
+from serving import require_vllm
 
 require_vllm()
 

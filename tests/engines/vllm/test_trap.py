@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import require_vllm
+from serving import require_vllm
 
 from bestofn.engines.base import SamplingParams, load_engine
 from bestofn.engines.hf import TransformersEngine

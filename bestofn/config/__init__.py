@@ -8,13 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from bestofn.engines.base import SamplingParams
-from bestofn.rewards.base import share
-from bestofn.section import NO_ENGINE as NO_ENGINE
-from bestofn.section import (
-    OPTIONS,
+from bestofn.config.parts import (
     SPEC,
-    Flag,
     Name,
     RewardOptions,
     Rewards,
@@ -22,8 +17,12 @@ from bestofn.section import (
     check_distinct,
     reward_fields,
 )
-from bestofn.section import EngineConfig as EngineConfig
-from bestofn.section import RewardConfig as RewardConfig
+from bestofn.config.parts import EngineConfig as EngineConfig
+from bestofn.config.parts import RewardConfig as RewardConfig
+from bestofn.engines.base import SamplingParams
+from bestofn.rewards.base import share
+from bestofn.section import NO_ENGINE as NO_ENGINE
+from bestofn.section import OPTIONS, Flag
 from bestofn.section import Section as Section
 from bestofn.section import checked as checked
 
