@@ -10,6 +10,7 @@ import pytest
 from commands import TINY, bestofn, done, lines
 from making import made, written
 
+from bestofn.cli import doctor
 from bestofn.cli.app import Column, console, show_table
 
 SUBSETS = [
