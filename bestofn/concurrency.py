@@ -238,7 +238,7 @@ async def amap_in_window(
     flight = _Flight(work, items, window)
     try:
         while flight.fill():
-            await asyncio.wait([asyncio.wrap_future(flight.running[0])])
+            await asyncio.wrap_future(flight.running[0])
             yield flight.take()
     finally:
         await asyncio.to_thread(_stop, flight.running)

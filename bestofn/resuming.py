@@ -61,7 +61,7 @@ def with_one_spelling(value: Any) -> Any:
         elif name.removeprefix("reward_") == "engine" and isinstance(item, str):
             plain[name] = same_engine(item)
         elif name.removeprefix("reward_") in ("engine_args", "engine_options"):
-            plain[name] = mattering(item or {})
+            plain[name] = mattering(item) if isinstance(item, Mapping) else item or {}
     return plain
 
 

@@ -78,6 +78,7 @@ def sample_file(
         compare=_same_pool,
         policy=ErrorPolicy(max_error_rate=1.0, retry_errors=config.retry_errors),
         otherwise="write to another file",
+        columns=True,
         n=config.m,
         total=len(prompts),
         progress=progress,

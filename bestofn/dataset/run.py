@@ -3,6 +3,7 @@
 `sample`, `select` and the audit hand it their work: an iterator of prompts in, pools out.
 """
 
+import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +16,7 @@ from typing import Any, Literal
 from bestofn.dataset.summary import Summary, bar_of, counted
 from bestofn.errors import ConfigError, RunFailedError
 from bestofn.identity import Compare, by_identity
-from bestofn.prompts import content_key, folded
+from bestofn.prompts import comparable, content_key, folded
 from bestofn.store.journal import Confirm, beside, open_journal, writing
 from bestofn.store.pool import as_line, loads, stream, to_row
 from bestofn.types import Pool, Prompt, Selection
@@ -74,6 +75,7 @@ def run(
     policy: ErrorPolicy = ErrorPolicy(),
     otherwise: str = "write to another file (--fresh)",
     more: Mapping[str, Any] = {},
+    columns: bool = False,
     n: int = 0,
     total: int | None = None,
     progress: bool = True,
@@ -82,8 +84,9 @@ def run(
     """Writes a row for each prompt that has none yet; a rerun resumes.
 
     Work is not begun where all prompts have rows. See `open_journal` for `settings`, `compare` and
-    `otherwise`; `more` are further fields of each row, `n` the candidates of a row with none saved,
-    `total` the rows that there will be, `what` is being done. The summary is that of the file.
+    `otherwise`. With `columns` an answered prompt must have the columns that it had then. `more`
+    are further fields of each row, `n` the candidates of a row with none saved, `total` the rows
+    that there will be, `what` is being done. The summary is that of the file.
 
     Raises:
         ConfigError: a prompt cannot be used, or the output was begun with other settings or is
@@ -95,8 +98,8 @@ def run(
     keep = _succeeded if policy.retry_errors else None
     with open_journal(output, settings, otherwise, keep, compare) as journal:
         summary = Summary(n=n)
-        seen = _SeenPrompts(summary)
-        for row in stream(output):
+        seen = _SeenPrompts(summary, columns)
+        for row in stream(output, scores=False):
             seen.answered(row.prompt)
             summary.add(row)
         summary.earlier = summary.rows
@@ -133,14 +136,18 @@ def timed(results: Iterable[Spent]) -> Iterator[Pool]:
 class _SeenPrompts:
     """The prompts that are answered or under way, as hashes: memory for a million is 110 MB."""
 
-    def __init__(self, summary: Summary) -> None:
+    def __init__(self, summary: Summary, columns: bool) -> None:
         self._summary = summary
+        self._columns: dict[int, int] | None = {} if columns else None
         # The hash of the content by that of the id; negative once it was met in the input.
         self._known: dict[int, int] = {}
 
     def answered(self, prompt: Prompt) -> None:
         """Notes a prompt that has a row."""
-        self._known[_hash(prompt.id)] = _content(prompt)
+        key = _hash(prompt.id)
+        self._known[key] = _content(prompt)
+        if self._columns is not None:
+            self._columns[key] = _with_columns(prompt)
 
     def is_new(self, prompt: Prompt) -> bool:
         """Whether a prompt of the input is still to be answered; ConfigError if its id is taken."""
@@ -148,6 +155,11 @@ class _SeenPrompts:
         known = self._known.get(key, 0)
         if known and abs(known) != content:
             raise ConfigError(f"the id {prompt.id!r} is that of another prompt already")
+        if self._columns and self._columns.get(key) not in (None, _with_columns(prompt)):
+            raise ConfigError(
+                f"the columns of the prompt {prompt.id!r} are not those that it was answered with; "
+                "write to another file"
+            )
         self._known[key] = -content
         self._summary.met += 1
         self._summary.repeated += known < 0
@@ -160,6 +172,10 @@ def _hash(text: str) -> int:
 
 def _content(prompt: Prompt) -> int:
     return 1 + (int(content_key(prompt), 16) >> 2)
+
+
+def _with_columns(prompt: Prompt) -> int:
+    return _hash(json.dumps(comparable(prompt), sort_keys=True))
 
 
 def _succeeded(line: bytes) -> bool:

@@ -176,6 +176,8 @@ def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, d
         known = {
             label: _arguments(reward) for label, reward in rewards.items() if wanted in ("", label)
         }
+        if not rewards:
+            raise ConfigError(f"{key!r} is an option of a reward; name the reward as well")
         if not known:
             raise ConfigError(f"no reward is called {wanted!r}, as {key!r} says")
         takers = [label for label, arguments in known.items() if option in arguments] or [
@@ -187,9 +189,9 @@ def share(options: Mapping[str, Any], rewards: Mapping[str, str]) -> dict[str, d
             pairs = (pair for arguments in known.values() for pair in arguments.items())
             names = dict.fromkeys(n for n, a in pairs if a.kind is a.KEYWORD_ONLY and n != "name")
             near = difflib.get_close_matches(option, names, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(names)}"
-            named = ", ".join(rewards) or "none is named"
-            raise ConfigError(f"no reward ({named}) has an option {key!r}; {hint}")
+            known_names = ", ".join(names) or "none"
+            hint = f"did you mean {near[0]!r}?" if near else f"known are {known_names}"
+            raise ConfigError(f"no reward ({', '.join(rewards)}) has an option {key!r}; {hint}")
         for label in takers:
             shares[label][option] = options[key]
     return shares

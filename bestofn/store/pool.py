@@ -190,10 +190,13 @@ def _made_by_hand(row: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("the row's field 'responses' must be a list of at least one response")
     prompt = as_prompt(row["prompt"])
     others = {name: value for name, value in row.items() if name not in BY_HAND}
+    columns = row.get("columns") or {}
+    if not isinstance(columns, Mapping):
+        raise ConfigError("the row's field 'columns' must be an object")
     return {
         "id": prompt.id if known is None else str(known) if type(known) is int else known,
         "prompt": as_turns(prompt.messages),
-        "columns": others | (row.get("columns") or {}),
+        "columns": others | dict(columns),
         "candidates": [_response(place, response) for place, response in enumerate(responses)],
     }
 
@@ -247,25 +250,28 @@ def read(path: Path, bad_row: BadRow | None = None) -> Iterator[Pool]:
             yield pool
 
 
-def stream(path: Path, cut_off: BadRow = lambda _: None) -> Iterator[Pool]:
+def stream(path: Path, cut_off: BadRow = lambda _: None, *, scores: bool = True) -> Iterator[Pool]:
     """The rows of a file that a run may still be writing, those without candidates too.
 
     Ids are not compared, so that memory stays flat in the number of rows. A last line that is cut
-    off is left out and given to `cut_off`.
+    off is left out and given to `cut_off`. Without `scores` those in
+    files of their own are not read.
 
     Raises:
         ConfigError: what `read` raises of files and rows.
     """
-    return (pool for _, pool in _rows(path, _refuse, cut_off))
+    return (pool for _, pool in _rows(path, _refuse, cut_off, scores=scores))
 
 
 def _refuse(error: ConfigError) -> None:
     raise error from None
 
 
-def _rows(path: Path, bad_row: BadRow, cut_off: BadRow) -> Iterator[tuple[int, Pool]]:
+def _rows(
+    path: Path, bad_row: BadRow, cut_off: BadRow, *, scores: bool = True
+) -> Iterator[tuple[int, Pool]]:
     """The rows of lines that are not blank, numbered from 1."""
-    scored = score_files(path)
+    scored = score_files(path) if scores else []
     try:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
@@ -281,8 +287,8 @@ def _rows(path: Path, bad_row: BadRow, cut_off: BadRow) -> Iterator[tuple[int, P
                         again = "rerun the command that wrote it to resume, or remove the line"
                         cut_off(ConfigError(f"{where}: the last line is cut off; {again}"))
                     continue
-                for scores in scored:
-                    scores.add_to(pool)
+                for file_scores in scored:
+                    file_scores.add_to(pool)
                 yield number, pool
     except OSError as error:
         raise ConfigError(f"the pool {path} cannot be read: {error.strerror}") from None

@@ -164,6 +164,16 @@ def test_an_interrupted_run_resumes(
     assert texts == [[c.text for c in row.candidates] for row in whole]
 
 
+def test_other_columns_of_a_drawn_prompt_are_refused(
+    models: Models, source: Path, path: Path
+) -> None:
+    source.write_text('{"prompt": "Say one.", "answer": "1"}\n')
+    sample(source, path)
+    source.write_text('{"prompt": "Say one.", "answer": "one"}\n')
+    with pytest.raises(ConfigError, match=r"the columns of the prompt .* are not those"):
+        sample(source, path)
+
+
 def test_a_larger_limit_resumes(models: Models, source: Path, path: Path) -> None:
     sample(source, path, limit=2)
     before = path.read_bytes()

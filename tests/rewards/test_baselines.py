@@ -187,9 +187,9 @@ def test_an_option_is_for_each_reward_that_takes_it_or_for_one_which_wins() -> N
     ("option", "rewards", "sentence"),
     [
         ("sample", REWARDS, "(flip, mine-0.5, pointwise, first) has an option 'sample'; did you"),
-        ("first.samples", REWARDS, "has an option 'first.samples'; known are"),
-        ("listwise.samples", REWARDS, "has an option 'listwise.samples'"),
-        ("samples", {}, "no reward (none is named) has an option 'samples'"),
+        ("first.samples", REWARDS, "has an option 'first.samples'; known are none"),
+        ("listwise.samples", REWARDS, "no reward is called 'listwise', as 'listwise.samples'"),
+        ("samples", {}, "'samples' is an option of a reward; name the reward as well"),
     ],
 )
 def test_an_option_that_no_reward_takes_is_refused(

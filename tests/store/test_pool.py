@@ -151,6 +151,7 @@ BAD_ROWS = [
      "no candidates: it broke"),
     *((missing(field), f"no field '{field}'") for field in ("id", "prompt", "candidates")),
     (b'{"responses": ["a"]}', "no field 'prompt'"),
+    (by_hand("a", columns=[1]), "'columns' must be an object"),
     (by_hand(), "'responses' must be a list of at least one response"),
     (by_hand("a", 3), "'responses.1' is wrong: a response is a text"),
     (by_hand({"text": 3}), "text' is wrong: Input should be a valid"),

@@ -126,7 +126,8 @@ class OpenAIEngine(Engine):
             self._server.close()
             raise
         parents = [other for other in served if other["id"] == card.get("parent")]
-        self.context = (parents or [card])[0].get("max_model_len")
+        context = (parents or [card])[0].get("max_model_len")
+        self.context = context if isinstance(context, int) else None
         self.model: str = card["id"]
         self._served = tuple(other["id"] for other in served)
         self._vllm = card.get("owned_by") == "vllm"

@@ -4,7 +4,9 @@ import asyncio
 import json
 import re
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from heapq import heappop, heappush
+from ipaddress import ip_address
 from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +14,6 @@ from urllib.parse import urlsplit
 import openai
 
 from bestofn import concurrency
-from bestofn.engines.identity import same_url
 from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import is_secret, redacted, without_secrets
 
@@ -133,7 +134,8 @@ class Server:
         get = self._connection()[1].get(f"{url}/models", cast_to=object, options=options)
         answer: Any = await self._answer(get)
         listed = answer.get("data") if isinstance(answer, Mapping) else answer
-        return [card for card in listed or [] if isinstance(card, Mapping) and "id" in card]
+        cards = listed if isinstance(listed, list) else []
+        return [card for card in cards if isinstance(card, Mapping) and "id" in card]
 
     async def post(self, path: str, body: Mapping[str, Any]) -> Any:
         """The server's answer, as JSON.
@@ -208,10 +210,17 @@ def _require_url(url: str) -> None:
         )
 
 
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    with suppress(ValueError):
+        address = ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    return host == "localhost" or host.endswith(".localhost")
+
+
 def _client(
     url: str, key: str, timeout: float, max_retries: int, headers: Mapping[str, str]
 ) -> openai.AsyncOpenAI:
-    here = urlsplit(same_url(url)).hostname == "localhost"
     try:
         client = openai.AsyncOpenAI(
             api_key=key or NO_KEY,
@@ -220,7 +229,7 @@ def _client(
             max_retries=max_retries,
             default_headers=headers,
             http_client=openai.DefaultAsyncHttpxClient(
-                trust_env=not here,  # no proxy reaches the loopback interface
+                trust_env=not _is_this_machine(url),  # no proxy reaches the loopback interface
                 event_hooks={"response": [_as_openai_answers]},
             ),
         )

@@ -3,6 +3,7 @@
 import copy
 import difflib
 import inspect
+import json
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -289,6 +290,10 @@ class VLLMEngine(Engine):
                 with safe_open(weights, "np") as tensors:
                     layers = [key.partition(".lora_")[0] for key in tensors.keys()]  # noqa: SIM118
                 changed = {layer.rpartition(".")[2] for layer in layers}
+            else:  # weights in PyTorch's own format
+                named = json.loads((place / "adapter_config.json").read_text("utf-8"))
+                found = named.get("target_modules") or []
+                changed = {found} if isinstance(found, str) else set(found)
         except SafetensorError as error:
             raise ConfigError(f"{str(weights)!r} is damaged: {first_sentence(error)}") from error
         if left_out := sorted(changed - set(self._lora_config.target_modules or changed)):

@@ -97,7 +97,7 @@ def read_scores(
 
 def count_preemptions() -> None:
     """Lets releases before 0.31, which only count them for the engine, do so for each request."""
-    if "num_preemptions" in RequestStateStats.__dataclass_fields__:
+    if hasattr(RequestStateStats, "num_preemptions"):
         return
     RequestStateStats.num_preemptions = 0
     update = IterationStats.update_from_events

@@ -71,6 +71,7 @@ def run_audit(
         compare=comparing(AuditConfig, described=("rewards", "verifier")),
         policy=ErrorPolicy(max_error_rate=1.0, retry_errors=True),
         otherwise="write to another folder",
+        columns=True,
         more={"attacks": names},
         total=len(prompts),
         progress=progress,
