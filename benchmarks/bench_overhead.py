@@ -21,7 +21,7 @@ from typing import Any
 import common
 
 from bestofn import BestOfN
-from bestofn.engines.base import Completion, SamplingParams, TokenScores
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.rewards.flip import FLIPLikelihood
 from bestofn.types import Prompt, Usage
 
@@ -29,7 +29,7 @@ SIZES = (1_000, 10_000, 100_000)
 TEXT = "A sentence that stands for a response of ordinary length. " * 8
 
 
-class AtOnce:
+class AtOnce(Engine):
     """Answers in the same turn of the event loop; responses differ, so that each is scored."""
 
     name, default_template, context = "at once", "direct", None
@@ -51,12 +51,6 @@ class AtOnce:
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[None, str]:
         return None, TEXT
-
-    async def count_tokens(self, prompt: Prompt) -> None:
-        return None
-
-    def control_tokens(self, text: str) -> list[str]:
-        return []
 
     def with_options(self, **options: Any) -> "AtOnce":
         return self
