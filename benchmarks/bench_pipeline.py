@@ -27,7 +27,7 @@ from typing import Any
 import common
 
 from bestofn import BestOfN, FLIPReward, SamplingParams, load_engine
-from bestofn.engines.base import Completion
+from bestofn.engines.base import Completion, Engine
 from bestofn.prompts import as_prompt
 from bestofn.rewards.parsing import parse_plain
 from bestofn.rewards.similarity import f1
@@ -43,7 +43,7 @@ DIRECT = load_template("direct")
 AT_HAND: ContextVar[tuple[bool, str]] = ContextVar("AT_HAND")
 
 
-class Forced:
+class Forced(Engine):
     """The engine, with the length of each candidate and of each inference prescribed."""
 
     def __init__(self, engine: Any, lengths: dict[str, list[int]]) -> None:
