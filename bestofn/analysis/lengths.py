@@ -38,7 +38,7 @@ class CutCurves:
 
 
 class LengthAnalysis:
-    """Length and selection, for a curve's pools; a loss of gold within `margin` is none.
+    """Length and selection, for a curve's pools; a loss of gold within `margin` does not count.
 
     Attributes:
         counted: Share of the candidates that have a token count, of those that were drawn.

@@ -219,7 +219,7 @@ def stopping(config: AskConfig) -> ExpectedGain | None:
     """When a prompt has enough candidates, None where all get the same number.
 
     Raises:
-        ConfigError: the scores to expect are missing, or cannot be read.
+        ConfigError: the scores to expect are missing, or unreadable.
     """
     if not isinstance(config, SelectConfig) or config.adaptive is None:
         return None

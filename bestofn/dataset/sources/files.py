@@ -32,7 +32,7 @@ REFUSED: dict[bytes | tuple[bytes, ...], str] = {
     b"version https://git-lfs": "a Git LFS pointer; run `git lfs pull`",
     (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE): "UTF-16 text; save it as UTF-8",
 }
-"""How files begin that cannot be read, and what they are."""
+"""First bytes of formats that are not supported, and their names."""
 
 LONGEST = 400  # characters of a fault, without its place; a row can be a megabyte
 LONGEST_CELL = 1 << 24  # characters; where a quote is not closed, the cell ends here
