@@ -246,6 +246,8 @@ async def amap_in_window(
 
 async def gather(*work: Awaitable[T]) -> list[T]:
     """The results of all; if one fails the others are cancelled, and gone before it is raised."""
+    if len(work) == 1:
+        return [await work[0]]  # a task of its own would cost more than much of the work
     tasks = [asyncio.ensure_future(item) for item in work]
     try:
         return await asyncio.gather(*tasks)
@@ -255,7 +257,12 @@ async def gather(*work: Awaitable[T]) -> list[T]:
 
 async def cancel(tasks: Iterable[asyncio.Future[Any]]) -> None:
     """Cancels what still runs and waits until it is gone."""
-    tasks = list(tasks)
+    running = []
     for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        if not task.done():
+            task.cancel()
+            running.append(task)
+        elif not task.cancelled():
+            task.exception()  # one that nobody looks at is reported by asyncio
+    if running:
+        await asyncio.gather(*running, return_exceptions=True)

@@ -97,6 +97,7 @@ def resolve(similarity: str | Similarity) -> Similarity:
 
 # One character of a script that is written without spaces, or a run of other word characters.
 WORD = re.compile(rf"{UNSPACED}|[^\W_{UNSPACED_LETTERS}]+")
+ASCII_WORD = re.compile(r"[a-z0-9]+")
 
 MIN_RUN = 4  # words; shorter runs are shared by honest answers
 MAX_RUN = 20  # words; a run this long is a quote however long the instruction is
@@ -118,9 +119,9 @@ def find_quotes(instruction: str, response: str) -> list[tuple[int, int]]:
     show nothing, and a letter of another alphabet or width counts as the one that it looks like.
     """
     text, places = _folded(response)
-    source = WORD.findall(_folded(instruction)[0])
+    source = _words(_folded(instruction)[0])
     shortest = max(MIN_RUN, min(MAX_RUN, ceil(SHARE * len(source))))
-    if not _share_a_run(source, WORD.findall(text), shortest):
+    if not _share_a_run(source, _words(text), shortest):
         return []
     said = list(WORD.finditer(text))
     matcher = SequenceMatcher(None, source, [word.group() for word in said], autojunk=False)
@@ -135,6 +136,11 @@ def find_quotes(instruction: str, response: str) -> list[tuple[int, int]]:
             spans.append((places[said[run.b].start()], places[said[end - 1].end()]))
             open_ranges += [(low, run.b), (end, high)]
     return sorted(spans)
+
+
+def _words(folded: str) -> list[str]:
+    """What `WORD` finds; in ASCII, as most text is, a simpler pattern finds the same sooner."""
+    return (ASCII_WORD if folded.isascii() else WORD).findall(folded)
 
 
 def _share_a_run(source: list[str], said: list[str], size: int) -> bool:
