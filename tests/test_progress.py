@@ -1,5 +1,6 @@
 """What a run writes to standard error where that is a file: sparse lines, no bars."""
 
+import json
 import os
 import subprocess
 import sys
@@ -53,31 +54,42 @@ def test_select_many_writes_lines_now_and_then_and_one_at_the_end(
     assert all(line.startswith(end[0]) and line.endswith(end[1]) for line in lines[-1:])
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        "ask Fruits? -n 2 --max-tokens 8",
-        "ask Fruits? -n 2 --max-tokens 8 --engine hf:{tiny}",
-        "demo --prompts 3 -n 2",
-        "select tiny:3 --engine tiny -o {folder}/out.jsonl -n 2 --max-tokens 8",
-        "sample tiny:3 --engine tiny -o {folder}/pool.jsonl -m 2 --max-tokens 8",
-        "rewardbench --data tiny:1 --engine tiny --reward flip-likelihood -o {folder}/bench",
-        "audit --prompts tiny:1 --engine tiny -o {folder}/audit",
-        "export {rows} -o {folder}/out.csv",
-        "doctor",
-    ],
-    ids=lambda command: command.split()[0],
-)
-def test_commands_write_no_bars_to_a_file(command: str, tmp_path: Path) -> None:
+COMMANDS = [
+    "ask Fruits? -n 2 --max-tokens 8",
+    "ask Fruits? -n 2 --max-tokens 8 --engine hf:{tiny}",
+    "demo --prompts 3 -n 2",
+    "select tiny:3 --engine tiny -o {folder}/out.jsonl -n 2 --max-tokens 8",
+    "sample tiny:3 --engine tiny -o {folder}/pool.jsonl -m 2 --max-tokens 8",
+    "rewardbench --data tiny:1 --engine tiny --reward flip-likelihood -o {folder}/bench",
+    "audit --prompts tiny:1 --engine tiny -o {folder}/audit",
+    "export {rows} -o {folder}/out.csv",
+    "doctor",
+]
+# In one process, as each would spend most of its time on importing torch.
+ONE_BY_ONE = """
+import json, sys
+from bestofn.cli.app import app
+for command in json.loads(sys.argv[1]):
+    print("====", command[0], file=sys.stderr, flush=True)
+    try:
+        app(command)
+    except SystemExit as end:
+        assert not end.code, (command, end.code)
+"""
+
+
+def test_commands_write_no_bars_to_a_file(tmp_path: Path) -> None:
     from bestofn.engines.model_files import locate
 
     places = {"tiny": locate("tiny"), "folder": str(tmp_path), "rows": str(tmp_path / "rows.jsonl")}
     written(tmp_path / "rows.jsonl", [made("a", {"flip": [0.0, 1.0]})])
-    log = written_to_stderr(
-        ["-m", "bestofn", *(part.format(**places) for part in command.split())], tmp_path
-    )
-    assert "\r" not in log
-    assert "\x1b[?25" not in log  # a cursor that is hidden, as for a spinner
-    assert "%|" not in log
-    assert "Loading weights" not in log
-    assert len(log.splitlines()) <= 4
+    commands = [[part.format(**places) for part in command.split()] for command in COMMANDS]
+    log = written_to_stderr(["-c", ONE_BY_ONE, json.dumps(commands)], tmp_path)
+    logs = log.split("==== ")[1:]
+    assert [log.split()[0] for log in logs] == [command[0] for command in commands]
+    for log in logs:
+        assert "\r" not in log
+        assert "\x1b[?25" not in log  # a cursor that is hidden, as for a spinner
+        assert "%|" not in log
+        assert "Loading weights" not in log
+        assert len(log.splitlines()) <= 1 + 4

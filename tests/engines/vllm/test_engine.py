@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from reward_models import random_model
 from serving import require_vllm
+from test_docs import VIEWS, run_example
 
 from bestofn import ScalarReward, concurrency
 from bestofn.engines.base import SamplingParams
@@ -185,6 +186,13 @@ def test_guided_view_holds_to_the_schema(vllm_tiny: Any) -> None:
     assert all(list(json.loads(text)) == ["reasoning", "instruction"] for text in closed)
     free = concurrency.run(vllm_tiny.generate(prefix, params, 0))
     assert not free.text.startswith("{")
+
+
+@pytest.mark.parametrize(("page", "code"), VIEWS)
+def test_examples_of_views_run(
+    page: str, code: str, vllm_tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_example(code, vllm_tiny, tmp_path, monkeypatch)
 
 
 def test_chat_template_options_make_a_view(vllm_tiny: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -174,42 +175,19 @@ def test_the_engine_ends_with_a_killed_process() -> None:
             os.kill(left, signal.SIGKILL)
 
 
-def test_a_dead_engine_fails_fast() -> None:
-    import asyncio
+FORKED_THEN_DEAD = """
+import asyncio, signal
 
-    from bestofn import concurrency
-    from bestofn.engines.base import SamplingParams
-    from bestofn.prompts import as_prompt
-
-    engine: Any = load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 26, enforce_eager=True)
+async def killed(engine):
     forced = SamplingParams(max_tokens=400, extra={"min_tokens": 400, "ignore_eos": True})
+    prompts = [as_prompt(f"Add 2 and {i}.") for i in range(16)]
+    tasks = [asyncio.create_task(engine.generate(prompt, forced)) for prompt in prompts]
+    while engine.running < 16:
+        await asyncio.sleep(0.01)
+    for process in engine._process.llm.engine_core.resources.engine_manager.processes:
+        os.kill(process.pid, signal.SIGKILL)
+    return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
 
-    async def killed() -> list[Any]:
-        tasks = [
-            asyncio.create_task(engine.generate(as_prompt(f"Add 2 and {i}."), forced))
-            for i in range(16)
-        ]
-        while engine.running < 16:
-            await asyncio.sleep(0.01)
-        for process in engine._process.llm.engine_core.resources.engine_manager.processes:
-            os.kill(process.pid, signal.SIGKILL)
-        return await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 60)
-
-    try:
-        failures = concurrency.run(killed())
-        assert all(isinstance(failure, EngineError) for failure in failures)
-        assert "the vLLM engine has died" in str(failures[0])
-        with pytest.raises(EngineError, match="has died"):
-            concurrency.run(engine.generate(as_prompt("Add 2 and 3."), forced))
-    finally:
-        engine.close()
-    with pytest.raises(EngineError, match="closed"):
-        concurrency.run(engine.generate(as_prompt("Add 2 and 3."), forced))
-    engine.close()  # a second time does nothing
-
-
-def test_a_forked_process_has_no_engine() -> None:
-    shown = run_forking("""
 if __name__ == "__main__":
     engine = load_engine("vllm:tiny", kv_cache_memory_bytes=1 << 26, enforce_eager=True)
     first = ask(engine)
@@ -220,7 +198,19 @@ if __name__ == "__main__":
 
     in_child(work)
     print("parent:", bool(first) and bool(ask(engine)))
+    failures = concurrency.run(killed(engine))
+    print("failed:", sum(isinstance(failure, EngineError) for failure in failures), failures[0])
+    refused(lambda: ask(engine))
     engine.close()
-""")
-    assert "EngineError: a loaded model works only in the process that made it" in shown
-    assert "parent: True" in shown
+    refused(lambda: ask(engine))
+    engine.close()  # a second time does nothing
+"""
+
+
+def test_a_forked_process_has_no_engine_and_a_dead_one_fails_fast() -> None:
+    of_fork, *after = run_forking(FORKED_THEN_DEAD).partition("parent: True")
+    assert "EngineError: a loaded model works only in the process that made it" in of_fork
+    _, failed, dead, closed = "".join(after).splitlines()
+    assert failed.startswith("failed: 16 the vLLM engine has died")
+    assert re.fullmatch("EngineError: .*has died.*", dead)
+    assert re.fullmatch("EngineError: .*closed.*", closed)
