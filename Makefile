@@ -28,7 +28,7 @@ types: .venv/installed-dev
 unit: .venv/installed-dev
 	@echo "== tests, with coverage"
 	@# Two at a time, with a thread each: threads of torch that wait for a core spin.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
 
 wheel: .venv/python
 	@# What is built from the tracked files, used where the repository is not; some minutes.
