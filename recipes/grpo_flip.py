@@ -30,8 +30,8 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.utils import logging
 
 from bestofn import SamplingParams, load_engine, tiny
-from bestofn.analysis.expected import scores_of
 from bestofn.analysis.findings import FEW, shown, signed
+from bestofn.analysis.selectors import scores_of
 from bestofn.config import RewardConfig, Section, checked
 from bestofn.dataset.pools import add, draw
 from bestofn.dataset.sources import read_rows

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn.analysis.expected import (
+from bestofn.analysis.selectors import (
     FROM_GOLD,
     MAJORITY,
     ORACLE,

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import rankdata
 
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.expected import ORACLE, Array, scores_of, unknown_gold, values_of
 from bestofn.analysis.findings import at
+from bestofn.analysis.selectors import ORACLE, Array, scores_of, unknown_gold, values_of
 from bestofn.dataset.pools import cut_name
 from bestofn.estimators import Interval, best_of_n, unpaired_difference
 from bestofn.rewards.baselines import Unit, length

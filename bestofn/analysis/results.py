@@ -11,7 +11,6 @@ from typing import Any
 import yaml
 
 from bestofn.analysis.curves import Difference, ProxyCurve, ScalingCurve
-from bestofn.analysis.expected import ORACLE, RANDOM
 from bestofn.analysis.findings import (
     FEW,
     Finding,
@@ -24,6 +23,7 @@ from bestofn.analysis.findings import (
     verdict,
 )
 from bestofn.analysis.lengths import CutCurves, LengthAnalysis
+from bestofn.analysis.selectors import ORACLE, RANDOM
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval
 from bestofn.redaction import without_secrets

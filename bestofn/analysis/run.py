@@ -8,9 +8,9 @@ from typing import Any
 
 from bestofn.analysis import plots, results
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.expected import BASELINES, FROM_GOLD, MAJORITY, WEIGHTED
 from bestofn.analysis.lengths import LengthAnalysis
 from bestofn.analysis.report import write_report
+from bestofn.analysis.selectors import BASELINES, FROM_GOLD, MAJORITY, WEIGHTED
 from bestofn.config import CurveConfig, EngineConfig, ReportConfig, RewardConfig, ScoreConfig
 from bestofn.dataset.pools import sample_file
 from bestofn.dataset.score import reward_of, score_file

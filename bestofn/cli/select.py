@@ -12,7 +12,7 @@ from bestofn.cli.app import Json, Output, app, console, notes, options, section,
 from bestofn.config import ClusterConfig, Section, SelectConfig
 from bestofn.dataset.export import Format, require
 from bestofn.dataset.export import export as write
-from bestofn.dataset.records import LEFT_OUT, Keep
+from bestofn.dataset.exported import LEFT_OUT, Keep
 from bestofn.dataset.select import select_file, summary_of
 from bestofn.dataset.summary import Summary, counted
 from bestofn.errors import ConfigError, RunFailedError

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, get_args
 
-from bestofn.dataset.records import Columns, Keep, Kind, Record, Records
+from bestofn.dataset.exported import Columns, Keep, Kind, Record, Records
 from bestofn.dataset.sources.files import library
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool

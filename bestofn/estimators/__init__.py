@@ -1,6 +1,6 @@
 """What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
 
-from bestofn.estimators.best import (
+from bestofn.estimators.expected import (
     best_of_n,
     expected_cost,
     failure_rate,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from bestofn.estimators.best import Array, as_finite
+from bestofn.estimators.expected import Array, as_finite
 
 
 @dataclass(frozen=True, slots=True)

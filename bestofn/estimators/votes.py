@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bestofn.estimators.best import (
+from bestofn.estimators.expected import (
     Array,
     Whole,
     as_finite,

@@ -9,7 +9,7 @@ from exporting import ODD, chosen, exported, failed, one_of_each
 from making import made, written
 
 from bestofn.dataset.export import Exported, export
-from bestofn.dataset.records import Keep
+from bestofn.dataset.exported import Keep
 from bestofn.errors import ConfigError
 from bestofn.prompts import as_prompt
 from bestofn.sampler import choose

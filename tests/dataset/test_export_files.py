@@ -15,7 +15,7 @@ from exporting import as_csv, chosen, exported, one_of_each, read_back
 from making import written
 
 from bestofn.dataset.export import Exported, Format, export
-from bestofn.dataset.records import Keep, Record, Records
+from bestofn.dataset.exported import Keep, Record, Records
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.store import pool
 from bestofn.types import Pool
