@@ -138,22 +138,26 @@ class Window:
     """How many items are in flight: `fixed`, or as many as fill the batch of a fast engine.
 
     Each item that took longer than `PATIENCE` shrinks it by one, so that a killed run loses less
-    work; any other lets it grow again. An item makes so many requests `at_once`.
+    work; any other lets it grow. An item makes so many requests `at_once`. With `begin` it grows
+    from so many requests, so that the first results are there before the engine is full.
     """
 
     LEAST, MOST = 256, 512  # requests; the least is one batch of vLLM
     PATIENCE = 20.0  # seconds
 
-    def __init__(self, at_once: int, fixed: int | None = None) -> None:
+    def __init__(self, at_once: int, fixed: int | None = None, begin: int = MOST) -> None:
         self.least = fixed or max(1, self.LEAST // at_once)
-        self.most = self.size = fixed or max(1, self.MOST // at_once)
+        self.most = fixed or max(1, self.MOST // at_once)
+        self.size = fixed or max(1, begin // at_once)
 
     async def timed(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of an item's work, whose time is taken into account."""
         started = time.monotonic()
         result = await work
-        step = 1 if time.monotonic() - started < self.PATIENCE else -1
-        self.size = min(max(self.size + step, self.least), self.most)
+        if time.monotonic() - started < self.PATIENCE:
+            self.size = min(self.size + 1, self.most)
+        elif self.size > self.least:
+            self.size -= 1
         return result
 
 

@@ -402,6 +402,11 @@ def test_the_window_follows_the_time_of_an_item(monkeypatch: pytest.MonkeyPatch)
     assert window.size == 32
     monkeypatch.undo()
     assert sizes(2) == [33, 34]
+    window = concurrency.Window(at_once=8, begin=16)
+    assert (window.size, sizes(3)) == (2, [3, 4, 5])
+    monkeypatch.setattr(concurrency.Window, "PATIENCE", 0.0)
+    assert sizes(2) == [5, 5]
+    assert concurrency.Window(at_once=8, fixed=7, begin=16).size == 7
 
 
 # --- rounds ---------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ from bestofn.store.pool import ScoreFile, ScoreOrigin, read_origins
 
 _Group = tuple[EngineConfig | None, list[RewardConfig]]  # rewards and the model that they share
 
+BEGIN = 16  # candidates in flight at the beginning, so that the first rows are there soon
+
 
 def score_file(
     source: Path,
@@ -151,7 +153,7 @@ def _score(
             rewards,
             limits=config.limits,
             decoder=loaded[-1] if decoder else None,
-            window=Window(most),
+            window=Window(most, begin=BEGIN),
         ):
             for name in missing[row.prompt.id]:
                 if has_scores(row, name):  # a reward that compares has none of cuts
