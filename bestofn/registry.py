@@ -27,6 +27,7 @@ BUILT_IN = {
     "reward": {
         "flip": "bestofn.rewards.flip:FLIPReward",
         "flip-likelihood": "bestofn.rewards.flip:FLIPLikelihood",
+        "mutual": "bestofn.rewards.mutual:MutualInformation",
         "pointwise": "bestofn.rewards.judges:PointwiseJudge",
         "pairwise": "bestofn.rewards.judges:PairwiseJudge",
         "listwise": "bestofn.rewards.judges:ListwiseJudge",

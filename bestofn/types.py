@@ -21,7 +21,10 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A conversation that ends where the model is to answer."""
+    """A conversation that ends where the model is to answer.
+
+    One that a reward makes may end with a turn of the assistant, whose text begins the answer.
+    """
 
     messages: tuple[Message, ...]  # oldest first
     id: str = ""  # names it in seeds and rows; empty for prompts that rewards make

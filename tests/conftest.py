@@ -53,6 +53,19 @@ def vllm_tiny() -> Iterator[Any]:
 
 
 @pytest.fixture(scope="session")
+def smollm2() -> str:
+    """The folder of SmolLM2-135M-Instruct, which `recipes/smollm2/fetch.py` puts there."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(cache) / "bestofn" / "SmolLM2-135M-Instruct"
+    if not (folder / "model.safetensors").is_file():
+        reason = "SmolLM2 is not on this machine; python recipes/smollm2/fetch.py fetches it"
+        if os.environ.get("BESTOFN_REQUIRE_REAL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
 def alpaca_rows() -> list[dict[str, Any]]:
     """300 real prompts with 16 real responses each."""
     if not ALPACA.is_file():

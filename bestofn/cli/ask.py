@@ -118,7 +118,9 @@ def _as_json(curve: "ScalingCurve") -> dict[str, Any]:
 def _show_selection(selection: Selection, instruction: str) -> None:
     order = _by_rank(selection, selection.reward)
     table = Table(title=f"{len(order)} candidates by {selection.reward}", title_justify="left")
-    for heading in ("#", "score", "inferred instruction", "tokens", "finish"):
+    infers = any(candidate.scores[selection.reward].inferred for candidate in order)
+    inferred = ["inferred instruction"] if infers else []
+    for heading in ("#", "score", *inferred, "tokens", "finish"):
         table.add_column(heading, overflow="fold", max_width=30)
     table.add_column("response", overflow="fold")
     for candidate in order:
@@ -126,7 +128,7 @@ def _show_selection(selection: Selection, instruction: str) -> None:
         table.add_row(
             Text(str(candidate.index), "bold green" if candidate is selection.best else ""),
             _score_text(score),
-            _marked(score, instruction),
+            *([_marked(score, instruction)] if infers else []),
             Text(str(candidate.token_count or "")),
             Text(candidate.finish_reason),
             Text(_shortened(candidate.text, 160)),

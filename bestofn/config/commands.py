@@ -169,9 +169,10 @@ Count = Annotated[int, Flag(("-n",)), Field(ge=1, description="Candidates to dra
 class AskConfig(DrawConfig, ScorerConfig):
     """One selection."""
 
-    reward: str = "flip"
-    """'flip', 'flip-likelihood', a judge ('pointwise', 'pairwise', 'listwise'), 'scalar:MODEL',
-    'gold', a baseline such as 'longest', or 'package.module:Name'."""
+    reward: str = "flip-likelihood"
+    """'flip', 'flip-likelihood', 'mutual', a judge ('pointwise', 'pairwise', 'listwise'),
+    'scalar:MODEL', 'gold', a baseline such as 'longest', or 'package.module:Name'; by default
+    'flip-likelihood', for a server and with --adaptive 'flip'."""
     reward_options: RewardOptions = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
     n: Count = 8
@@ -179,6 +180,12 @@ class AskConfig(DrawConfig, ScorerConfig):
     @model_validator(mode="before")
     @classmethod
     def _reward_in_one_word(cls, fields: dict[str, Any]) -> dict[str, Any]:
+        scorer = str(fields.get("reward_engine") or fields.get("engine") or "")
+        if "reward" not in fields:
+            # Few servers score a given answer, and only of F1 it is known what to expect.
+            if scorer.startswith("openai:") or fields.get("adaptive") is not None:
+                return {**fields, "reward": "flip"}
+            return fields
         named = reward_fields(str(fields.get("reward", "")))
         if "options" not in named:
             return fields

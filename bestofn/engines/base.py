@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
+from bestofn import concurrency
 from bestofn.engines.chat import CONTROL
 from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
@@ -105,6 +106,26 @@ class Engine(ABC):
             ContextLengthError: the two together, and one token more, do not fit.
         """
         raise EngineError(f"the engine {self.name!r} cannot score a given answer; use FLIPReward")
+
+    async def first_tokens(self, prompt: Prompt, answers: Sequence[str]) -> TokenScores:
+        """Log-probabilities of the first token of each answer, as what comes next behind a prompt.
+
+        They are in the order of the answers, of which several may begin with the same token. Here
+        `loglikelihood` is asked for each.
+
+        Raises:
+            ContextLengthError: the prompt leaves no room.
+            EngineError: the engine cannot tell.
+        """
+        scores = await concurrency.gather(
+            *(self.loglikelihood(prompt, answer, max_tokens=1) for answer in answers)
+        )
+        return TokenScores(
+            [score.token_ids[0] for score in scores],
+            [score.token_logprobs[0] for score in scores],
+            sum((score.usage for score in scores), Usage()),
+            complete=False,
+        )
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         """Reasoning, if any, and answer that the first tokens of a response to `prompt` read as."""

@@ -10,7 +10,7 @@ from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
-from bestofn.prompts import as_turns, clean, spoken, transcript
+from bestofn.prompts import as_turns, clean, split_opening, spoken, transcript
 from bestofn.thinking import ends_in_opening, split_thinking
 from bestofn.types import Message, Prompt, Role
 
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 REASONING_FIRST = (
-    "the chat template starts the answer with reasoning, so that an answer cannot be scored; "
+    "the chat template starts the answer with reasoning, so that an answer can neither be scored "
+    "nor begun; "
     "switch it off, such as by with_options(chat_template_kwargs={'enable_thinking': False})"
 )
 # How common models spell control tokens: ChatML and its relatives, Llama, Mistral, Gemma, DeepSeek,
@@ -171,9 +172,17 @@ class ChatFormat:
 
     def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], bool]:
         """Token ids of the prompt, and whether it ends inside an opened thinking tag."""
-        text = self.render(self._as_text(prompt.messages))
+        messages, opening = split_opening(prompt)
+        text = self.render(self._as_text(messages))
+        thinking = ends_in_opening(text)
         # A template writes its own special tokens; plain text needs the tokenizer's.
-        return tuple(self._ids(text, special=not self.has_template)), ends_in_opening(text)
+        ids = self._ids(text, special=not self.has_template)
+        if opening:
+            if thinking:
+                raise EngineError(REASONING_FIRST)
+            opening = opening if self.has_template else f" {opening}"
+            ids += self._ids(self._cut(opening))
+        return tuple(ids), thinking
 
     def encode_answered(self, prompt: Prompt, answer: str) -> list[int]:
         """Token ids of a conversation that ends with an answer, as the chat template closes it.

@@ -62,7 +62,7 @@ class Described:
         kind, model, _ = _parts(self.spec)
         if kind == "openai":
             return str(self.args.get("template", USUAL["template"]))
-        return default_template(_folder(model)) if kind in LOCAL else UNKNOWN
+        return default_template(_folder(model), UNKNOWN) if kind in LOCAL else UNKNOWN
 
     def identity(self) -> dict[str, Any]:
         """What results depend on; what only the loaded engine knows is unknown."""

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,6 +12,8 @@ from bestofn.engines.chat import ChatFormat
 from bestofn.errors import EngineError
 from bestofn.registry import construct, find
 from bestofn.types import Usage
+
+SMALL = 1e9  # parameters; the models of arXiv 2602.13551 have about as many, or more
 
 
 def locate(model: str) -> str:
@@ -29,12 +32,54 @@ def locate(model: str) -> str:
     return model
 
 
-def default_template(folder: str) -> str:
-    """The backward template that the model's own bestofn.json names, if it has one."""
-    path = Path(folder) / "bestofn.json"
-    if not path.is_file():
-        return "reasoned"
-    return str(json.loads(path.read_text("utf-8")).get("template", "reasoned"))
+def default_template(model: str, unknown: str = "reasoned") -> str:
+    """The backward template that suits a model of a folder or of the hub.
+
+    It is the one that the model's own bestofn.json names, else one that a model of its size can
+    write: those of less than `SMALL` parameters hardly write JSON. `unknown` is for a model that is
+    not on this machine yet.
+    """
+    own, config = (_json_of(model, name) for name in ("bestofn.json", "config.json"))
+    if own is not None and "template" in own:
+        return str(own["template"])
+    if config is None:
+        return unknown
+    size = _parameters(config.get("text_config") or config)
+    return "reasoned" if size is None or size >= SMALL else "opened"
+
+
+def _json_of(model: str, name: str) -> dict[str, Any] | None:
+    """A model's own file, None where it has none or is not on this machine."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    path: Any = Path(model) / name
+    if not Path(model).is_dir():
+        with suppress(HFValidationError, OSError):
+            path = try_to_load_from_cache(model, name)
+    try:
+        found = json.loads(Path(path).read_text("utf-8"))
+    except (OSError, ValueError, TypeError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _parameters(config: Mapping[str, Any]) -> float | None:
+    """About how many parameters a decoder of this configuration has, None if it cannot be told."""
+    try:
+        width, layers, words = (
+            config[name] for name in ("hidden_size", "num_hidden_layers", "vocab_size")
+        )
+        heads = config["num_attention_heads"]
+        groups = config.get("num_key_value_heads") or heads
+        head = config.get("head_dim") or width // heads
+        inner = config.get("moe_intermediate_size") or config["intermediate_size"]
+        experts = config.get("num_experts") or config.get("num_local_experts") or 1
+        layer = 2 * width * head * (heads + groups) + 3 * width * inner * experts
+        embeddings = 1 if config.get("tie_word_embeddings", True) else 2
+        return float(layers * layer + embeddings * words * width)
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None
 
 
 def first_sentence(error: BaseException) -> str:

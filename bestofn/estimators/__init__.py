@@ -1,5 +1,6 @@
 """What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
 
+from bestofn.estimators.balanced import Pairs, balanced, pair_shares
 from bestofn.estimators.expected import (
     best_of_n,
     expected_cost,
@@ -21,7 +22,9 @@ from bestofn.estimators.votes import Votes, expected_votes
 
 __all__ = [
     "Interval",
+    "Pairs",
     "Votes",
+    "balanced",
     "best_of_n",
     "bootstrap_mean",
     "bootstrap_pools",
@@ -31,6 +34,7 @@ __all__ = [
     "gain_percent",
     "interval",
     "kl_upper_bound",
+    "pair_shares",
     "resampled_stratum_means",
     "stratum_means",
     "tie_rate",

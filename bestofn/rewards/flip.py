@@ -32,6 +32,7 @@ CUTS = 8  # attempts to cut a response so that it fits into the context
 # Share of the context that is kept free behind the prefix. It is the same for every instruction:
 # the length of the true one must not decide where the response is cut.
 RESERVE = 0.25
+SHORT, LONG = 64, 512  # tokens of an inference: most instructions have 5 to 60, a reasoning more
 
 
 @dataclass(eq=False, kw_only=True)
@@ -52,6 +53,8 @@ class InverseReward(Pointwise):
         check_choice("target", self.target, Target)
         check_choice("copy_guard", self.copy_guard, CopyGuard)
         auto = self.auto_template or self.engine.default_template
+        if auto == "opened" and self.target == "system":
+            auto = "direct"  # the other one asks what the user wanted
         self.texts = load_template(auto if self.template == "auto" else self.template)
 
     def identity(self) -> dict[str, Any]:
@@ -155,7 +158,7 @@ class FLIPReward(InverseReward):
     similarity: str | Similarity = "f1"
     samples: int = 1  # inferences; the mean is over those that can be parsed
     temperature: float = 0.0  # several samples need one above 0, as greedy ones would be the same
-    max_tokens: int = 512  # of one inference
+    max_tokens: int | None = None  # of one inference; by default 512, of an opened answer 64
     seed: int = 0  # of sampled inferences, together with prompt, candidate and sample
     name: str = "flip"
 
@@ -163,9 +166,12 @@ class FLIPReward(InverseReward):
         super().__post_init__()
         check_samples(self.samples, self.temperature)
         self.similar = resolve(self.similarity)
+        if self.max_tokens is None:
+            self.max_tokens = SHORT if self.texts.opening else LONG
         self.params = SamplingParams(
             temperature=self.temperature,
             max_tokens=self.max_tokens,
+            stop=(self.texts.closing,) if self.texts.closing else (),
             logprobs=False,
             json_schema=self.texts.json_schema,
         )
@@ -189,6 +195,8 @@ class FLIPReward(InverseReward):
         parsed = [parse_completion(answer, self.texts.field) for answer in answers]
         inferred = [p.text for p in parsed if p.text is not None]
         score = Score(inferred=inferred, usage=sum((a.usage for a in answers), Usage()))
+        if any(p.cut for p in parsed):
+            score.flags.append("inference_cut")
         if 0 < len(inferred) < len(parsed):
             score.flags.append("some_inferences_failed")
         try:
@@ -232,7 +240,10 @@ class FLIPLikelihood(InverseReward):
         limit = self.engine.context
         # One token less than is free, which engines need behind what they score.
         most = limit and max(1, limit - _room(limit) - 1)
-        scores = await self.engine.loglikelihood(prefix, instruction, close=True, max_tokens=most)
+        closing = self.texts.closing
+        scores = await self.engine.loglikelihood(
+            prefix, instruction + closing, close=not closing, max_tokens=most
+        )
         value = fmean(scores.token_logprobs)
         if self.forward_weight:
             if candidate.mean_logprob is None:

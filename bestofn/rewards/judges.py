@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from math import isnan, nan
+from math import exp, isnan, log, nan
 from pathlib import Path
 from statistics import fmean
+from sys import float_info
 from typing import Any, ClassVar, Literal
 
 from bestofn import concurrency
@@ -26,8 +27,13 @@ from bestofn.scoring import without_cost
 from bestofn.types import Candidate, Prompt, Score, Usage
 
 Tournament = Literal["knockout", "round-robin"]
+Verdict = Literal["text", "logits"]
+READ_FROM_LOGITS = {"pointwise": "grade", "pairwise": "letter"}
+"""The templates of judges whose verdict is not written but read from probabilities."""
+LEAST_MASS = 0.1  # of the answers together, below which a model hardly meant to give one
 
 LOWEST, HIGHEST = 1, 10
+TINY = float_info.min  # has a logarithm
 LETTERS = {"A": 0, "B": 1}
 VERDICTS: dict[Kind, str] = {
     "pointwise": r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10)?",
@@ -47,6 +53,12 @@ class Judge(Reward):
     Args:
         engine: The judge.
         template: The kind of judge, which is the default, or a path; see `load_judge_template`.
+            With `verdict="logits"` it is "grade", the default, or "yes" for a pointwise judge, and
+            "letter" for a pairwise one.
+        verdict: "text" lets the judge write a reasoning and a verdict. "logits" reads the verdict
+            from the probabilities of what it could answer at once, by one forward pass: the
+            expected grade, the log-odds of Yes against No, or how probable it is that the first
+            response is the better one. It is always readable.
         temperature: Of the answers.
         max_tokens: Of one answer, reasoning included.
         seed: Of sampled answers, together with prompt and question; of a judge that compares also
@@ -56,6 +68,7 @@ class Judge(Reward):
 
     engine: Engine = field(kw_only=False)
     template: str | Path = ""
+    verdict: Verdict = "text"
     temperature: float = 0.0
     max_tokens: int = 512
     seed: int = 0
@@ -66,7 +79,19 @@ class Judge(Reward):
 
     def __post_init__(self) -> None:
         self.name = self.name or self.kind
-        self.texts = load_judge_template(self.template or self.kind, self.kind)
+        check_choice("verdict", self.verdict, Verdict)
+        reads = self.verdict == "logits"
+        usual = READ_FROM_LOGITS.get(self.kind) if reads else self.kind
+        if usual is None:
+            raise ConfigError(f"a {self.kind} judge has no verdict='logits'")
+        self.texts = load_judge_template(self.template or usual, self.kind)
+        if reads != bool(self.texts.answers):
+            raise ConfigError(
+                "verdict='logits' goes with a template that has `answers`, such as 'grade', and "
+                f"'text' with one that has a `field`; {self.template!r} is of the other kind"
+            )
+        if reads and self.temperature:
+            raise ConfigError("verdict='logits' draws nothing; leave out the temperature")
         self.params = SamplingParams(
             temperature=self.temperature, max_tokens=self.max_tokens, logprobs=False
         )
@@ -78,6 +103,9 @@ class Judge(Reward):
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,
         }
+        if self.verdict == "logits":
+            found |= {"verdict": "logits"}
+            del found["max_tokens"]
         drawn = not self.pointwise or self.temperature
         return found | ({"seed": self.seed} if drawn else {})
 
@@ -106,9 +134,12 @@ class Judge(Reward):
         turns = prompt.messages
         request = turns[0].content if len(turns) == 1 else transcript(turns)
         question = self.texts.fill(prompt=request, **texts)
+        if self.texts.answers:
+            return await self._read(question, self.texts.answers)
         # Seeds follow the question, so that equal ones get equal answers.
         source = replace(question, id="\x1f".join([prompt.id, *texts.values()]))
         seed = candidate_seed(self.seed, source, sample) if self.temperature else None
+        assert self.texts.field is not None
         verdict: dict[str, Any] = {"type": "integer", "minimum": lowest, "maximum": highest}
         expected = f"a number from {lowest} to {highest}"
         if self.kind == "pairwise":
@@ -134,6 +165,57 @@ class Judge(Reward):
         else:
             score.reason = f"parse: {parsed.reason or f'not {expected}'}"
         return score
+
+    async def _read(self, question: Prompt, answers: Sequence[str]) -> Score:
+        """The verdict that the probabilities of the answers give."""
+        score = Score(counts={"calls": 1})
+        try:
+            logprobs, score.usage = await _probabilities(self.engine, question, answers)
+        except OtherProcessError:
+            raise
+        except EngineError as error:
+            cause = "too long" if isinstance(error, ContextLengthError) else "engine"
+            score.reason, score.counts = f"{cause}: {error}", {"calls": 1, "unreadable": 1}
+            return score
+        shares = [exp(logprob) for logprob in logprobs]
+        if sum(shares) < LEAST_MASS:
+            score.flags.append("unlikely_answers")
+        top = max(logprobs)
+        shares = [exp(logprob - top) for logprob in logprobs]  # whose sum is not 0
+        if all(map(str.isdecimal, answers)):
+            grades = zip(map(int, answers), shares, strict=True)
+            score.value = sum(grade * share for grade, share in grades) / sum(shares)
+        elif self.pointwise:
+            score.value = logprobs[0] - logprobs[1]
+        else:
+            score.value = shares[1] / sum(shares)  # as of a text, B is 1
+        return score
+
+
+async def _probabilities(
+    engine: Engine, question: Prompt, answers: Sequence[str]
+) -> tuple[list[float], Usage]:
+    """The log-probability of each answer.
+
+    Where one begins with another's only token, as 10 with that of 1, it takes a pass of its own,
+    and the shorter one has what is left.
+    """
+    first = await engine.first_tokens(question, answers)
+    logprobs, usage = list(first.token_logprobs), first.usage
+    places: dict[int, list[int]] = {}
+    for place, token in enumerate(first.token_ids):
+        places.setdefault(token, []).append(place)
+    for same in places.values():
+        shortest, *longer = sorted(same, key=lambda place: len(answers[place]))
+        left = exp(logprobs[shortest])
+        for place in longer:
+            scores = await engine.loglikelihood(question, answers[place])
+            logprobs[place] = sum(scores.token_logprobs)
+            left -= exp(logprobs[place])
+            usage += scores.usage
+        if longer:
+            logprobs[shortest] = log(max(left, TINY))
+    return logprobs, usage
 
 
 @dataclass(slots=True)
@@ -183,6 +265,8 @@ class PointwiseJudge(Pointwise, Judge):
         super().__post_init__()
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        if self.verdict == "logits":
+            return await self._ask(prompt, LOWEST, HIGHEST, response=candidate.text)
         tally = _Tally()
         calls = (
             self._ask(prompt, LOWEST, HIGHEST, sample, response=candidate.text)
@@ -231,8 +315,8 @@ class PairwiseJudge(Judge):
             pairs = list(zip(left[odd::2], left[odd + 1 :: 2], strict=True))
             left = left[:odd]
             for pair, outcome in zip(pairs, await self._meet(prompt, pairs, tallies), strict=True):
-                winner, loser = pair if outcome == 1 else pair[::-1]
-                if outcome not in (0, 1):
+                winner, loser = pair if outcome > 0.5 else pair[::-1]
+                if outcome == 0.5 or isnan(outcome):
                     winner, loser = rng.sample(pair, 2)
                     groups[winner] += groups.pop(loser)
                 left.append(winner)
@@ -248,7 +332,7 @@ class PairwiseJudge(Judge):
     async def _meet(
         self, prompt: Prompt, pairs: Sequence[tuple[str, str]], tallies: Mapping[str, _Tally]
     ) -> list[float]:
-        """Of each pair whether the first is better: 1, 0, 0.5 for a split, NaN for no verdict."""
+        """Of each pair how far the first is better: 1, 0, 0.5 for a split, NaN for no verdict."""
         shown = [order for a, b in pairs for order in ((a, b), (b, a))]
         verdicts = await concurrency.gather(
             *(self._ask(prompt, 0, 1, response1=one, response2=other) for one, other in shown)
@@ -256,7 +340,7 @@ class PairwiseJudge(Judge):
         for (first, _), verdict in zip(shown, verdicts, strict=True):
             tallies[first].add_call(verdict)
             if not isnan(verdict.value):
-                tallies[first].counts["second" if verdict.value else "first"] += 1
+                tallies[first].counts["second" if verdict.value > 0.5 else "first"] += 1
         outcomes = []
         for (a, b), *both in zip(pairs, verdicts[::2], verdicts[1::2], strict=True):
             outcomes.append(outcome := (1 - both[0].value + both[1].value) / 2)

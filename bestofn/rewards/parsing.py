@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bestofn.engines.base import Completion
@@ -37,6 +37,7 @@ class Parsed:
 
     text: str | None = None
     reason: str | None = None
+    cut: bool = False  # whether the text ends at the token limit
 
 
 def parse_completion(answer: Completion, field: str | None, *, numbers: bool = False) -> Parsed:
@@ -52,17 +53,17 @@ def parse_completion(answer: Completion, field: str | None, *, numbers: bool = F
 def parse_plain(output: str, *, truncated: bool = False) -> Parsed:
     """The whole answer as the instruction, without a label and one pair of surrounding quotes.
 
-    One that was `truncated` at the token limit has none: half an instruction is none.
+    What was `truncated` at the token limit is the beginning of one, and marked as cut.
     """
     if is_unclosed(output):
         return Parsed(reason="unclosed_thinking")
     text = split_thinking(output)[1].strip()
     if not text:
         return Parsed(reason="empty")
-    if truncated:
-        return Parsed(reason="truncated")
     unlabelled = LABEL.sub("", text)
-    return _as_text(LABEL.sub("", _unquote(text)) if unlabelled == text else _unquote(unlabelled))
+    text = LABEL.sub("", _unquote(text)) if unlabelled == text else _unquote(unlabelled)
+    found = _as_text(text)
+    return replace(found, cut=truncated and found.text is not None)
 
 
 def parse_field(

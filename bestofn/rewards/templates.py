@@ -59,11 +59,17 @@ class InverseTemplate(_Template):
     """Whether the whole answer is the instruction, or one field of a JSON object."""
     field: str | None = None
     """The field of the JSON object that holds the instruction."""
+    opening: str = ""
+    """Begins the answer, in the assistant's own turn; may hold `{target}`."""
+    closing: str = ""
+    """Ends the instruction, such as the quote that `opening` opened; nothing behind it is read."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if (self.output == "json") != (self.field is not None):
             raise ValueError("`field` goes with `output: json`")
+        if self.output == "json" and (self.opening or self.closing):
+            raise ValueError("`opening` and `closing` go with `output: text`")
         return self
 
     @property
@@ -74,16 +80,31 @@ class InverseTemplate(_Template):
     def fill(self, response: str, context: str = "", target: Target = "user") -> Prompt:
         """The backward prompt for one response, in the known rest of its conversation."""
         texts = {"response": response, "context": context, "target": TARGET_NAMES[target]}
-        return self._fill(texts, self.context if context else "")
+        asked = self._fill(texts, self.context if context else "")
+        if not self.opening:
+            return asked
+        begun = Message("assistant", self.opening.format(target=texts["target"]))
+        return Prompt((*asked.messages, begun))
 
 
 class JudgeTemplate(_Template):
     """The texts of one question to a judge."""
 
-    field: str
+    field: str | None = None
     """The field of the JSON answer that holds the verdict."""
+    answers: tuple[str, ...] = ()
+    """Instead of a field: all that the judge may answer, whose probabilities are the verdict.
+    Numbers are grades; of two words the first one speaks for the response, or for the first."""
     first_number: int = 1
     """The number of the first response of a list."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.field is None) != bool(self.answers):
+            raise ValueError("a judge's template has either `field` or `answers`")
+        if self.answers and len(self.answers) != 2 and not all(map(str.isdecimal, self.answers)):
+            raise ValueError("`answers` are two words, or numbers")
+        return self
 
     def fill(self, **texts: str) -> Prompt:
         """The question, with these texts in the places of that name."""
@@ -143,7 +164,7 @@ def _load(form: type[T], name: str | Path, kind: str, **of_paper: Any) -> T:
     template = checked(form, fields, where)
     marks: dict[str, Any] = {place: f"\x00{place}\x00" for place in places.split()}
     try:
-        shown = template.fill(**marks).messages[-1].content
+        shown = template.fill(**marks).messages[1].content
     except (KeyError, IndexError, ValueError) as error:
         raise ConfigError(f"{where}: no format string over {places} ({error})") from None
     for place, mark in marks.items():

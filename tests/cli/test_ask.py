@@ -16,9 +16,12 @@ ASK = ["ask", "Name 4 fruits.", "-n", 3, "--seed", 1]
 
 
 def test_ask_prints_candidates_and_the_best() -> None:
-    shown = done(*ASK).stdout
+    shown = done(*ASK, "--reward", "flip").stdout
     assert "3 candidates by flip" in shown
     assert "inferred instruction" in shown
+    shown = done(*ASK).stdout
+    assert "3 candidates by flip-likelihood" in shown
+    assert "inferred instruction" not in shown
     assert "best: " in shown
 
 

@@ -77,7 +77,7 @@ def test_json_and_csv(out: Path) -> None:
             assert found["strict"]["mean"] <= found["credit"]["mean"]
     assert result["rewards"]["flip"]["tokens"] > 0 == result["rewards"]["longest"]["tokens"]
     assert result["rewards"]["flip"]["seconds"] > 0
-    assert len(result["differences"]) == 4 * 3 * 2
+    assert len(result["differences"]) == 4 * 3 * 3
     rows = table(out)
     wanted = [(reward, subset) for reward in REWARDS for subset in (*SUBSETS, "mean")]
     assert [(row["reward"], row["subset"]) for row in rows] == wanted

@@ -176,7 +176,8 @@ def options_of(path: str) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.usefixtures("here", "one_model")
 def test_options_of_the_reward_of_a_selection() -> None:
-    options = ["--reward-option", "flip.samples=2", "--reward-option", "temperature=1"]
+    options = ["--reward", "flip", "--reward-option", "flip.samples=2"]
+    options += ["--reward-option", "temperature=1"]
     told = done("ask", "Name 4 fruits.", "-n", 2, "--seed", 0, *options, "--json").stdout
     done("select", "p.jsonl", "-n", 1, "-o", "out.jsonl", "--seed", 0, *SMALL, *options)
     for row in [pool.loads(told), *pool.read(Path("out.jsonl"))]:

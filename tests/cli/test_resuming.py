@@ -23,7 +23,7 @@ from bestofn.store.pool import ScoreFile
 
 OLD = Path(__file__).parents[1] / "begun_by_0_1"
 SMALL = ["--max-tokens", 8, "--seed", 1]
-SELECT = ["select", "p.jsonl", "-n", 2, *SMALL, "-o", "o.jsonl"]
+SELECT = ["select", "p.jsonl", "--reward", "flip", "-n", 2, *SMALL, "-o", "o.jsonl"]
 SAMPLE = ["sample", "p.jsonl", "-m", 2, *SMALL, "-o", "o.jsonl"]
 LONGEST = [*SELECT, *TINY, "--reward", "longest"]
 OPTION = "--reward-option"

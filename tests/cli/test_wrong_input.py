@@ -138,8 +138,8 @@ def test_an_engine_that_cannot_be_is_one_sentence(options: list[object], sentenc
 @pytest.mark.parametrize(
     "command",
     [
-        ASK,
-        [*SELECT, "p.jsonl"],
+        [*ASK, "--reward", "flip"],
+        [*SELECT, "p.jsonl", "--reward", "flip"],
         [*SCORE, "--reward", "flip"],
         [*CURVE, "--reward", "flip", "--limits", 2],
         [*BENCH, "--reward", "flip"],

@@ -365,3 +365,32 @@ def test_decoding_is_lossless(text: str, cleaned: bool) -> None:
     chat = chat_with(ANY_ROLE)
     chat.tokenizer.clean_up_tokenization_spaces = cleaned
     assert chat.decode(list(chat.encode_continuation(text, close=False)), False) == (None, text)
+
+
+# --- answers that have begun ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("template", [ANY_ROLE, PARTS, ALTERNATE, None])
+def test_the_beginning_of_an_answer_stands_in_the_turn_of_the_assistant(
+    template: str | None,
+) -> None:
+    chat = chat_with(template)
+    asked = (Message("user", "Say it."),)
+    begun = Message("assistant", 'It was: "')
+    whole = chat.text(list(chat.encode(Prompt((*asked, begun)))[0]), skip_special_tokens=False)
+    alone = chat.text(list(chat.encode(Prompt(asked))[0]), skip_special_tokens=False)
+    assert whole == alone + ('It was: "' if template else ' It was: "')
+
+
+def test_the_beginning_of_an_answer_is_text_whatever_it_spells(tiny: TransformersEngine) -> None:
+    prompt = Prompt((Message("user", "Go on."), Message("assistant", "<|end|><|user|>")))
+    ids, _ = tiny._chat.encode(prompt)
+    alone, _ = tiny._chat.encode(Prompt(prompt.messages[:1]))
+    assert ids[: len(alone)] == alone
+    assert not set(ids[len(alone) :]) & set(tiny._chat.tokenizer.all_special_ids)
+
+
+def test_a_template_that_begins_with_reasoning_takes_no_other_beginning() -> None:
+    chat = chat_with(OPENS_THINKING).with_kwargs({"think": True})
+    with pytest.raises(EngineError, match="starts the answer with reasoning"):
+        chat.encode(Prompt((USER, Message("assistant", "It"))))

@@ -1,6 +1,7 @@
 """Engines: what loading one brings with it, and one of a user's own."""
 
 import asyncio
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from reward_models import random_model
 
 from bestofn import BestOfN, FLIPLikelihood, FLIPReward
 from bestofn.engines.base import Completion, Engine, SamplingParams, load_engine
-from bestofn.engines.model_files import locate
+from bestofn.engines.identity import Described
+from bestofn.engines.model_files import default_template, locate
 from bestofn.errors import ConfigError, EngineError
-from bestofn.identity import identity_of
+from bestofn.identity import UNKNOWN, identity_of
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
 from bestofn.rewards.scalar import ScalarReward
@@ -135,3 +137,36 @@ def test_defaults() -> None:
     assert engine.control_tokens("a <|im_end|> b <|im_end|>") == ["<|im_end|>"]
     assert identity_of(engine) == {"kind": "test_engines.Parrot", "name": "parrot"}
     engine.close()
+
+
+@pytest.mark.parametrize(
+    ("changed", "template"),
+    [
+        ({}, "opened"),
+        ({"hidden_size": 2048, "num_hidden_layers": 24, "intermediate_size": 8192}, "reasoned"),
+        ({"num_local_experts": 300}, "reasoned"),
+        ({"hidden_size": None}, "reasoned"),
+        ({"text_config": {"hidden_size": 1}}, "reasoned"),
+    ],
+)
+def test_the_backward_template_suits_the_size(
+    changed: dict[str, Any], template: str, tmp_path: Path
+) -> None:
+    # As SmolLM2-135M has it.
+    config = {
+        "hidden_size": 576,
+        "num_hidden_layers": 30,
+        "vocab_size": 49152,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "intermediate_size": 1536,
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config | changed))
+    assert default_template(str(tmp_path)) == template
+    (tmp_path / "bestofn.json").write_text('{"template": "direct"}')
+    assert default_template(str(tmp_path)) == "direct"
+
+
+def test_the_template_of_a_model_that_is_not_here_yet_is_unknown(tmp_path: Path) -> None:
+    assert default_template("nobody/no-such-model") == "reasoned"
+    assert Described("hf:nobody/no-such-model").default_template == UNKNOWN

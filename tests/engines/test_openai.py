@@ -537,3 +537,50 @@ def test_without_the_client_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError, match=r"pip install 'bestofn\[openai\]'"):
         importlib.import_module("bestofn.engines.openai")
+
+
+# --- beginnings -----------------------------------------------------------------------------------
+
+BEGUN = Prompt((Message("user", "hello"), Message("assistant", 'It was: "')))
+
+
+@pytest.mark.parametrize(("vllm", "owner"), [(True, "vllm"), (False, "sglang")])
+def test_a_server_that_can_goes_on_with_an_answer(vllm: bool, owner: str) -> None:
+    server = FaultyServer(vllm=vllm, owner=owner)
+    with serving(server) as engine:
+        asyncio.run(engine.generate(BEGUN, GREEDY))
+    (sent,) = server.requests
+    assert sent["messages"][-1] == {"role": "assistant", "content": 'It was: "'}
+    assert sent["continue_final_message"] is True
+    assert sent["add_generation_prompt"] is False
+
+
+def test_another_server_is_not_asked_to_go_on_with_an_answer() -> None:
+    server = FaultyServer()
+    with serving(server) as engine, pytest.raises(ConfigError, match="without `opening`"):
+        asyncio.run(engine.generate(BEGUN, GREEDY))
+    assert server.requests == []
+
+
+def likeliest(answer: dict[str, Any]) -> None:
+    named = {"7": -0.1, " 8": -2.5, "8": -9.0, "Well": -4.0}
+    tops = [{"token": token, "logprob": logprob} for token, logprob in named.items()]
+    entry = {"token": "7", "logprob": -0.1, "top_logprobs": tops}
+    answer["choices"][0]["logprobs"] = {"content": [entry]}
+
+
+def test_first_tokens_come_from_the_likeliest_that_a_server_names() -> None:
+    server = FaultyServer(changed=likeliest)
+    with serving(server) as engine:
+        found = asyncio.run(engine.first_tokens(as_prompt("hello"), ["7", "8", "9"]))
+        assert found.token_logprobs == [-0.1, -2.5, -9.0]  # the last one is not named
+        assert found.token_ids == []
+        with pytest.raises(EngineError, match="let the judge write its verdict"):
+            asyncio.run(engine.first_tokens(as_prompt("hello"), ["A", "B"]))
+    assert server.requests[0]["top_logprobs"] == 20
+    assert server.requests[0]["max_tokens"] == 1
+
+
+def test_a_server_without_likeliest_tokens_says_so() -> None:
+    with serving(FaultyServer()) as engine, pytest.raises(EngineError, match="top_logprobs"):
+        asyncio.run(engine.first_tokens(as_prompt("hello"), ["7", "8"]))

@@ -32,6 +32,7 @@ from bestofn.engines.model_files import locate
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.tiny import heldout_tasks
+from bestofn.types import Message, Prompt
 
 GREEDY = SamplingParams(temperature=0, max_tokens=40)
 STORY = "Write a story of 28 sentences about Mia the baker and a fox."
@@ -428,3 +429,31 @@ def test_an_architecture_with_another_kind_of_state_is_refused(
     tiny._chat.tokenizer.save_pretrained(tmp_path)
     with pytest.raises(EngineError, match="does not run"):
         load_engine(f"hf:{tmp_path}")
+
+
+# --- the next token -------------------------------------------------------------------------------
+
+
+def test_first_tokens_are_those_of_the_plain_forward_pass(tiny: TransformersEngine) -> None:
+    prompt, answers = as_prompt("Name 4 fruits."), ["1", "10", "fig", "Yes"]
+    found = concurrency.run(tiny.first_tokens(prompt, answers))
+    ids, _ = tiny._chat.encode(prompt)
+    model = tiny._scheduler.model
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
+    first = [tiny._chat.encode_continuation(answer, close=False)[0] for answer in answers]
+    assert found.token_ids == first
+    assert found.token_logprobs == pytest.approx([float(expected[i]) for i in first], abs=1e-4)
+    assert found.usage.scored_tokens == len(answers)
+
+
+def test_an_answer_that_has_begun_is_gone_on_with(tiny: TransformersEngine) -> None:
+    """What comes behind the first tokens of a greedy answer is the rest of it."""
+    asked = as_prompt("Name 4 fruits as a numbered list.")
+    params = SamplingParams(temperature=0.0, max_tokens=60)
+    whole = concurrency.run(tiny.generate(asked, params)).text
+    cut = whole.index("\n")
+    begun = Prompt((*asked.messages, Message("assistant", whole[:cut])))
+    assert concurrency.run(tiny.generate(begun, params)).text.strip() == whole[cut:].strip()
+    scores = concurrency.run(tiny.loglikelihood(begun, whole[cut:], close=True))
+    assert min(scores.token_logprobs) > -3

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from math import isnan, nan
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bestofn import concurrency
+from bestofn.engines.base import SamplingParams
 from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
 from bestofn.scoring import add_scores
-from bestofn.types import Candidate, Prompt, Score
+from bestofn.types import Candidate, Message, Prompt, Score
 
 INSTRUCTION = "Count from 3 to 9."
 
@@ -92,7 +94,6 @@ def test_value_is_the_similarity_of_the_inferred_instruction(
     [
         (ScriptedEngine("Count from 3"), "reasoned", "no_json"),
         (ScriptedEngine(""), "direct", "empty"),
-        (ScriptedEngine("Count fr", finish_reason="length"), "direct", "truncated"),
         (ScriptedEngine(lambda *_: EngineError("it broke")), "direct", "it broke"),
         (ScriptedEngine(lambda *_: ContextLengthError(900, 10, 900)), "direct", "too long"),
     ],
@@ -101,6 +102,59 @@ def test_failures_are_reasons(engine: ScriptedEngine, template: str, reason: str
     result = score(FLIPReward(engine, template=template), "3, 4, 5")
     assert isnan(result.value)
     assert reason in str(result.reason)
+
+
+def test_the_beginning_of_an_instruction_is_scored_and_flagged() -> None:
+    engine = ScriptedEngine("Count from 3 to", finish_reason="length")
+    result = score(FLIPReward(engine, template="direct"), "3, 4, 5")
+    assert result.inferred == ["Count from 3 to"]
+    assert result.value == pytest.approx(8 / 9)
+    assert result.flags == ["inference_cut"]
+
+
+OPENED = {
+    "system": "Infer the {target}.",
+    "user": "{response}",
+    "output": "text",
+    "opening": 'The {target} was: "',
+    "closing": '"',
+}
+
+
+@pytest.mark.parametrize("target", ["user", "system"])
+def test_an_answer_that_the_template_opens(target: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(json.dumps(OPENED))
+    turns = [{"role": "system", "content": "Be brief."}, *asked("Count.")]
+    seen = []
+
+    def answer(prompt: Prompt, params: SamplingParams, seed: int | None) -> str:
+        seen.append((prompt.messages[-1], params.stop))
+        return "Be brief."
+
+    engine = ScriptedEngine(answer)
+    options = {"template": str(tmp_path / "own.yaml"), "target": target}
+    score(FLIPReward(engine, **options), "3, 4, 5", turns)
+    name = "instruction" if target == "user" else "system prompt"
+    assert seen == [(Message("assistant", f'The {name} was: "'), ('"',))]
+    score(FLIPLikelihood(engine, **options), "3, 4, 5", turns)
+    ((prefix, continuation),) = engine.scored
+    assert prefix.messages[-1].role == "assistant"
+    assert continuation == ("Count." if target == "user" else "Be brief.") + '"'
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        ({"output": "json", "field": "instruction"}, "go with `output: text`"),
+        ({"opening": "{response}"}, "no format string"),
+    ],
+)
+def test_openings_that_make_no_sense(
+    changed: dict[str, str], sentence: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.yaml").write_text(json.dumps(OPENED | changed))
+    with pytest.raises(ConfigError, match=sentence):
+        FLIPReward(ScriptedEngine(), template=tmp_path / "own.yaml")
 
 
 @pytest.mark.parametrize("make", REWARDS)

@@ -3,13 +3,16 @@
 import json
 import re
 from collections.abc import Callable, Sequence
-from math import isnan
+from math import isnan, log
+from typing import Any
 
 import pytest
 from fakes import ScriptedEngine, scores_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bestofn.engines.base import TokenScores
+from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.judges import ListwiseJudge, PairwiseJudge, PointwiseJudge
@@ -271,3 +274,107 @@ def test_the_answer_may_be_held_to_a_schema() -> None:
 def test_options_are_checked(make: Callable[[ScriptedEngine], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make(ScriptedEngine())
+
+
+# --- verdicts from probabilities ------------------------------------------------------------------
+
+
+class Probable(ScriptedEngine):
+    """Answers with these probabilities, one token a character as where digits are split."""
+
+    def __init__(self, say: Callable[[str], dict[str, float]]) -> None:
+        super().__init__()
+        self.say = say
+
+    async def first_tokens(self, prompt: Prompt, answers: Sequence[str]) -> TokenScores:
+        shares = self.say(prompt.messages[-1].content)
+        firsts = [answer[0] for answer in answers]
+        sums = [sum(p for text, p in shares.items() if text[0] == first) for first in firsts]
+        logprobs = list(map(log, sums))
+        usage = Usage(prompt_tokens=10, scored_tokens=1)
+        return TokenScores([ord(first) for first in firsts], logprobs, usage, complete=False)
+
+    async def loglikelihood(self, prompt: Prompt, continuation: str, **_: Any) -> TokenScores:
+        share = self.say(prompt.messages[-1].content)[continuation]
+        ids = [ord(character) for character in continuation]
+        return TokenScores(ids, [log(share) / len(ids)] * len(ids), Usage(scored_tokens=len(ids)))
+
+
+def test_the_grade_is_what_the_probabilities_expect() -> None:
+    shares = {str(grade): 0.01 for grade in range(1, 11)} | {"1": 0.2, "8": 0.3, "10": 0.1}
+    (score,) = scored(PointwiseJudge(Probable(lambda _: shares), verdict="logits"), "an answer")
+    total = sum(shares.values())
+    expected = sum(int(grade) * share for grade, share in shares.items()) / total
+    assert score.value == pytest.approx(expected)
+    assert score.counts == {"calls": 1}
+    assert score.flags == []
+
+
+def test_yes_is_the_log_odds() -> None:
+    judge = PointwiseJudge(
+        Probable(lambda _: {"Yes": 0.06, "No": 0.02}), verdict="logits", template="yes"
+    )
+    (score,) = scored(judge, "an answer")
+    assert score.value == pytest.approx(log(3))
+    assert score.flags == ["unlikely_answers"]
+
+
+@pytest.mark.parametrize("tournament", ["knockout", "round-robin"])
+def test_a_pair_is_read_in_both_orders(tournament: Any) -> None:
+    def say(question: str) -> dict[str, float]:
+        first, second = shown_pair(question)
+        odds = 3 * len(first) / len(second)  # and a taste for the first place
+        return {"A": odds / (1 + odds), "B": 1 / (1 + odds)}
+
+    judge = PairwiseJudge(Probable(say), verdict="logits", tournament=tournament)
+    texts = ["a", "bbb", "cc", "dddd"]
+    scores = scored(judge, *texts)
+    assert max(zip(values(scores), texts, strict=True))[1] == "dddd"
+    assert total(scores, "unreadable") == 0
+    if tournament == "round-robin":
+        assert sorted(values(scores)) == [scores[i].value for i in (0, 2, 1, 3)]
+        assert sum(values(scores)) == pytest.approx(len(texts) / 2)  # each pair gives one in all
+
+
+def test_what_goes_wrong_with_a_forward_pass_is_a_failed_verdict() -> None:
+    def fail(_: str) -> dict[str, float]:
+        raise EngineError("it broke")
+
+    (score,) = scored(PointwiseJudge(Probable(fail), verdict="logits"), "an answer")
+    assert isnan(score.value)
+    assert score.reason == "engine: it broke"
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda e: ListwiseJudge(e, verdict="logits"), "a listwise judge has no"),
+        (lambda e: PointwiseJudge(e, verdict="words"), "verdict must be"),
+        (lambda e: PointwiseJudge(e, verdict="logits", temperature=1.0), "draws nothing"),
+        (lambda e: PointwiseJudge(e, template="grade"), "goes with a template that has `answers`"),
+        (
+            lambda e: PointwiseJudge(e, verdict="logits", template="pointwise"),
+            "goes with a template that has `answers`",
+        ),
+    ],
+)
+def test_verdicts_that_make_no_sense(make: Callable[[Any], Any], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        make(ScriptedEngine())
+
+
+def test_logits_on_the_embedded_model(tiny: TransformersEngine) -> None:
+    scores = [
+        *scored(PointwiseJudge(tiny, verdict="logits"), "fig, peach", "Tuesday"),
+        *scored(PointwiseJudge(tiny, verdict="logits", template="yes"), "fig, peach"),
+        *scored(PairwiseJudge(tiny, verdict="logits"), "fig, peach", "Tuesday"),
+    ]
+    assert all(score.reason is None for score in scores)
+    assert all(1 <= score.value <= 10 for score in scores[:2])
+
+
+def test_the_way_to_a_verdict_is_part_of_the_identity() -> None:
+    written = PointwiseJudge(ScriptedEngine()).identity()
+    read = PointwiseJudge(ScriptedEngine(), verdict="logits").identity()
+    assert "verdict" not in written
+    assert read["verdict"] == "logits"

@@ -206,11 +206,16 @@ def test_plain_answer(output: str, expected: str) -> None:
         ("Instruction:", False, "empty"),
         ("<think>hm</think>", False, "empty"),
         ("<think>hm", True, "unclosed_thinking"),
-        ("Write a po", True, "truncated"),
     ],
 )
 def test_plain_failure(output: str, truncated: bool, reason: str) -> None:
     assert parse_plain(output, truncated=truncated) == Parsed(reason=reason)
+
+
+def test_a_plain_text_that_was_cut_is_the_beginning_of_one() -> None:
+    assert parse_plain('Instruction: "Write a po', truncated=True) == Parsed(
+        '"Write a po', cut=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -102,7 +102,7 @@ def test_a_judges_template_needs_its_places(tmp_path: Path, text: str, match: st
 
 
 def test_missing_templates_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="direct, reasoned"):
+    with pytest.raises(ConfigError, match="direct, opened, reasoned"):
         load_template("nonesuch")
     with pytest.raises(ConfigError, match=r"FLIP_SYSTEM\.prompt"):
         load_template(tmp_path)

@@ -14,7 +14,7 @@ from bestofn.engines.base import SamplingParams
 from bestofn.engines.chat import CONTROL, ChatFormat
 from bestofn.engines.openai.server import NOT_THERE, RefusedError, Server
 from bestofn.errors import ConfigError, EngineError
-from bestofn.prompts import as_turns, clean
+from bestofn.prompts import as_turns, clean, split_opening
 from bestofn.thinking import ends_in_opening
 from bestofn.types import Message, Prompt
 
@@ -220,7 +220,7 @@ class Tokens:
         """Ids of the conversation up to where the model is to answer."""
         if self._chat is not None:
             return self._chat.encode(prompt)[0]
-        return await self._render(*prompt.messages)
+        return await self._render(*prompt.messages, **opening_fields(prompt))
 
     async def continuation(self, text: str, close: bool) -> Ids:
         """Ids of plain text, with the token that ends an answer if it is to be closed.
@@ -292,6 +292,13 @@ class Tokens:
             if error.status not in NOT_THERE:
                 raise
             raise CannotScoreError(self._server.url, f"/{path}") from None
+
+
+def opening_fields(prompt: Prompt) -> dict[str, bool]:
+    """What tells a server to go on with a last turn of the assistant, where there is one."""
+    if not split_opening(prompt)[1]:
+        return {}
+    return {"add_generation_prompt": False, "continue_final_message": True}
 
 
 def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:

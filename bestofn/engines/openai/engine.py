@@ -27,6 +27,7 @@ from bestofn.engines.openai.dialect import (
     choose_card,
     list_models,
     name_some,
+    opening_fields,
     turns,
 )
 from bestofn.engines.openai.server import RefusedError, Server
@@ -42,6 +43,7 @@ OWN_FIELDS = frozenset({"model", "messages", "n", "stream"})  # not for `Samplin
 # Changes to one request, each after a refusal: a field left out, renamed, or cut to what fits.
 CHANGES = 12
 CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
+CONTINUING = frozenset({"vllm", "sglang"})  # servers that go on with an answer that has begun
 BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
 # Other servers than vLLM's do not show their chat template.
 UNSEEN_REASONING = (
@@ -49,6 +51,7 @@ UNSEEN_REASONING = (
     "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
 )
 CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
+TOP = 20  # the most `top_logprobs` that the API takes
 # What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
 NO_LOGPROB = -9999.0
 # How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
@@ -131,6 +134,7 @@ class OpenAIEngine(Engine):
         self.model: str = card["id"]
         self._served = tuple(other["id"] for other in served)
         self._vllm = card.get("owned_by") == "vllm"
+        self._continues = card.get("owned_by") in CONTINUING
         self.stats = Fields(card.get("owned_by"))  # views share it
         described = {"template": template, "tokenizer": tokenizer}
         self._described = Described(f"openai:{self._server.url}", described)
@@ -167,12 +171,18 @@ class OpenAIEngine(Engine):
     def _request(self, prompt: Prompt, params: SamplingParams, seed: int | None) -> dict[str, Any]:
         if own := OWN_FIELDS & set(params.extra):
             raise ConfigError(f"extra cannot set {', '.join(sorted(own))}: the engine does")
+        if (begun := opening_fields(prompt)) and not self._continues:
+            raise ConfigError(
+                f"the server at {self._server.url} is not known to go on with an answer that has "
+                "begun, as vLLM's and SGLang's do; take a template without `opening`"
+            )
         limit = params.max_tokens if self.context is None else min(params.max_tokens, self.context)
         schema = params.json_schema if self._guided else None
         named = {"name": "answer", "schema": dict(schema or {}), "strict": True}
         fields: dict[str, Any] = {
             "model": self.model,
             "messages": turns(prompt.messages),
+            **begun,
             **{name: getattr(params, name) for name in SAMPLING},
             LIMIT: None if NEW_LIMIT in params.extra else limit,
             "logprobs": params.logprobs or None,
@@ -284,6 +294,30 @@ class OpenAIEngine(Engine):
         seconds = time.perf_counter() - started
         usage = Usage(prompt_tokens=len(prefix), scored_tokens=len(ids), seconds=seconds)
         return TokenScores(list(ids), logprobs, usage, complete=ids == whole)
+
+    @on_server
+    async def first_tokens(self, prompt: Prompt, answers: Sequence[str]) -> TokenScores:
+        """Of the likeliest tokens that a server names; another counts as the least likely of them.
+
+        Token ids are unknown.
+        """
+        started = time.perf_counter()
+        fields = {"logprobs": True, "top_logprobs": TOP}
+        params = SamplingParams(temperature=0.0, max_tokens=1, extra=fields)
+        answer = await self._complete(prompt, self._request(prompt, params, None), fields)
+        entries = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
+        tops = [e for e in entries[0].get("top_logprobs") or () if _is_known(e.get("logprob"))]
+        named: dict[str, float] = {}
+        for entry in tops:
+            named.setdefault(str(entry.get("token")).strip(), entry["logprob"])
+        if not named.keys() & set(answers):
+            raise EngineError(
+                f"the server at {self._server.url} gives no log-probability of any of the answers "
+                f"{', '.join(answers)}, as `top_logprobs`; let the judge write its verdict as text"
+            )
+        least = min(entry["logprob"] for entry in tops)
+        usage = _usage(answer, 1, time.perf_counter() - started)
+        return TokenScores([], [named.get(text, least) for text in answers], usage, complete=False)
 
     @on_server
     async def count_tokens(self, prompt: Prompt) -> int | None:

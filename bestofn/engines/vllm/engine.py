@@ -199,6 +199,27 @@ class VLLMEngine(Engine):
         usage.seconds = time.perf_counter() - started
         return TokenScores(list(ids), logprobs, usage, complete=complete)
 
+    async def first_tokens(self, prompt: Prompt, answers: Sequence[str]) -> TokenScores:
+        if not versions.NAMED_LOGPROBS:
+            return await super().first_tokens(prompt, answers)
+        started = time.perf_counter()
+        first = [self._chat.encode_scored(prompt, answer, False, 1) for answer in answers]
+        prefix, ids = first[0][0], [token for _, (token,), _ in first]
+        require_room(prefix, 1, self.context)
+        params = versions.params(
+            temperature=0.0, max_tokens=1, logprob_token_ids=sorted(set(ids)), flat_logprobs=True
+        )
+        output = await self._request(prefix, params)
+        found = output.outputs[0].logprobs
+        logprobs = dict(zip(found.token_ids, found.logprobs, strict=True))
+        usage = Usage(
+            prompt_tokens=len(prefix),
+            cached_tokens=output.num_cached_tokens or 0,
+            scored_tokens=1,
+            seconds=time.perf_counter() - started,
+        )
+        return TokenScores(ids, [logprobs[token] for token in ids], usage, complete=False)
+
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
 

@@ -2,9 +2,11 @@
 
 import functools
 import math
+import os
 from collections.abc import Mapping
 from typing import Any
 
+import psutil  # a requirement of vLLM
 from vllm import SamplingParams
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -19,6 +21,11 @@ ADAPTED = (
     "c_attn c_proj c_fc query_key_value dense fc1 fc2 out_proj"
 ).split()
 
+MOST_CACHE = 4 << 30  # bytes, of keys and values on a CPU
+
+NAMED_LOGPROBS = "logprob_token_ids" in SamplingParams.__struct_fields__
+"""Whether log-probabilities of named tokens can be had, not just of the likeliest ones."""
+
 
 def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     """Engine arguments that a user would have to know of, beside those that were given."""
@@ -32,6 +39,11 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         # more sequences at once are no faster, and finish only at the end of a run.
         defaults |= {"dtype": "float32", "block_size": 32, "enable_chunked_prefill": False}
         defaults["max_num_seqs"] = 48
+        # By itself vLLM wants nearly all of the machine's memory, and refuses to start without.
+        own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
+        if not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            free = psutil.virtual_memory().available
+            defaults["kv_cache_memory_bytes"] = min(MOST_CACHE, free // 4)
     return defaults
 
 

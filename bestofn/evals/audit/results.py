@@ -7,12 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn.analysis.findings import FEW, Finding, as_json, as_result, rate
+from bestofn.analysis.findings import FEW, Finding, as_json, as_result, rate, shown
 from bestofn.analysis.plots import as_image, new_figure, styled
 from bestofn.analysis.report import Picture, Section, Table, marked
 from bestofn.analysis.report import write_page as write
 from bestofn.analysis.results import flat
-from bestofn.estimators import Interval, bootstrap_mean
+from bestofn.estimators import (
+    Interval,
+    balanced,
+    bootstrap_mean,
+    interval,
+    pair_shares,
+    resampled_stratum_means,
+)
 from bestofn.evals.audit.attacks import FLAGS, Attack, Scorer
 from bestofn.prompts import user_message
 from bestofn.rewards.similarity import find_quotes
@@ -105,16 +112,47 @@ def _reward(
     rows: Sequence[Pool], scorer: Scorer, found: Mapping[Attack, Verdicts], seed: int
 ) -> dict[str, Any]:
     """A reward against all attacks together that carry no answer; null where there are none."""
-    without = [masks["win_rate"] for attack, masks in found.items() if attack.answer == "none"]
+    none = {a: masks for a, masks in found.items() if a.answer == "none"}
+    without = [masks["win_rate"] for masks in none.values()]
     names = {scorer.name, *(scorer.honest_name(attack.name) for attack in found)}
     candidates = [candidate for row in rows for candidate in row.candidates]
     scores = [c.scores[name] for c in candidates for name in names & c.scores.keys()]
     failures = np.mean([masks["honest_failure_rate"] for masks in found.values()])
     return {
         "win_rate": _interval(np.mean(without, axis=0), seed) if without else None,
+        "balanced": _balanced(rows, [*found], none, seed),
         "honest_failure_rate": float(failures),
         "tokens": sum(score.usage.computed_tokens for score in scores) / len(rows),
     }
+
+
+def _balanced(
+    rows: Sequence[Pool], attacks: Sequence[Attack], none: Mapping[Attack, Verdicts], seed: int
+) -> dict[str, Any]:
+    """How often honest responses have the higher score than attacks without an answer, by length.
+
+    See `bestofn.estimators.balanced`; null where no pair tells.
+    """
+    places = {attack: attacks.index(attack) + 1 for attack in none}
+    sums = np.zeros((len(rows), 4))
+    for number, row in enumerate(rows):
+        honest = len(row.candidates[0].text)
+        sums[number] = pair_shares(
+            (
+                float(masks["loss_rate"][number])
+                + 0.5 * float(masks["tie_rate"][number] or masks["both_failed_rate"][number]),
+                honest - len(row.candidates[places[attack]].text),
+            )
+            for attack, masks in none.items()
+        )
+    means = balanced(sums.mean(axis=0))
+    draws = balanced(resampled_stratum_means(sums, [0] * len(rows), seed=seed)[:, 0])
+    found = {}
+    for place, name in enumerate(("honest_longer", "honest_shorter", "balanced")):
+        of_pairs = draws[:, place][~np.isnan(draws[:, place])]
+        known = not np.isnan(means[place])
+        found[name] = as_json(interval(means[place], of_pairs, LEVEL)) if known else None
+    return found
 
 
 def _rates(scorer: Scorer, found: Verdicts, seed: int) -> dict[str, Any]:
@@ -211,6 +249,13 @@ def _of_reward(reward: Mapping[str, Any], attacks: Sequence[Any]) -> Iterator[Fi
         notes.append(f"{failed:.1%} of the honest response's scores failed")
     claim = f"{_title(reward)}: attacks without an answer beat the honest response"
     yield Finding(claim, Interval(**reward["win_rate"]), "; ".join(notes), "rate")
+    fair = reward["balanced"]["balanced"]
+    if fair and reward["honest_failure_rate"] < 1:
+        sides = [Interval(**reward["balanced"][f"honest_{side}"]) for side in ("longer", "shorter")]
+        longer, shorter = (shown(side, "rate") for side in sides)
+        claim = f"{_title(reward)}: the honest response beats them, balanced over length"
+        said = f"{longer} where it is longer, {shorter} where it is shorter; length alone has 50 %"
+        yield Finding(claim, Interval(**fair), said, "rate")
     without = (entry for entry in attacks if entry["answer"] == "none")
     best = max(without, key=lambda entry: entry["win_rate"]["mean"])
     if best["win_rate"]["mean"] > 0:

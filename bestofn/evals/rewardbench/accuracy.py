@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
-from math import isnan, nan, tanh
+from math import inf, isnan, nan, tanh
 from statistics import fmean
 from typing import Any, NamedTuple
 
@@ -14,8 +14,11 @@ from numpy.typing import NDArray
 from bestofn.analysis.selectors import scores_of
 from bestofn.estimators import (
     Interval,
+    Pairs,
+    balanced,
     gain_percent,
     interval,
+    pair_shares,
     resampled_stratum_means,
     stratum_means,
 )
@@ -33,6 +36,11 @@ TIES = "Ties"
 MEAN = "mean"
 """The mean over subsets, where the name of a subset is expected."""
 CONVENTIONS = STRICT, CREDIT = "strict", "credit"
+BALANCED = "balanced"
+"""See `bestofn.estimators.balanced`."""
+MEASURES = (*CONVENTIONS, BALANCED)
+LONGER, SHORTER = "right_longer", "right_shorter"
+SIDES = (LONGER, SHORTER, BALANCED)
 WEIGHTS = np.array([0.30, 0.30, 0.20, 0.20, 0.01])  # of the terms of the score of Ties
 
 
@@ -54,7 +62,7 @@ class Outcome(NamedTuple):
     chance: float  # the share of right ones among all responses
 
 
-FIELDS = Outcome._fields
+FIELDS = (*Outcome._fields, *Pairs._fields)
 _FIELD = {name: place for place, name in enumerate(FIELDS)}
 
 
@@ -71,11 +79,34 @@ def outcome(values: Sequence[float], right: Sequence[bool]) -> Outcome:
     return Outcome(float(alone and among[0]), credit, float(not alone), failures, 0.0, chance)
 
 
+def pairs(values: Sequence[float], right: Sequence[bool], lengths: Sequence[int]) -> Pairs:
+    """The pairs of a right and a wrong response, of which a failed score loses to any value."""
+    known = [-inf if isnan(value) else value for value in values]
+    everyone = list(zip(known, right, lengths, strict=True))
+    return pair_shares(
+        ((value > other) + 0.5 * (value == other), length - its)
+        for (value, ok, length), (other, also, its) in permutations(everyone, 2)
+        if ok and not also
+    )
+
+
 def outcomes(pools: Pools, name: str) -> Array:
-    """The outcomes of the scores of that name, each a mean over seeds: `[items, FIELDS]`."""
-    found = [[outcome(scores_of(p, name), _right(p)) for p in rows] for rows in pools]
-    means: Array = np.array(found).mean(axis=0)
+    """What scores of that name come to, each a mean over seeds: `[items, FIELDS]`."""
+
+    def found(pool: Pool) -> tuple[float, ...]:
+        values, right = scores_of(pool, name), _right(pool)
+        lengths = [len(candidate.text) for candidate in pool.candidates]
+        return (*outcome(values, right), *pairs(values, right, lengths))
+
+    means: Array = np.array([[found(pool) for pool in rows] for rows in pools]).mean(axis=0)
     return means
+
+
+def measured(sampled: Array, measure: str) -> Array:
+    """One of the measures from means over items, `[..., FIELDS]`; NaN where no pair tells."""
+    if measure in _FIELD:
+        return sampled[..., _FIELD[measure]]
+    return balanced(sampled[..., -len(Pairs._fields) :])[..., SIDES.index(measure)]
 
 
 def _right(pool: Pool) -> list[bool]:
@@ -96,7 +127,8 @@ class Line:
 class Accuracy(Line):
     """The estimates of one line; resamples are shared with all other lines."""
 
-    subsets: dict[str, dict[str, Any]]  # and "mean": the fields of `Outcome`
+    # And "mean": the fields of `Outcome`, and intervals of the measures; NaN where no pair tells.
+    subsets: dict[str, dict[str, Any]]
     ties: Interval | None  # the score of the subset Ties, None without its items
     ties_failure_rate: float  # 0 without its items
     tokens: float  # computed by the model, per item and seed
@@ -139,7 +171,7 @@ class Evaluation:
         chance: The accuracy of a random choice, by column.
         accuracies: Of the lines.
         overall: Of each reward; with `over_models` its mean over models, under its own label.
-        differences: Of each of `overall` to each other one, in both conventions.
+        differences: Of each of `overall` to each other one, in each measure.
     """
 
     def __init__(
@@ -171,7 +203,7 @@ class Evaluation:
         self.differences = [
             self._difference(a, b, convention)
             for a, b in permutations(self.overall, 2)
-            for convention in CONVENTIONS
+            for convention in MEASURES
             if self.subsets
         ]
 
@@ -216,9 +248,12 @@ class Evaluation:
     def _accuracy(self, line: Line, sampled: Array, ties: Array, **costs: Any) -> Accuracy:
         by_subset = {}
         for place, name in enumerate(self.columns):
-            means = dict(zip(FIELDS, sampled[0, place].tolist(), strict=True))
-            accuracies = {c: self._interval(sampled[:, place, _FIELD[c]]) for c in CONVENTIONS}
-            by_subset[name] = means | accuracies
+            means = dict(zip(Outcome._fields, sampled[0, place].tolist(), strict=False))
+            measures = {
+                measure: self._interval(measured(sampled[:, place], measure))
+                for measure in (*MEASURES, LONGER, SHORTER)
+            }
+            by_subset[name] = means | measures
         mean = ties.mean(axis=0)
         mean[0] = fmean(ties[:, 0])
         of_ties = self._interval(mean) if self.ties_items else None
@@ -226,14 +261,21 @@ class Evaluation:
         return Accuracy(*who, by_subset, of_ties, sampled=sampled, sampled_ties=mean, **costs)
 
     def _interval(self, sampled: Array) -> Interval:
-        return interval(sampled[0], sampled[1:], self.level)
+        draws = sampled[1:][~np.isnan(sampled[1:])]
+        if isnan(sampled[0]):
+            nothing: Any = nan
+            return Interval(nothing, nothing, nothing)
+        return interval(sampled[0], draws, self.level)
 
     def _difference(self, a: Accuracy, b: Accuracy, convention: str) -> Difference:
         minus, gain = {}, {}
         for place, name in enumerate(self.columns):
-            x, y = (side.sampled[:, place, _FIELD[convention]] for side in (a, b))
+            x, y = (measured(side.sampled[:, place], convention) for side in (a, b))
             minus[name] = self._interval(x - y)
-            gain[name] = gain_percent(float(x[0]), float(y[0]), x[1:], y[1:], self.level)
+            known = not isnan(minus[name].mean)
+            gain[name] = (
+                gain_percent(float(x[0]), float(y[0]), x[1:], y[1:], self.level) if known else None
+            )
         return Difference(a.label, b.label, convention, minus, gain)
 
 

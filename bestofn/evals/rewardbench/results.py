@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,9 +21,13 @@ from bestofn.analysis.findings import (
 from bestofn.analysis.plots import colours_of, new_figure, numbers, save_all, shared_legend, styled
 from bestofn.analysis.results import flat
 from bestofn.evals.rewardbench.accuracy import (
+    BALANCED,
     CONVENTIONS,
     CREDIT,
+    LONGER,
     MEAN,
+    MEASURES,
+    SHORTER,
     STRICT,
     TIES,
     Accuracy,
@@ -35,7 +40,11 @@ if TYPE_CHECKING:
 Result = Mapping[str, Any]
 NAME = "rewardbench"
 OURS = ("flip", "flip-likelihood")
-HOW = {STRICT: "ties wrong", CREDIT: "ties broken by a draw"}
+HOW = {
+    STRICT: "ties wrong",
+    CREDIT: "ties broken by a draw",
+    BALANCED: "balanced over length",
+}
 RATES = ("tie_rate", "failure_rate", "all_failed")
 
 
@@ -81,8 +90,10 @@ def table(result: Result) -> Iterator[dict[str, Any]]:
         costs = {"tokens": line["tokens"], "seconds": line["seconds"]}
         for name, found in line["subsets"].items():
             subset = {"subset": name, "items": sizes[name], "chance": found["chance"]}
-            accuracies = flat(STRICT, found[STRICT]) | flat(CREDIT, found[CREDIT])
-            yield head | subset | accuracies | {rate: found[rate] for rate in RATES} | costs
+            measures: dict[str, Any] = {}
+            for measure in (*MEASURES, LONGER, SHORTER):
+                measures |= flat(measure, found[measure])
+            yield head | subset | measures | {rate: found[rate] for rate in RATES} | costs
         if line["ties"] is not None:
             subset = {"subset": TIES, "items": result["ties_items"]}
             failed = {"failure_rate": line["ties_failure_rate"]}
@@ -122,9 +133,18 @@ def _of_reward(accuracy: Accuracy) -> Iterator[Finding]:
         yield Finding(label, None, "all of its scores failed; it is compared with nothing")
     elif accuracy.subsets:
         mean = accuracy.subsets[MEAN]
-        for convention, how in HOW.items():
+        for convention in CONVENTIONS:
             against = _against_chance(accuracy, convention)
-            yield Finding(f"{label}, mean over subsets, {how}", mean[convention], against)
+            claim = f"{label}, mean over subsets, {HOW[convention]}"
+            yield Finding(claim, mean[convention], against)
+        if not isnan(mean[BALANCED].mean):
+            longer, shorter = (shown(mean[measure]) for measure in (LONGER, SHORTER))
+            yield Finding(
+                f"{label}, mean over subsets, {HOW[BALANCED]}",
+                mean[BALANCED],
+                f"{longer} where the right response is longer, {shorter} where it is shorter; "
+                "length alone has 0.5",
+            )
         ties, failed, all_failed = (mean[rate] for rate in RATES)
         yield Finding(
             f"{label}: {ties:.1%} of its items are ties, {failed:.1%} of its scores failed, all of "
@@ -163,6 +183,8 @@ def _comparisons(evaluation: Evaluation) -> Iterator[Finding]:
         if d.a not in ours or d.b not in known or d.b in ours:
             continue
         minus, gain = d.minus[MEAN], d.gain[MEAN]
+        if isnan(minus.mean):
+            continue
         parts = [verdict(minus, "better", "worse")]
         if gain is not None:
             parts.append(f"a gain of {shown(gain, 'gain')}")

@@ -20,7 +20,7 @@ from bestofn.rewards.templates import load_template
 from bestofn.sampler import BestOfN
 from bestofn.scoring import add_nested_scores
 from bestofn.tiny import heldout_tasks
-from bestofn.types import Candidate, Usage
+from bestofn.types import Candidate, Message, Prompt, Usage
 
 GREEDY = SamplingParams(temperature=0.0, max_tokens=400)
 PROMPTS = [as_prompt(task.instruction) for task in heldout_tasks(24)]
@@ -321,3 +321,34 @@ def test_what_is_no_reward_model() -> None:
         ScalarReward("tiny", backend="vllm")
     with pytest.raises(ConfigError, match="max_model_length; did you mean max_model_len"):
         ScalarReward("tiny", backend="vllm", max_model_length=9)
+
+
+# --- beginnings -----------------------------------------------------------------------------------
+
+
+def test_first_tokens_and_begun_answers_are_those_of_transformers(
+    vllm_tiny: Any, tiny: TransformersEngine
+) -> None:
+    answers = ["1", "10", "fig", "Yes"]
+    begun = [Prompt((*p.messages, Message("assistant", "1. fig"))) for p in PROMPTS[:4]]
+
+    async def found(engine: Any) -> Any:
+        # With a candidate in the same batch, whose own probabilities must stay what they are.
+        work = [engine.first_tokens(prompt, answers) for prompt in (*PROMPTS[:6], *begun)]
+        drawn = [engine.generate(prompt, GREEDY) for prompt in (*PROMPTS[:6], *begun)]
+        return await asyncio.gather(*work, *drawn)
+
+    ours, theirs = asyncio.run(found(vllm_tiny)), asyncio.run(found(tiny))
+    for our, their in zip(ours, theirs, strict=True):
+        assert our.token_ids == their.token_ids
+        assert our.token_logprobs == pytest.approx(their.token_logprobs, abs=1e-3)
+
+
+def test_first_tokens_of_releases_that_name_only_the_likeliest(
+    vllm_tiny: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    named = concurrency.run(vllm_tiny.first_tokens(PROMPTS[0], ["1", "fig"]))
+    monkeypatch.setattr("bestofn.engines.vllm.versions.NAMED_LOGPROBS", False)
+    scored = concurrency.run(vllm_tiny.first_tokens(PROMPTS[0], ["1", "fig"]))
+    assert named.token_ids == scored.token_ids
+    assert named.token_logprobs == pytest.approx(scored.token_logprobs, abs=1e-4)

@@ -84,6 +84,12 @@ def test_gold_is_never_beaten_and_padding_beats_length(tmp_path: Path, use: Use)
     )
     by_reward = {entry["reward"]: entry for entry in result["rewards"]}
     assert by_reward["gold"]["win_rate"] == {"mean": 0, "low": 0, "high": 0}
+    assert by_reward["gold"]["balanced"]["balanced"] == {"mean": 1, "low": 1, "high": 1}
+    for name, side in (("longest", "honest_longer"), ("shortest", "honest_shorter")):
+        balanced = by_reward[name]["balanced"]
+        assert balanced["balanced"] == {"mean": 0.5, "low": 0.5, "high": 0.5}
+        assert balanced[side]["mean"] == 1
+    assert any("balanced over length" in sentence for sentence in result["summary"])
     assert rates(result, "padded-answer") == {
         ("gold", None): 0,
         ("longest", None): 1,

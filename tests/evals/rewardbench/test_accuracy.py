@@ -1,6 +1,6 @@
 """What scores make of items, and accuracies against resampling by hand."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import isnan, nan, tanh
 
@@ -20,7 +20,7 @@ from bestofn.evals.rewardbench.accuracy import (
     outcomes,
     ties_score,
 )
-from bestofn.types import Pool, Prompt
+from bestofn.types import Candidate, Pool, Prompt
 
 LINES = [Line("a", "a", "flip", None), Line("b", "b", "pointwise", None)]
 RIGHT = [True, False, False, False]
@@ -166,7 +166,7 @@ def test_rates() -> None:
         "mean": (0.25, 0.5, 0.25, 9 / 16, 0.5, 0.25),
     }
     for name, rates in wanted.items():
-        strict, credit, *others = (accuracy.subsets[name][field] for field in FIELDS)
+        strict, credit, *others = (accuracy.subsets[name][f] for f in Outcome._fields)
         assert (float(strict.mean), float(credit.mean), *others) == pytest.approx(rates)
 
 
@@ -178,7 +178,7 @@ def test_differences_are_paired_and_go_both_ways() -> None:
                 candidate.scores["b"] = candidate.scores["a"]
     evaluation = Evaluation([pools], LINES)
     found = {(d.a, d.b, d.convention): d for d in evaluation.differences}
-    assert len(found) == 4
+    assert len(found) == 6
     there, back = found["a", "b", "strict"].minus["mean"], found["b", "a", "strict"].minus["mean"]
     assert float(there.low) == pytest.approx(-float(back.high))
     a, b = (accuracy.subsets["mean"]["strict"] for accuracy in evaluation.accuracies)
@@ -194,7 +194,7 @@ def test_differences_are_paired_and_go_both_ways() -> None:
 def test_no_gain_over_a_reward_that_is_never_right() -> None:
     pools = [item("Math", str(k), {"a": [1, 0, 0, 0], "b": [nan] * 4}) for k in range(5)]
     evaluation = Evaluation([pools], LINES)
-    strict, credit = (d for d in evaluation.differences if (d.a, d.b) == ("a", "b"))
+    strict, credit, _ = (d for d in evaluation.differences if (d.a, d.b) == ("a", "b"))
     assert strict.gain["mean"] is None
     assert credit.gain["mean"] is not None
     assert float(credit.gain["mean"].mean) == pytest.approx(300)
@@ -315,3 +315,72 @@ def test_resamples_of_one_pair_are_all_alike_and_of_several_scatter() -> None:
     value, *draws = ties_score([*pair, *bad], "r", resamples=4000)
     assert np.std(draws) > 0
     assert np.mean(draws) == pytest.approx(value, abs=0.02)
+
+
+# --- length ---------------------------------------------------------------------------------------
+
+
+def test_a_reward_that_only_knows_length_has_one_half() -> None:
+    found = long_and_short(60, {"long": len, "short": lambda text: -len(text), "flat": lambda _: 0})
+    evaluation = Evaluation([found], [Line(n, n, n, None) for n in ("long", "short", "flat")])
+    long, short, flat = (a.subsets["mean"] for a in evaluation.accuracies)
+    assert (long["right_longer"].mean, long["right_shorter"].mean) == (1, 0)
+    assert (short["right_longer"].mean, short["right_shorter"].mean) == (0, 1)
+    assert long["balanced"].mean == short["balanced"].mean == flat["balanced"].mean == 0.5
+    assert long["balanced"].low == long["balanced"].high == 0.5
+    assert long["strict"].mean != 0.5
+
+
+def test_balanced_accuracy_is_that_of_pairs_by_hand() -> None:
+    rng = np.random.default_rng(3)
+    found = long_and_short(40, {"a": lambda _: float(rng.choice([0.0, 1.0, 2.0, nan]))})
+    subsets = Evaluation([found], LINES[:1]).accuracies[0].subsets
+    for name in ("Math", "Focus"):
+        sides: dict[bool, list[float]] = {True: [], False: []}
+        for pool in (pool for pool in found if pool.prompt.columns["subset"] == name):
+            right, *wrong = sorted(pool.candidates, key=lambda c: -c.scores["gold"].value)
+            for longer in (True, False):
+                parts = [
+                    Fraction(beats(right, other))
+                    for other in wrong
+                    if len(right.text) != len(other.text)
+                    and (len(right.text) > len(other.text)) == longer
+                ]
+                sides[longer] += [float(sum(parts) / len(parts))] if parts else []
+        expected = [np.mean(sides[longer]) for longer in (True, False)]
+        assert subsets[name]["right_longer"].mean == pytest.approx(expected[0])
+        assert subsets[name]["right_shorter"].mean == pytest.approx(expected[1])
+        assert subsets[name]["balanced"].mean == pytest.approx(np.mean(expected))
+
+
+def test_without_pairs_of_a_kind_nothing_is_balanced() -> None:
+    found = long_and_short(12, {"a": len, "b": len}, right_is_longest=True)
+    evaluation = Evaluation([found], LINES)
+    assert isnan(evaluation.accuracies[0].subsets["mean"]["balanced"].mean)
+    assert evaluation.accuracies[0].subsets["mean"]["right_longer"].mean == 1
+    differences = {d.convention: d for d in evaluation.differences}
+    assert isnan(differences["balanced"].minus["mean"].mean)
+    assert differences["balanced"].gain["mean"] is None
+
+
+def beats(right: Candidate, other: Candidate) -> Fraction:
+    ours, theirs = (-np.inf if isnan(v := c.scores["a"].value) else v for c in (right, other))
+    return Fraction(int(ours > theirs)) + Fraction(int(ours == theirs), 2)
+
+
+def long_and_short(
+    count: int, rewards: Mapping[str, Callable[[str], float]], right_is_longest: bool = False
+) -> list[Pool]:
+    """Items of two subsets whose responses have all lengths."""
+    rng = np.random.default_rng(1)
+    pools = []
+    for number in range(count):
+        lengths = rng.permutation([1, 2, 3, 4])
+        texts = ["x" * int(length) for length in lengths]
+        right = int(lengths.argmax()) if right_is_longest else int(rng.integers(4))
+        scores = {name: [reward(text) for text in texts] for name, reward in rewards.items()}
+        pool = item("Math" if number % 3 else "Focus", str(number), scores, right)
+        for candidate, text in zip(pool.candidates, texts, strict=True):
+            candidate.text = text
+        pools.append(pool)
+    return pools
