@@ -21,6 +21,7 @@ from bestofn.identity import (
     files_fingerprint,
     identity_of,
 )
+from bestofn.rewards.base import reward_identity
 from bestofn.rewards.baselines import Longest, Majority
 from bestofn.rewards.gold import Gold
 from bestofn.rewards.similarity import f1
@@ -204,3 +205,12 @@ def test_a_stop_rule_counts_with_its_prior() -> None:
 def test_an_argument_counts_if_it_changes_numbers(args: dict[str, Any], counts: bool) -> None:
     plain = Described("vllm:tiny").identity()
     assert (Described("vllm:tiny", args).identity() != plain) is counts
+
+
+def test_what_a_template_decides_is_unknown_until_the_model_is_there() -> None:
+    engine = Described("hf:nobody/no-such-model")
+    found = reward_identity("flip", engine=engine)
+    assert (found["template"], found["max_tokens"]) == (UNKNOWN, UNKNOWN)
+    assert reward_identity("flip", engine=engine, max_tokens=99)["max_tokens"] == 99
+    assert reward_identity("flip", engine=engine, template="opened")["max_tokens"] == 64
+    assert "max_tokens" not in reward_identity("flip-likelihood", engine=engine)

@@ -172,7 +172,7 @@ class AskConfig(DrawConfig, ScorerConfig):
     reward: str = "flip-likelihood"
     """'flip', 'flip-likelihood', 'mutual', a judge ('pointwise', 'pairwise', 'listwise'),
     'scalar:MODEL', 'gold', a baseline such as 'longest', or 'package.module:Name'; by default
-    'flip-likelihood', for a server and with --adaptive 'flip'."""
+    'flip-likelihood', for a server, an engine of your own and with --adaptive 'flip'."""
     reward_options: RewardOptions = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
     n: Count = 8
@@ -182,8 +182,9 @@ class AskConfig(DrawConfig, ScorerConfig):
     def _reward_in_one_word(cls, fields: dict[str, Any]) -> dict[str, Any]:
         scorer = str(fields.get("reward_engine") or fields.get("engine") or "")
         if "reward" not in fields:
-            # Few servers score a given answer, and only of F1 it is known what to expect.
-            if scorer.startswith("openai:") or fields.get("adaptive") is not None:
+            # Others may not score a given answer, and only of F1 it is known what to expect.
+            scores = not scorer or scorer.startswith(("hf:", "vllm:", "tiny"))
+            if not scores or fields.get("adaptive") is not None:
                 return {**fields, "reward": "flip"}
             return fields
         named = reward_fields(str(fields.get("reward", "")))

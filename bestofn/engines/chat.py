@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 REASONING_FIRST = (
     "the chat template starts the answer with reasoning, so that an answer can neither be scored "
-    "nor begun; "
-    "switch it off, such as by with_options(chat_template_kwargs={'enable_thinking': False})"
+    "nor begun; switch it off, such as by with_options(chat_template_kwargs="
+    "{'enable_thinking': False}), or take the reward 'flip' with a template that opens no answer"
 )
 # How common models spell control tokens: ChatML and its relatives, Llama, Mistral, Gemma, DeepSeek,
 # BERT; tags of reasoning and tools.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from bestofn.engines.model_files import default_template, locate
+from bestofn.engines.model_files import default_template, json_of, locate
 from bestofn.errors import EngineError
 from bestofn.identity import UNKNOWN, files_fingerprint, place_of
 from bestofn.redaction import without_secrets
@@ -62,7 +62,9 @@ class Described:
         kind, model, _ = _parts(self.spec)
         if kind == "openai":
             return str(self.args.get("template", USUAL["template"]))
-        return default_template(_folder(model), UNKNOWN) if kind in LOCAL else UNKNOWN
+        folder = _folder(model)
+        config = json_of(folder, "config.json", self.args) if kind in LOCAL else None
+        return UNKNOWN if config is None else default_template(folder, config)
 
     def identity(self) -> dict[str, Any]:
         """What results depend on; what only the loaded engine knows is unknown."""

@@ -32,31 +32,32 @@ def locate(model: str) -> str:
     return model
 
 
-def default_template(model: str, unknown: str = "reasoned") -> str:
-    """The backward template that suits a model of a folder or of the hub.
+def default_template(model: str, config: Mapping[str, Any]) -> str:
+    """The backward template that suits a model of a folder or of the hub, of this configuration.
 
     It is the one that the model's own bestofn.json names, else one that a model of its size can
-    write: those of less than `SMALL` parameters hardly write JSON. `unknown` is for a model that is
-    not on this machine yet.
+    write: those of less than `SMALL` parameters hardly write JSON.
     """
-    own, config = (_json_of(model, name) for name in ("bestofn.json", "config.json"))
-    if own is not None and "template" in own:
+    own = json_of(model, "bestofn.json") or {}
+    if "template" in own:
         return str(own["template"])
-    if config is None:
-        return unknown
     size = _parameters(config.get("text_config") or config)
     return "reasoned" if size is None or size >= SMALL else "opened"
 
 
-def _json_of(model: str, name: str) -> dict[str, Any] | None:
-    """A model's own file, None where it has none or is not on this machine."""
+def json_of(model: str, name: str, args: Mapping[str, Any] = {}) -> dict[str, Any] | None:
+    """A model's own file, None where it has none or is not on this machine.
+
+    Of the arguments that it is loaded with those count that say from where.
+    """
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     path: Any = Path(model) / name
     if not Path(model).is_dir():
+        cache, revision = args.get("cache_dir") or args.get("download_dir"), args.get("revision")
         with suppress(HFValidationError, OSError):
-            path = try_to_load_from_cache(model, name)
+            path = try_to_load_from_cache(model, name, cache, revision)
     try:
         found = json.loads(Path(path).read_text("utf-8"))
     except (OSError, ValueError, TypeError):

@@ -127,7 +127,10 @@ def reward_identity(
     stand_in: Any = Described("tiny") if unknown else engine
     loaded = load_reward(reward, engine=stand_in, verifier=verifier, name=name, **options)
     found = {key: value for key, value in identity_of(loaded).items() if key != "engine"}
-    found |= {"template": UNKNOWN} if unknown and "template" in found else {}
+    if unknown and "template" in found:
+        found["template"] = UNKNOWN
+        if "max_tokens" in found and options.get("max_tokens") is None:
+            found["max_tokens"] = UNKNOWN  # the template says how long an inference may be
     return found | ({"verifier": verifier} if "verifier" in found else {})
 
 

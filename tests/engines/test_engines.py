@@ -162,11 +162,12 @@ def test_the_backward_template_suits_the_size(
         "intermediate_size": 1536,
     }
     (tmp_path / "config.json").write_text(json.dumps(config | changed))
-    assert default_template(str(tmp_path)) == template
+    described = Described(f"hf:{tmp_path}")
+    assert default_template(str(tmp_path), config | changed) == template
+    assert described.default_template == template
     (tmp_path / "bestofn.json").write_text('{"template": "direct"}')
-    assert default_template(str(tmp_path)) == "direct"
+    assert described.default_template == "direct"
 
 
-def test_the_template_of_a_model_that_is_not_here_yet_is_unknown(tmp_path: Path) -> None:
-    assert default_template("nobody/no-such-model") == "reasoned"
+def test_the_template_of_a_model_that_is_not_here_yet_is_unknown() -> None:
     assert Described("hf:nobody/no-such-model").default_template == UNKNOWN

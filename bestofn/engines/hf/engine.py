@@ -76,7 +76,7 @@ class TransformersEngine(Engine):
         _check_architecture(model, loaded)
         self._chat = ChatFormat(load_tokenizer(model, **of_tokenizer(model_options)))
         self.folder = model
-        self.default_template = default_template(model)
+        self.default_template = default_template(model, loaded.config.to_dict())
         self.context: int = context_of(loaded)
         self._viewed: Self | None = None
         decode = partial(self._chat.text, skip_special_tokens=False)

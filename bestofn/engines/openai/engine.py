@@ -297,10 +297,14 @@ class OpenAIEngine(Engine):
 
     @on_server
     async def first_tokens(self, prompt: Prompt, answers: Sequence[str]) -> TokenScores:
-        """Of the likeliest tokens that a server names; another counts as the least likely of them.
+        """Of a server that is not vLLM's those of the likeliest tokens, which it names.
 
-        Token ids are unknown.
+        Another counts as the least likely of them. Token ids are unknown.
         """
+        if self._vllm:
+            return await super().first_tokens(prompt, answers)
+        if await self._tokens.opens_thinking():
+            raise EngineError(REASONING_FIRST)
         started = time.perf_counter()
         fields = {"logprobs": True, "top_logprobs": TOP}
         params = SamplingParams(temperature=0.0, max_tokens=1, extra=fields)
@@ -315,6 +319,12 @@ class OpenAIEngine(Engine):
                 f"the server at {self._server.url} gives no log-probability of any of the answers "
                 f"{', '.join(answers)}, as `top_logprobs`; let the judge write its verdict as text"
             )
+        for text in set(answers) - named.keys():
+            if any(text.startswith(other) for other in named.keys() & set(answers)):
+                raise EngineError(
+                    f"the tokens of the server at {self._server.url} may not tell {text!r} from "
+                    "its beginning; take the template 'yes', or a verdict as text"
+                )
         least = min(entry["logprob"] for entry in tops)
         usage = _usage(answer, 1, time.perf_counter() - started)
         return TokenScores([], [named.get(text, least) for text in answers], usage, complete=False)

@@ -80,12 +80,13 @@ class VLLMEngine(Engine):
         self._chat = ChatFormat(
             load_tokenizer(args.tokenizer or self.folder, **_of_tokenizer(args))
         )
-        self.default_template = default_template(self.folder)
         # Over all views: calls of `loglikelihood`, and those that the prefix cache made uncertain.
         self.stats = SimpleNamespace(scored=0, rescored=0)
         versions.count_preemptions()
         self._process = EngineProcess(args)
         config = self._process.config
+        of_model = config.model_config.hf_config.to_dict()
+        self.default_template = default_template(self.folder, of_model)
         self.context: int = int(config.model_config.max_model_len)
         self._fixed_ids = versions.scores_fixed_ids(config)
         self._block = int(config.cache_config.block_size)

@@ -21,8 +21,6 @@ ADAPTED = (
     "c_attn c_proj c_fc query_key_value dense fc1 fc2 out_proj"
 ).split()
 
-MOST_CACHE = 4 << 30  # bytes, of keys and values on a CPU
-
 NAMED_LOGPROBS = "logprob_token_ids" in SamplingParams.__struct_fields__
 """Whether log-probabilities of named tokens can be had, not just of the likeliest ones."""
 
@@ -43,7 +41,7 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
         if not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
             free = psutil.virtual_memory().available
-            defaults["kv_cache_memory_bytes"] = min(MOST_CACHE, free // 4)
+            defaults["kv_cache_memory_bytes"] = free // 2
     return defaults
 
 

@@ -103,10 +103,19 @@ def outcomes(pools: Pools, name: str) -> Array:
 
 
 def measured(sampled: Array, measure: str) -> Array:
-    """One of the measures from means over items, `[..., FIELDS]`; NaN where no pair tells."""
+    """One of the measures from means over items, `[..., columns, FIELDS]`: `[..., columns]`.
+
+    NaN where no pair tells; the last column is the mean over the subsets that know.
+    """
     if measure in _FIELD:
         return sampled[..., _FIELD[measure]]
-    return balanced(sampled[..., -len(Pairs._fields) :])[..., SIDES.index(measure)]
+    found = balanced(sampled[..., -len(Pairs._fields) :])[..., SIDES.index(measure)]
+    subsets = found[..., :-1]
+    known = ~np.isnan(subsets)
+    count = known.sum(axis=-1)
+    total = np.where(known, subsets, 0.0).sum(axis=-1)
+    found[..., -1] = np.where(count > 0, total / np.maximum(count, 1), nan)
+    return found
 
 
 def _right(pool: Pool) -> list[bool]:
@@ -250,7 +259,7 @@ class Evaluation:
         for place, name in enumerate(self.columns):
             means = dict(zip(Outcome._fields, sampled[0, place].tolist(), strict=False))
             measures = {
-                measure: self._interval(measured(sampled[:, place], measure))
+                measure: self._interval(measured(sampled, measure)[:, place])
                 for measure in (*MEASURES, LONGER, SHORTER)
             }
             by_subset[name] = means | measures
@@ -270,7 +279,7 @@ class Evaluation:
     def _difference(self, a: Accuracy, b: Accuracy, convention: str) -> Difference:
         minus, gain = {}, {}
         for place, name in enumerate(self.columns):
-            x, y = (measured(side.sampled[:, place], convention) for side in (a, b))
+            x, y = (measured(side.sampled, convention)[:, place] for side in (a, b))
             minus[name] = self._interval(x - y)
             known = not isnan(minus[name].mean)
             gain[name] = (
