@@ -292,3 +292,22 @@ def test_a_recipe_with_the_key_rewardbench_is_one_of_that_kind(tmp_path: Path) -
     assert (config.limit_per_subset, config.level) == (2, 0.9)
     with pytest.raises(ConfigError, match="unknown key 'temperature'"):
         load_recipe(path, {"temperature": 1})
+
+
+@pytest.mark.parametrize(
+    ("fields", "reward"),
+    [
+        ({"engine": "tiny"}, "flip-likelihood"),
+        ({"engine": "vllm:model"}, "flip-likelihood"),
+        ({"engine": "openai:http://localhost#m"}, "flip"),
+        ({"engine": "openai:http://localhost#m", "reward_engine": "hf:judge"}, "flip-likelihood"),
+        ({"engine": "tiny", "reward_engine": "openai:http://localhost#m"}, "flip"),
+        ({"engine": "mine:Engine"}, "flip"),
+        ({"engine": "tiny", "adaptive": 0.1}, "flip"),
+        ({"engine": "openai:http://localhost#m", "reward": "mutual"}, "mutual"),
+    ],
+)
+def test_the_default_reward_is_one_that_the_engine_can_give(
+    fields: dict[str, Any], reward: str
+) -> None:
+    assert SelectConfig.model_validate({"prompts": "p.jsonl", **fields}).reward == reward

@@ -581,6 +581,20 @@ def test_first_tokens_come_from_the_likeliest_that_a_server_names() -> None:
     assert server.requests[0]["max_tokens"] == 1
 
 
+def test_tokens_that_may_be_the_beginning_of_another_answer_are_refused() -> None:
+    """Where a tokenizer splits digits, the token "1" stands for 1 and for 10."""
+
+    def digits(answer: dict[str, Any]) -> None:
+        tops = [{"token": str(n), "logprob": -1.0 - n} for n in range(1, 10)]
+        answer["choices"][0]["logprobs"] = {"content": [{"token": "1", "top_logprobs": tops}]}
+
+    grades = [str(grade) for grade in range(1, 11)]
+    with serving(FaultyServer(changed=digits)) as engine:
+        assert asyncio.run(engine.first_tokens(as_prompt("hello"), grades[:9])).token_logprobs
+        with pytest.raises(EngineError, match="may not tell '10' from its beginning"):
+            asyncio.run(engine.first_tokens(as_prompt("hello"), grades))
+
+
 def test_a_server_without_likeliest_tokens_says_so() -> None:
     with serving(FaultyServer()) as engine, pytest.raises(EngineError, match="top_logprobs"):
         asyncio.run(engine.first_tokens(as_prompt("hello"), ["7", "8"]))

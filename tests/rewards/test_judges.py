@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from math import isnan, log
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -336,6 +337,32 @@ def test_a_pair_is_read_in_both_orders(tournament: Any) -> None:
         assert sum(values(scores)) == pytest.approx(len(texts) / 2)  # each pair gives one in all
 
 
+@pytest.mark.parametrize(
+    ("answers", "sentence"),
+    [
+        (["1", "2", "3"], "are two words, not numbers"),
+        (["A", "A"], "two different words"),
+        (["A", "B", "C"], "two different words"),
+        (["A"], "two different words"),
+    ],
+)
+def test_answers_that_make_no_sense(answers: list[str], sentence: str, tmp_path: Path) -> None:
+    places = "{prompt} {response1} {response2}"
+    (tmp_path / "own.yaml").write_text(
+        json.dumps({"system": "Choose.", "user": places, "answers": answers})
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        PairwiseJudge(ScriptedEngine(), verdict="logits", template=tmp_path / "own.yaml")
+
+
+def test_a_taste_for_a_place_splits_pairs_and_improbable_answers_are_flagged() -> None:
+    judge = PairwiseJudge(Probable(lambda _: {"A": 0.05, "B": 0.01}), verdict="logits")
+    scores = scored(judge, "an answer", "another")
+    assert total(scores, "split") == 1
+    assert total(scores, "first") == 2
+    assert all("unlikely_answers" in score.flags for score in scores)
+
+
 def test_what_goes_wrong_with_a_forward_pass_is_a_failed_verdict() -> None:
     def fail(_: str) -> dict[str, float]:
         raise EngineError("it broke")
@@ -351,6 +378,7 @@ def test_what_goes_wrong_with_a_forward_pass_is_a_failed_verdict() -> None:
         (lambda e: ListwiseJudge(e, verdict="logits"), "a listwise judge has no"),
         (lambda e: PointwiseJudge(e, verdict="words"), "verdict must be"),
         (lambda e: PointwiseJudge(e, verdict="logits", temperature=1.0), "draws nothing"),
+        (lambda e: PointwiseJudge(e, verdict="logits", max_tokens=9), "draws nothing"),
         (lambda e: PointwiseJudge(e, template="grade"), "goes with a template that has `answers`"),
         (
             lambda e: PointwiseJudge(e, verdict="logits", template="pointwise"),
