@@ -303,6 +303,7 @@ def test_a_recipe_with_the_key_rewardbench_is_one_of_that_kind(tmp_path: Path) -
         ({"engine": "openai:http://localhost#m", "reward_engine": "hf:judge"}, "flip-likelihood"),
         ({"engine": "tiny", "reward_engine": "openai:http://localhost#m"}, "flip"),
         ({"engine": "mine:Engine"}, "flip"),
+        ({"engine": "tinyish:Engine"}, "flip"),
         ({"engine": "tiny", "adaptive": 0.1}, "flip"),
         ({"engine": "openai:http://localhost#m", "reward": "mutual"}, "mutual"),
     ],

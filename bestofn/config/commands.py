@@ -1,4 +1,4 @@
-"""What each command is told: one schema for the sections of recipes and for options.
+"""The configuration of each command: one schema for sections of recipes and for options.
 
 Each field's description is what `--help` shows.
 """
@@ -179,11 +179,11 @@ class AskConfig(DrawConfig, ScorerConfig):
 
     @model_validator(mode="before")
     @classmethod
-    def _reward_in_one_word(cls, fields: dict[str, Any]) -> dict[str, Any]:
+    def _reward_and_options(cls, fields: dict[str, Any]) -> dict[str, Any]:
         scorer = str(fields.get("reward_engine") or fields.get("engine") or "")
         if "reward" not in fields:
             # Others may not score a given answer, and only of F1 it is known what to expect.
-            scores = not scorer or scorer.startswith(("hf:", "vllm:", "tiny"))
+            scores = scorer in ("", "tiny") or scorer.startswith(("hf:", "vllm:"))
             if not scores or fields.get("adaptive") is not None:
                 return {**fields, "reward": "flip"}
             return fields

@@ -6,7 +6,6 @@ By default SmolLM2-135M-Instruct draws and scores; the first run fetches it, see
 """
 
 import argparse
-import sys
 import textwrap
 import time
 from pathlib import Path
@@ -84,7 +83,7 @@ def main() -> None:
         seconds = time.perf_counter() - started
         engine.close()
     except BestOfNError as error:
-        sys.exit(f"error: {error}")
+        parser.exit(2, f"error: {error}\n")
     console.rule(align="left")
     console.print(
         f"{len(PROMPTS)} prompts, {args.n} candidates each, in {seconds:.0f} s on {args.engine}:\n"

@@ -111,7 +111,7 @@ def main() -> None:
     try:
         print(fetch(args.output.expanduser()))
     except BestOfNError as error:
-        sys.exit(f"error: {error}")
+        parser.exit(2, f"error: {error}\n")
 
 
 if __name__ == "__main__":
