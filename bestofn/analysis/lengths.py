@@ -4,12 +4,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import nan
+from math import nan, sqrt
 
 import numpy as np
 from scipy.stats import rankdata
 
-from bestofn.analysis.curves import ScalingCurve
+from bestofn.analysis.curves import EQUAL, ScalingCurve
 from bestofn.analysis.findings import at
 from bestofn.analysis.selectors import ORACLE, Array, scores_of, unknown_gold, values_of
 from bestofn.dataset.pools import cut_name
@@ -49,6 +49,8 @@ class LengthAnalysis:
         longer: By proxy, mean concordance on the half of the prompts with longer responses (above
             the median prompt's mean length) minus that on the other half.
         spearman: By proxy and for gold, mean rank correlation with length within prompts.
+        given_length: By proxy, mean partial rank correlation with gold within prompts, where length
+            is held fixed: what the proxy knows of gold besides length.
         selected_length: By proxy, `[ns]`.
         beyond_length: By proxy, gold at the largest N minus that of choosing by length alone, in
             the direction that the proxy leans to.
@@ -71,6 +73,7 @@ class LengthAnalysis:
         self.pool_length = float(self._lengths.mean())
         self.longer = {name: self._longer(name) for name in self.names}
         self.spearman = {name: self._spearman(name) for name in (*self.names, curve.gold)}
+        self.given_length = {name: self._given_length(name) for name in self.names}
         by_unit = partial(lengths_of, unit=self.unit)
         self.selected_length = {
             n: curve.interval(curve.expect(n, by_unit).gold) for n in self.names
@@ -134,8 +137,15 @@ class LengthAnalysis:
         return unpaired_difference(rates[longer], rates[~longer], **self.curve.bootstrap)
 
     def _spearman(self, name: str) -> Interval:
-        values = self._per_prompt(lambda pool: spearman(pool, name, self.unit))
-        return at(self.curve.interval(values[None, :, None]), 0)
+        return self._mean(lambda pool: spearman(pool, name, self.unit))
+
+    def _given_length(self, name: str) -> Interval:
+        gold = self.curve.gold
+        return self._mean(lambda pool: partial_spearman(pool, name, gold, self.unit))
+
+    def _mean(self, measure: Callable[[Pool], float]) -> Interval:
+        """Over the prompts that have the measure."""
+        return at(self.curve.interval(self._per_prompt(measure)[None, :, None]), 0)
 
     def _beyond_length(self, name: str) -> Interval:
         """The longest candidate or, where the proxy leans that way, the shortest is chosen."""
@@ -175,14 +185,37 @@ def spearman(pool: Pool, name: str, unit: Unit) -> float:
 
     NaN where either is the same for all.
     """
-    scores = np.array(values_of(pool, name, unit))
-    known = ~np.isnan(scores)
-    if known.sum() < 2:
+    ranks = _ranks(values_of(pool, name, unit), lengths_of(pool, unit))
+    return nan if ranks is None else float(ranks[0] @ ranks[1])
+
+
+def partial_spearman(pool: Pool, name: str, gold: str, unit: Unit) -> float:
+    """Rank correlation of a score with gold where length is held fixed, failed ones left out.
+
+    NaN where any of the three is the same for all, or either follows from the length.
+    """
+    ranks = _ranks(values_of(pool, name, unit), scores_of(pool, gold), lengths_of(pool, unit))
+    if ranks is None:
         return nan
-    ranks = rankdata([scores[known], np.array(lengths_of(pool, unit))[known]], axis=1)
+    own, truth, long = ranks
+    scale = float((1 - (own @ long) ** 2) * (1 - (truth @ long) ** 2))
+    left = float(own @ truth - (own @ long) * (truth @ long))
+    return left / sqrt(scale) if scale > EQUAL else nan
+
+
+def _ranks(*columns: Sequence[float]) -> Array | None:
+    """Centred ranks of unit length, `[columns, known]`, of those that have a value in each.
+
+    None where a column is the same for all.
+    """
+    values = np.array(columns)
+    values = values[:, ~np.isnan(values).any(axis=0)]
+    if values.shape[1] < 2:
+        return None
+    ranks = rankdata(values, axis=1)
     centred = ranks - ranks.mean(axis=1, keepdims=True)
-    scale = float(np.sqrt((centred**2).sum(axis=1).prod()))
-    return float((centred[0] * centred[1]).sum()) / scale if scale else nan
+    scale = np.sqrt((centred**2).sum(axis=1, keepdims=True))
+    return centred / scale if scale.all() else None
 
 
 def _limits(pools: Sequence[Pool], gold: str) -> tuple[list[int], list[str], dict[str, str]]:

@@ -9,10 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import made
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from bestofn.analysis.curves import ScalingCurve
-from bestofn.analysis.lengths import LengthAnalysis, concordance, spearman
+from bestofn.analysis.lengths import (
+    LengthAnalysis,
+    concordance,
+    partial_spearman,
+    spearman,
+)
 from bestofn.analysis.results import as_dict, of_lengths
 from bestofn.estimators import best_of_n
 from bestofn.types import Pool, Usage
@@ -53,6 +58,22 @@ def test_spearman_is_that_of_scipy(rows: list[Any]) -> None:
         warnings.simplefilter("ignore")
         wanted = float(spearmanr(*zip(*known, strict=True)).statistic) if len(known) > 1 else nan
     assert found == pytest.approx(wanted, abs=1e-12, nan_ok=True)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 4)), min_size=1))
+def test_partial_spearman_is_that_of_residuals(rows: list[Any]) -> None:
+    scores, gold, tokens = ([float(x) for x in column] for column in zip(*rows, strict=True))
+    pool = made("a", {"flip": scores, "gold": gold}, tokens=[int(n) for n in tokens])
+    found = partial_spearman(pool, "flip", "gold", "tokens")
+    ranks = rankdata([scores, gold, tokens], axis=1)
+    design = np.stack([np.ones(len(rows)), ranks[2]], axis=1)
+    left = ranks[:2] - ranks[:2] @ design @ np.linalg.pinv(design)
+    norms = np.linalg.norm(left, axis=1)
+    if len({*tokens}) > 1 and norms.min() > 1e-3:
+        assert found == pytest.approx(left[0] @ left[1] / norms.prod(), abs=1e-6)
+    elif not isnan(found):
+        assert min(len({*tokens}), len({*scores}), len({*gold})) > 1
 
 
 # --- cuts -----------------------------------------------------------------------------------------
@@ -175,6 +196,7 @@ def test_preference_for_length(sign: int) -> None:
     lengths = analysis(prompts_by_length(6, lambda g, t, i: sign * t))
     assert float(lengths.spearman["flip"].mean) == pytest.approx(sign)
     assert float(lengths.beyond_length["flip"].mean) == pytest.approx(0)
+    assert isnan(float(lengths.given_length["flip"].mean))
     selected = lengths.selected_length["flip"].mean
     np.testing.assert_allclose(selected[0], lengths.pool_length)
     assert np.sign(selected[-1] - lengths.pool_length) == sign

@@ -40,9 +40,20 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         # By itself vLLM wants nearly all of the machine's memory, and refuses to start without.
         own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
         if not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            free = psutil.virtual_memory().available
-            defaults["kv_cache_memory_bytes"] = free // 2
+            defaults["kv_cache_memory_bytes"] = _free_memory() // 2
     return defaults
+
+
+def _free_memory() -> int:
+    """Bytes that vLLM's worker can have on a CPU: its node or container may have less than all."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        from vllm.utils import cpu_resource_utils as found
+
+        nodes = found.get_visible_memory_node()
+        return min([free, *(int(found.get_memory_node_info(n).available_memory) for n in nodes)])
+    except (ImportError, OSError, KeyError):  # another release, or another system
+        return free
 
 
 def params(**options: Any) -> SamplingParams:
