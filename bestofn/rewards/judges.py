@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from math import exp, isnan, log, nan
+from math import isnan, nan
 from pathlib import Path
 from statistics import fmean
-from sys import float_info
 from typing import Any, ClassVar, Literal
 
 from bestofn import concurrency
@@ -23,6 +22,7 @@ from bestofn.prompts import candidate_seed, random_for, transcript
 from bestofn.rewards.base import EMPTY, Pointwise, Reward, check_choice, check_samples
 from bestofn.rewards.parsing import parse_completion
 from bestofn.rewards.templates import Kind, answer_schema, load_judge_template
+from bestofn.rewards.verdicts import from_probabilities
 from bestofn.scoring import without_cost
 from bestofn.types import Candidate, Prompt, Score, Usage
 
@@ -30,10 +30,8 @@ Tournament = Literal["knockout", "round-robin"]
 Verdict = Literal["text", "logits"]
 READ_FROM_LOGITS = {"pointwise": "grade", "pairwise": "letter"}
 """The templates of judges whose verdict is not written but read from probabilities."""
-LEAST_MASS = 0.1  # of the answers together, below which a model hardly meant to give one
 
 LOWEST, HIGHEST = 1, 10
-TINY = float_info.min  # has a logarithm
 LETTERS = {"A": 0, "B": 1}
 VERDICTS: dict[Kind, str] = {
     "pointwise": r"(\d+(?:\.\d+)?)(?:\s*(?:/|out of)\s*10)?",
@@ -139,7 +137,9 @@ class Judge(Reward):
         request = turns[0].content if len(turns) == 1 else transcript(turns)
         question = self.texts.fill(prompt=request, **texts)
         if self.texts.answers:
-            return await self._read(question, self.texts.answers)
+            return await from_probabilities(
+                self.engine, question, self.texts.answers, as_share=self.kind == "pairwise"
+            )
         # Seeds follow the question, so that equal ones get equal answers.
         source = replace(question, id="\x1f".join([prompt.id, *texts.values()]))
         seed = candidate_seed(self.seed, source, sample) if self.temperature else None
@@ -169,59 +169,6 @@ class Judge(Reward):
         else:
             score.reason = f"parse: {parsed.reason or f'not {expected}'}"
         return score
-
-    async def _read(self, question: Prompt, answers: Sequence[str]) -> Score:
-        """The verdict that the probabilities of the answers give."""
-        score = Score(counts={"calls": 1})
-        try:
-            logprobs, score.usage = await _probabilities(self.engine, question, answers)
-        except OtherProcessError:
-            raise
-        except EngineError as error:
-            cause = "too long" if isinstance(error, ContextLengthError) else "engine"
-            score.reason, score.counts = f"{cause}: {error}", {"calls": 1, "unreadable": 1}
-            return score
-        shares = [exp(logprob) for logprob in logprobs]
-        if sum(shares) < LEAST_MASS:
-            score.flags.append("unlikely_answers")
-        top = max(logprobs)
-        shares = [exp(logprob - top) for logprob in logprobs]  # whose sum is not 0
-        if all(map(str.isdecimal, answers)):
-            grades = zip(map(int, answers), shares, strict=True)
-            score.value = sum(grade * share for grade, share in grades) / sum(shares)
-        elif self.pointwise:
-            score.value = logprobs[0] - logprobs[1]
-        else:
-            score.value = shares[1] / sum(shares)  # as of a text, B is 1
-        return score
-
-
-async def _probabilities(
-    engine: Engine, question: Prompt, answers: Sequence[str]
-) -> tuple[list[float], Usage]:
-    """The log-probability of each answer.
-
-    Those that begin with the same token take a pass each; one that is no more than this token, as 1
-    beside 10, has what the longer ones leave of it.
-    """
-    first = await engine.first_tokens(question, answers)
-    logprobs, usage = list(first.token_logprobs), first.usage
-    places: dict[int, list[int]] = {}
-    for place, token in enumerate(first.token_ids):
-        places.setdefault(token, []).append(place)
-    for same in (same for same in places.values() if len(same) > 1):
-        shared, left = exp(logprobs[same[0]]), list[int]()
-        for place in same:
-            scores = await engine.loglikelihood(question, answers[place])
-            logprobs[place] = sum(scores.token_logprobs)
-            usage += scores.usage
-            if len(scores.token_ids) == 1:
-                left.append(place)
-            else:
-                shared -= exp(logprobs[place])
-        for place in left:
-            logprobs[place] = log(max(shared, TINY))
-    return logprobs, usage
 
 
 @dataclass(slots=True)
