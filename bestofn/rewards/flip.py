@@ -33,6 +33,7 @@ CUTS = 8  # attempts to cut a response so that it fits into the context
 # the length of the true one must not decide where the response is cut.
 RESERVE = 0.25
 SHORT, LONG = 64, 512  # tokens of an inference: most instructions have 5 to 60, a reasoning more
+FLOOR = -2.0  # nats per token; a perplexity of 7.4
 
 
 @dataclass(eq=False, kw_only=True)
@@ -215,12 +216,18 @@ class FLIPLikelihood(InverseReward):
 
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
     instruction that takes a quarter of the model's context or more only the beginning is scored,
-    the same for all candidates, and flagged. The template's answer is the instruction alone.
+    the same for all candidates, and flagged. The template's answer is the instruction alone. A
+    response that its own generator found improbable loses some, see `floor`.
     """
 
     # Adds this times the mean log p(response | prompt) that sampling returned, a heuristic mix in
     # the spirit of the noisy channel. Tune it on other prompts than those that are reported.
     forward_weight: float = 0.0
+    # Where the generator's own mean log-probability of the response is below this, in nats per
+    # token, the difference is taken off, flagged "below_floor": text that begins well and goes on
+    # in gibberish gives its instruction away like sound text. None for no floor; nor is there one
+    # for responses without log-probabilities. Larger models rarely come near it.
+    floor: float | None = FLOOR
     name: str = "flip-likelihood"
 
     auto_template = "direct"
@@ -232,7 +239,13 @@ class FLIPLikelihood(InverseReward):
 
     def distinct_by(self, candidate: Candidate) -> object:
         """Equal responses score alike, unless their own probability counts."""
-        return candidate.mean_logprob if self.forward_weight else None
+        return candidate.mean_logprob if self.forward_weight else self._missing(candidate)
+
+    def _missing(self, candidate: Candidate) -> float:
+        """How far the response's own log-probability is below the floor."""
+        if self.floor is None or candidate.mean_logprob is None:
+            return 0.0
+        return max(0.0, self.floor - candidate.mean_logprob)
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -253,4 +266,7 @@ class FLIPLikelihood(InverseReward):
                 )
             value += self.forward_weight * candidate.mean_logprob
         flags = [] if scores.complete else ["instruction_cut"]
+        if missing := self._missing(candidate):
+            value -= missing
+            flags.append("below_floor")
         return Score(value=value, flags=flags, usage=scores.usage), scores.usage.prompt_tokens

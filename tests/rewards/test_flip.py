@@ -283,10 +283,30 @@ def test_likelihood_prefers_the_right_response(tiny: TransformersEngine) -> None
 
 def test_equal_responses_of_different_probability_score_differently() -> None:
     drawn = [Candidate(0, "x", mean_logprob=-9.0), Candidate(1, "x", mean_logprob=-0.1)]
-    reward = FLIPLikelihood(ScriptedEngine(), forward_weight=1.0)
+    reward = FLIPLikelihood(ScriptedEngine(), forward_weight=1.0, floor=None)
     concurrency.run(add_scores(as_prompt(INSTRUCTION), drawn, reward))
     first, second = (candidate.scores[reward.name].value for candidate in drawn)
     assert second - first == pytest.approx(8.9)
+
+
+@pytest.mark.parametrize(
+    ("floor", "logprobs", "lost"),
+    [
+        (-2.0, (-0.1, -1.9), 0.0),
+        (-2.0, (-1.0, -3.5), 1.5),
+        (None, (-1.0, -3.5), 0.0),
+        (-2.0, (-1.0, None), 0.0),
+    ],
+)
+def test_a_response_that_its_generator_found_improbable_loses_what_is_missing(
+    floor: float | None, logprobs: tuple[float | None, ...], lost: float
+) -> None:
+    drawn = [Candidate(i, "x", mean_logprob=logprob) for i, logprob in enumerate(logprobs)]
+    reward = FLIPLikelihood(ScriptedEngine(), floor=floor)
+    concurrency.run(add_scores(as_prompt(INSTRUCTION), drawn, reward))
+    first, second = (candidate.scores[reward.name] for candidate in drawn)
+    assert first.value - second.value == pytest.approx(lost)
+    assert (first.flags, second.flags) == ([], ["below_floor"] if lost else [])
 
 
 @pytest.mark.parametrize("words", [100, 190, 200, 210, 220, 230, 240, 250, 300, 600])
