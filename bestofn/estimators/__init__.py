@@ -1,6 +1,6 @@
 """What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
 
-from bestofn.estimators.balanced import Pairs, balanced, pair_shares
+from bestofn.estimators.balanced import Pairs, balanced, known_interval, pair_shares
 from bestofn.estimators.expected import (
     best_of_n,
     expected_cost,
@@ -34,6 +34,7 @@ __all__ = [
     "gain_percent",
     "interval",
     "kl_upper_bound",
+    "known_interval",
     "pair_shares",
     "resampled_stratum_means",
     "stratum_means",

@@ -1,4 +1,4 @@
-"""The recipes for a real small model go through, and what is checked can be told right from wrong."""
+"""The recipes for a real small model go through, and checks can tell right from wrong."""
 
 import json
 import runpy

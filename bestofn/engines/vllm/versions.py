@@ -34,9 +34,10 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
     if current_platform.is_cpu():
         # bfloat16 is slow where the CPU has no instructions for it; 32 is the finest grain of the
         # prefix cache that attention on a CPU takes; of a seed vLLM dies with prompts in chunks;
-        # more sequences at once are no faster, and finish only at the end of a run.
+        # more sequences at once are no faster, and finish only at the end of a run; to compile the
+        # model takes longer than most runs, and makes it hardly faster.
         defaults |= {"dtype": "float32", "block_size": 32, "enable_chunked_prefill": False}
-        defaults["max_num_seqs"] = 48
+        defaults |= {"max_num_seqs": 48, "enforce_eager": True}
         # By itself vLLM wants nearly all of the machine's memory, and refuses to start without.
         own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
         if not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:

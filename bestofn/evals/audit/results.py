@@ -16,7 +16,7 @@ from bestofn.estimators import (
     Interval,
     balanced,
     bootstrap_mean,
-    interval,
+    known_interval,
     pair_shares,
     resampled_stratum_means,
 )
@@ -149,9 +149,8 @@ def _balanced(
     draws = balanced(resampled_stratum_means(sums, [0] * len(rows), seed=seed)[:, 0])
     found = {}
     for place, name in enumerate(("honest_longer", "honest_shorter", "balanced")):
-        of_pairs = draws[:, place][~np.isnan(draws[:, place])]
-        known = not np.isnan(means[place])
-        found[name] = as_json(interval(means[place], of_pairs, LEVEL)) if known else None
+        known = known_interval(means[place], draws[:, place], LEVEL)
+        found[name] = None if known is None else as_json(known)
     return found
 
 

@@ -17,7 +17,7 @@ from bestofn.estimators import (
     Pairs,
     balanced,
     gain_percent,
-    interval,
+    known_interval,
     pair_shares,
     resampled_stratum_means,
     stratum_means,
@@ -270,11 +270,9 @@ class Evaluation:
         return Accuracy(*who, by_subset, of_ties, sampled=sampled, sampled_ties=mean, **costs)
 
     def _interval(self, sampled: Array) -> Interval:
-        draws = sampled[1:][~np.isnan(sampled[1:])]
-        if isnan(sampled[0]):
-            nothing: Any = nan
-            return Interval(nothing, nothing, nothing)
-        return interval(sampled[0], draws, self.level)
+        nothing: Any = nan
+        unknown = Interval(nothing, nothing, nothing)
+        return known_interval(sampled[0], sampled[1:], self.level) or unknown
 
     def _difference(self, a: Accuracy, b: Accuracy, convention: str) -> Difference:
         minus, gain = {}, {}

@@ -1,0 +1,66 @@
+"""What vLLM is told on a CPU where the user says nothing."""
+
+import importlib
+import os
+from typing import Any
+
+import psutil
+import pytest
+from serving import require_vllm
+
+require_vllm()
+
+import bestofn.engines.vllm  # noqa: E402
+from bestofn.engines.vllm import versions  # noqa: E402
+
+GIB = 1 << 30
+RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
+
+
+@pytest.mark.parametrize(
+    ("cores", "own", "told"), [(2, None, "0"), (4, None, "0"), (5, None, None), (2, "1", "1")]
+)
+def test_few_cores_all_compute(
+    cores: int, own: str | None, told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setenv(RESERVED, own or "")
+    if own is None:
+        monkeypatch.delenv(RESERVED)
+    importlib.reload(bestofn.engines.vllm)
+    assert os.environ.get(RESERVED) == told
+
+
+@pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not versions.current_platform.is_cpu():
+        pytest.skip("vLLM has a GPU")
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+
+
+@pytest.mark.usefixtures("on_cpu")
+@pytest.mark.parametrize(
+    ("machine", "nodes", "cache"),
+    [(24, [24], 12), (24, [8], 4), (24, [16, 6], 3), (24, None, 12), (6, [8], 3)],
+)
+def test_the_cache_takes_half_of_what_is_free_where_the_worker_runs(
+    machine: int, nodes: list[int] | None, cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pytest.importorskip("vllm.utils.cpu_resource_utils")
+
+    def info(node: int) -> Any:
+        if nodes is None:
+            raise FileNotFoundError("meminfo")
+        return found.MemoryNodeInfo(32 * GIB, nodes[node] * GIB)
+
+    free = psutil.virtual_memory()._replace(available=machine * GIB)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
+    monkeypatch.setattr(found, "get_visible_memory_node", lambda: [*range(len(nodes or [0]))])
+    monkeypatch.setattr(found, "get_memory_node_info", info)
+    assert versions.engine_defaults({})["kv_cache_memory_bytes"] == cache * GIB
+    assert "kv_cache_memory_bytes" not in versions.engine_defaults({"gpu_memory_utilization": 0.5})
+
+
+@pytest.mark.usefixtures("on_cpu")
+def test_a_model_is_not_compiled() -> None:
+    assert versions.engine_defaults({})["enforce_eager"]
