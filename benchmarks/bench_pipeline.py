@@ -163,11 +163,11 @@ def against_llm(args: Any) -> dict[str, Any]:
     prompts, lengths = workload(
         common.load_pools(args.data), tokenizer, args.prompts, args.n, args.scale, room
     )
-    from bestofn.engines.vllm import versions
+    from bestofn.engines.vllm.arguments import engine_defaults
 
     forced = Forced(engine, lengths)
     best = BestOfN(forced, Noted(forced), n=args.n, window=args.window or None)
-    hand = ByHand(folder, versions.engine_defaults(options) | options, prompts, engine._chat)  # type: ignore[attr-defined]
+    hand = ByHand(folder, engine_defaults(options) | options, prompts, engine._chat)  # type: ignore[attr-defined]
 
     def ours() -> None:
         forced.start()

@@ -54,7 +54,7 @@ BUILT_IN = {
     },
     "backend": {
         "transformers": "bestofn.engines.hf.engine:TransformersClassifier",
-        "vllm": "bestofn.engines.vllm.engine:VLLMClassifier",
+        "vllm": "bestofn.engines.vllm.classifier:VLLMClassifier",
     },
 }
 OWN = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")

@@ -19,7 +19,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field
 
 from bestofn.dataset import sources
 from bestofn.errors import ConfigError
@@ -79,16 +79,7 @@ def read_rows(path: Path) -> list[Row]:
     Raises:
         ConfigError: it cannot be read, or a row is of another form.
     """
-    rows = []
-    for row in sources.read_rows(path):
-        try:
-            found = _Recorded.model_validate(dict(row.values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{row.where}: the field {field!r}: {first['msg']}") from None
-        rows.append(found.model_dump())
-    return rows
+    return [row.read_as(_Recorded).model_dump() for row in sources.read_rows(path)]
 
 
 class _Response(BaseModel):

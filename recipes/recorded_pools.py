@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from bestofn.dataset import sources
 from bestofn.engines.model_files import load_tokenizer
@@ -78,12 +78,7 @@ def read_pools(path: Path, tokenizer: Any = None) -> list[Pool]:
     """
     pools = []
     for row in sources.read_rows(path):
-        try:
-            recorded = Recorded.model_validate(dict(row.values))
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{row.where}: the field {field!r}: {first['msg']}") from None
+        recorded = row.read_as(Recorded)
         if not any(True for _ in recorded.responses()):
             raise ConfigError(f"{row.where}: neither candidates nor chosen and rejected responses")
         pools.append(as_pool(recorded, tokenizer))

@@ -14,9 +14,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from itertools import chain
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from bestofn.errors import ConfigError
+
+M = TypeVar("M", bound=BaseModel)
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 PACKED = (".gz", ".zst", ".bz2", ".xz")
@@ -53,6 +57,25 @@ class Row:
 
     where: str
     values: Mapping[str, Any]
+
+    def read_as(self, kind: type[M]) -> M:
+        """The row as a model.
+
+        Raises:
+            ConfigError: it is of another form; the message names place and field.
+        """
+        try:
+            return kind.model_validate(self.values)
+        except ValidationError as error:
+            first = error.errors()[0]
+        field, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        if first["type"] == "missing":
+            needed = [name for name, own in kind.model_fields.items() if own.is_required()]
+            said = f"the field {field!r} is missing"
+            said += f"; a row has {', '.join(needed)}" if field in needed else ""
+        elif field:
+            said = f"the field {field!r}: {said}"
+        raise ConfigError(f"{self.where}: {said}")
 
 
 Entry = Row | ConfigError

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from math import isfinite
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from bestofn import concurrency
@@ -16,6 +15,7 @@ from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import REASONING_FIRST, ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import load_tokenizer
+from bestofn.engines.openai.answers import NO_LOGPROB, is_known, token_logprobs, usage_of
 from bestofn.engines.openai.dialect import (
     LIMIT,
     NEGOTIABLE,
@@ -52,8 +52,6 @@ UNSEEN_REASONING = (
 )
 CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
 TOP = 20  # the most `top_logprobs` that the API takes
-# What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
-NO_LOGPROB = -9999.0
 # How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
 CONTEXT_LIMIT = re.compile(r"context length(?: is| of)? \(?(\d+) tokens|context length of (\d+)")
 LENGTH = re.compile(
@@ -164,8 +162,8 @@ class OpenAIEngine(Engine):
             reasoning=reasoning,
             finish_reason="length" if reason in CUT else "stop",
             token_ids=token_ids,
-            token_logprobs=_token_logprobs(choice, len(token_ids)),
-            usage=_usage(answer, len(token_ids), time.perf_counter() - started),
+            token_logprobs=token_logprobs(choice, len(token_ids)),
+            usage=usage_of(answer, len(token_ids), time.perf_counter() - started),
         )
 
     def _request(self, prompt: Prompt, params: SamplingParams, seed: int | None) -> dict[str, Any]:
@@ -286,7 +284,7 @@ class OpenAIEngine(Engine):
             ((entry or {}).get(str(token)) or {}).get("logprob", NO_LOGPROB)
             for entry, token in zip(entries[len(prefix) :], ids, strict=False)
         ]
-        if len(entries) != len(prefix) + len(ids) or not all(map(_is_known, logprobs)):
+        if len(entries) != len(prefix) + len(ids) or not all(map(is_known, logprobs)):
             raise EngineError(
                 f"the server at {self._server.url} gave log-probabilities of other tokens than it "
                 "was asked for, or of no finite value; this is a fault of the server"
@@ -310,7 +308,7 @@ class OpenAIEngine(Engine):
         params = SamplingParams(temperature=0.0, max_tokens=1, extra=fields)
         answer = await self._complete(prompt, self._request(prompt, params, None), fields)
         entries = (answer["choices"][0].get("logprobs") or {}).get("content") or [{}]
-        tops = [e for e in entries[0].get("top_logprobs") or () if _is_known(e.get("logprob"))]
+        tops = [e for e in entries[0].get("top_logprobs") or () if is_known(e.get("logprob"))]
         named: dict[str, float] = {}
         for entry in tops:
             named.setdefault(str(entry.get("token")).strip(), entry["logprob"])
@@ -326,7 +324,7 @@ class OpenAIEngine(Engine):
                     "its beginning; take the template 'yes', or a verdict as text"
                 )
         least = min(entry["logprob"] for entry in tops)
-        usage = _usage(answer, 1, time.perf_counter() - started)
+        usage = usage_of(answer, 1, time.perf_counter() - started)
         return TokenScores([], [named.get(text, least) for text in answers], usage, complete=False)
 
     @on_server
@@ -374,29 +372,3 @@ class OpenAIEngine(Engine):
 
     def close(self) -> None:
         self._server.close()
-
-
-# --- numbers in an answer, of which some servers leave parts out ----------------------------------
-
-
-def _token_logprobs(choice: Mapping[str, Any], tokens: int) -> list[float] | None:
-    """Of all generated tokens, in nats; None if one of them is missing."""
-    entries = (choice.get("logprobs") or {}).get("content") or []
-    values = [entry.get("logprob") for entry in entries]
-    complete = values and len(values) == (tokens or len(values)) and all(map(_is_known, values))
-    return values if complete else None
-
-
-def _is_known(logprob: Any) -> bool:
-    return isinstance(logprob, int | float) and isfinite(logprob) and logprob > NO_LOGPROB
-
-
-def _usage(answer: Mapping[str, Any], tokens: int, seconds: float) -> Usage:
-    counts = answer.get("usage") or {}
-    details = counts.get("prompt_tokens_details") or {}
-    return Usage(
-        prompt_tokens=max(0, counts.get("prompt_tokens") or 0),
-        cached_tokens=max(0, details.get("cached_tokens") or 0),
-        generated_tokens=max(0, counts.get("completion_tokens") or tokens),
-        seconds=seconds,
-    )

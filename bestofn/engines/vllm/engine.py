@@ -1,8 +1,6 @@
-"""Models on vLLM: requests in, candidates, guarded scores and logits of reward models out."""
+"""Models on vLLM: requests in, candidates and guarded scores out."""
 
 import copy
-import difflib
-import inspect
 import json
 import time
 import weakref
@@ -13,7 +11,6 @@ from types import SimpleNamespace
 from typing import Any, Self
 
 from safetensors import SafetensorError, safe_open
-from vllm import AsyncEngineArgs, PoolingParams
 from vllm import SamplingParams as VLLMParams
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
@@ -25,14 +22,13 @@ from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
 from bestofn.engines.chat import ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import (
-    Logit,
-    classifier_files,
     default_template,
     first_sentence,
     load_tokenizer,
     locate,
 )
 from bestofn.engines.vllm import versions
+from bestofn.engines.vllm.arguments import checked_args, of_tokenizer
 from bestofn.engines.vllm.process import EngineProcess
 from bestofn.engines.vllm.versions import read_scores
 from bestofn.errors import ConfigError, EngineError
@@ -76,10 +72,8 @@ class VLLMEngine(Engine):
         self.name = name or f"vllm:{model}"
         self.folder = locate(model)
         self._described = Described(f"vllm:{model}", engine_args)
-        args = _checked_args(self.folder, engine_args)
-        self._chat = ChatFormat(
-            load_tokenizer(args.tokenizer or self.folder, **_of_tokenizer(args))
-        )
+        args = checked_args(self.folder, engine_args)
+        self._chat = ChatFormat(load_tokenizer(args.tokenizer or self.folder, **of_tokenizer(args)))
         # Over all views: calls of `loglikelihood`, and those that the prefix cache made uncertain.
         self.stats = SimpleNamespace(scored=0, rescored=0)
         versions.count_preemptions()
@@ -335,77 +329,3 @@ class VLLMEngine(Engine):
 
     def close(self) -> None:
         self._process.close()
-
-
-class VLLMClassifier:
-    """A reward model on vLLM's pooling runner, loaded with the same arguments as `VLLMEngine`.
-
-    Raises:
-        ConfigError: there is no such argument.
-        EngineError: vLLM cannot start with these, or the model is no reward model.
-    """
-
-    def __init__(self, model: str, **engine_args: Any) -> None:
-        folder = locate(model)
-        # Caching is left to vLLM, which knows the models that pool over every token.
-        args = _checked_args(folder, {"enable_prefix_caching": None, **engine_args})
-        args.runner = "pooling"
-        own = _of_tokenizer(args)
-        of_model = {**own, "revision": args.revision}
-        config, self.chat = classifier_files(folder, of_model, args.tokenizer or folder, own)
-        self._pad_id = config.get_text_config().pad_token_id
-        self._process = EngineProcess(args)
-        self.context = int(self._process.config.model_config.max_model_len)
-        # The engine ends with this object, and with the interpreter.
-        weakref.finalize(self, self._process.close)
-
-    async def logit(self, ids: Sequence[int]) -> Logit:
-        started = time.perf_counter()
-        # transformers reads the logit off the last token that is no padding, and vLLM off the last
-        # one: the two differ where a model pads with the token that closes an answer.
-        read = list(ids)
-        while len(read) > 1 and read[-1] == self._pad_id:
-            read.pop()
-        # The head's output as it is: by default vLLM puts one label through a sigmoid.
-        params = PoolingParams(task="classify", use_activation=False)
-        output = await concurrency.on_background_loop(
-            self._process.last_output(
-                lambda llm, **own: llm.encode(tokens_input(read), params, **own)
-            )
-        )
-        usage = Usage(
-            prompt_tokens=len(read),
-            cached_tokens=output.num_cached_tokens or 0,
-            seconds=time.perf_counter() - started,
-        )
-        return Logit(output.outputs.data.item(), usage)
-
-    def close(self) -> None:
-        self._process.close()
-
-
-def _checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
-    """vLLM's arguments: those that were given, and those that a user would have to know of."""
-    known = set(inspect.signature(AsyncEngineArgs).parameters)
-    if unknown := sorted(set(given) - known):
-        close = difflib.get_close_matches(unknown[0], known, 1)
-        hint = f"; did you mean {close[0]}?" if close else ""
-        raise ConfigError(f"vLLM has no engine argument {', '.join(unknown)}{hint}")
-    args = versions.engine_defaults(given) | dict(given)
-    # Without its statistics a request that lost its place could not be told from the others; and
-    # in another mode what comes out are no log-probabilities of the model.
-    fixed = {"disable_log_stats": False, "logprobs_mode": "raw_logprobs"}
-    changed = [name for name, value in fixed.items() if given.get(name, value) != value]
-    if changed:
-        raise ConfigError(f"{changed[0]} has to stay {fixed[changed[0]]!r}, which scores rely on")
-    try:
-        return AsyncEngineArgs(model=folder, **args | fixed)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"vLLM refuses an engine argument: {first_sentence(error)}") from error
-
-
-def _of_tokenizer(args: AsyncEngineArgs) -> dict[str, Any]:
-    """Those of vLLM's arguments that the model's tokenizer is loaded with."""
-    revision = args.tokenizer_revision or args.revision
-    trust, token = args.trust_remote_code, args.hf_token
-    return {"revision": revision, "trust_remote_code": trust, "token": token}

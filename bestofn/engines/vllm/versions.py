@@ -2,11 +2,8 @@
 
 import functools
 import math
-import os
-from collections.abc import Mapping
 from typing import Any
 
-import psutil  # a requirement of vLLM
 from vllm import SamplingParams
 from vllm.platforms import current_platform
 from vllm.sampling_params import RequestOutputKind
@@ -15,46 +12,8 @@ from vllm.v1.metrics.stats import IterationStats, RequestStateStats
 
 from bestofn.types import Usage
 
-# Linear layers by their names in most architectures; all but the output layer.
-ADAPTED = (
-    "q_proj k_proj v_proj o_proj qkv_proj gate_proj up_proj gate_up_proj down_proj "
-    "c_attn c_proj c_fc query_key_value dense fc1 fc2 out_proj"
-).split()
-
 NAMED_LOGPROBS = "logprob_token_ids" in SamplingParams.__struct_fields__
 """Whether log-probabilities of named tokens can be had, not just of the likeliest ones."""
-
-
-def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Engine arguments that a user would have to know of, beside those that were given."""
-    # Earlier prompts of a run go first.
-    defaults: dict[str, Any] = {"enable_prefix_caching": True, "scheduling_policy": "priority"}
-    if given.get("enable_lora"):
-        defaults["lora_target_modules"] = ADAPTED
-    if current_platform.is_cpu():
-        # bfloat16 is slow where the CPU has no instructions for it; 32 is the finest grain of the
-        # prefix cache that attention on a CPU takes; of a seed vLLM dies with prompts in chunks;
-        # more sequences at once are no faster, and finish only at the end of a run; to compile the
-        # model takes longer than most runs, and makes it hardly faster.
-        defaults |= {"dtype": "float32", "block_size": 32, "enable_chunked_prefill": False}
-        defaults |= {"max_num_seqs": 48, "enforce_eager": True}
-        # By itself vLLM wants nearly all of the machine's memory, and refuses to start without.
-        own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
-        if not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            defaults["kv_cache_memory_bytes"] = _free_memory() // 2
-    return defaults
-
-
-def _free_memory() -> int:
-    """Bytes that vLLM's worker can have on a CPU: its node or container may have less than all."""
-    free = int(psutil.virtual_memory().available)
-    try:
-        from vllm.utils import cpu_resource_utils as found
-
-        nodes = found.get_visible_memory_node()
-        return min([free, *(int(found.get_memory_node_info(n).available_memory) for n in nodes)])
-    except (ImportError, OSError, KeyError):  # another release, or another system
-        return free
 
 
 def params(**options: Any) -> SamplingParams:

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from bestofn.analysis.results import write_recipe, write_results
 from bestofn.config import (
@@ -96,7 +96,7 @@ def read_items(config: RewardBenchConfig) -> list[Item]:
     by_subset: dict[str, list[Item]] = {}
     seen: dict[tuple[str, str], str] = {}
     for row in _rows(config.data):
-        item = _item(row)
+        item = row.read_as(Item)
         before = seen.setdefault((item.subset, item.id), row.where)
         if before != row.where:
             raise ConfigError(
@@ -129,19 +129,6 @@ def _rows(data: str) -> Iterator[Row]:
         raise ConfigError(f"items of the tiny world are 'tiny:COUNT', not {data!r}")
     for number, row in enumerate(tiny_items(int(count))):
         yield Row(f"{data}, row {number}", row)
-
-
-def _item(row: Row) -> Item:
-    try:
-        return Item.model_validate(row.values)
-    except ValidationError as error:
-        first = error.errors()[0]
-    field, said = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
-    if first["type"] == "missing":
-        said = f"the field {field!r} is missing; an item has id, prompt, chosen, rejected, subset"
-    elif field:
-        said = f"the field {field!r}: {said}"
-    raise ConfigError(f"{row.where}: {said}")
 
 
 def as_pool(item: Item, seed: int) -> Pool:

@@ -11,7 +11,7 @@ from serving import require_vllm
 require_vllm()
 
 import bestofn.engines.vllm  # noqa: E402
-from bestofn.engines.vllm import versions  # noqa: E402
+from bestofn.engines.vllm import arguments  # noqa: E402
 
 GIB = 1 << 30
 RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
@@ -33,7 +33,7 @@ def test_few_cores_all_compute(
 
 @pytest.fixture
 def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not versions.current_platform.is_cpu():
+    if not arguments.current_platform.is_cpu():
         pytest.skip("vLLM has a GPU")
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
 
@@ -57,10 +57,10 @@ def test_the_cache_takes_half_of_what_is_free_where_the_worker_runs(
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
     monkeypatch.setattr(found, "get_visible_memory_node", lambda: [*range(len(nodes or [0]))])
     monkeypatch.setattr(found, "get_memory_node_info", info)
-    assert versions.engine_defaults({})["kv_cache_memory_bytes"] == cache * GIB
-    assert "kv_cache_memory_bytes" not in versions.engine_defaults({"gpu_memory_utilization": 0.5})
+    assert arguments.engine_defaults({})["kv_cache_memory_bytes"] == cache * GIB
+    assert "kv_cache_memory_bytes" not in arguments.engine_defaults({"gpu_memory_utilization": 0.5})
 
 
 @pytest.mark.usefixtures("on_cpu")
 def test_a_model_is_not_compiled() -> None:
-    assert versions.engine_defaults({})["enforce_eager"]
+    assert arguments.engine_defaults({})["enforce_eager"]

@@ -1,0 +1,33 @@
+"""Numbers in a server's answer, of which some servers leave parts out."""
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from bestofn.types import Usage
+
+# What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
+NO_LOGPROB = -9999.0
+
+
+def token_logprobs(choice: Mapping[str, Any], tokens: int) -> list[float] | None:
+    """Of all generated tokens, in nats; None if one of them is missing."""
+    entries = (choice.get("logprobs") or {}).get("content") or []
+    values = [entry.get("logprob") for entry in entries]
+    complete = values and len(values) == (tokens or len(values)) and all(map(is_known, values))
+    return values if complete else None
+
+
+def is_known(logprob: Any) -> bool:
+    return isinstance(logprob, int | float) and isfinite(logprob) and logprob > NO_LOGPROB
+
+
+def usage_of(answer: Mapping[str, Any], tokens: int, seconds: float) -> Usage:
+    counts = answer.get("usage") or {}
+    details = counts.get("prompt_tokens_details") or {}
+    return Usage(
+        prompt_tokens=max(0, counts.get("prompt_tokens") or 0),
+        cached_tokens=max(0, details.get("cached_tokens") or 0),
+        generated_tokens=max(0, counts.get("completion_tokens") or tokens),
+        seconds=seconds,
+    )
