@@ -2,7 +2,8 @@
 
 Engines, rewards, verifiers and stop rules have a method `identity()`: a dictionary, fit for JSON,
 of what their results depend on and of nothing else: no timeouts, no memory, no secrets. A key that
-a later version adds is left out while it has its default, so that files begun before still resume.
+a later version adds is left out while it has its default, so that files begun before still resume,
+unless that default gives other results.
 """
 
 import hashlib

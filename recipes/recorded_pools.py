@@ -18,14 +18,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, FiniteFloat
 
 from bestofn.dataset import sources
+from bestofn.engines.chat import ChatFormat
 from bestofn.engines.model_files import load_tokenizer
 from bestofn.errors import BestOfNError, ConfigError
 from bestofn.prompts import as_prompt
-from bestofn.store import pool
 from bestofn.store.journal import write_atomically
+from bestofn.store.pool import dumps
 from bestofn.types import Candidate, Pool, Score
 
 
@@ -34,7 +35,7 @@ class Recorded(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    prompt: str
+    prompt: Any
     id: str | int | None = None
     candidates: list["Response"] = []
     chosen: list[str] = []
@@ -50,11 +51,11 @@ class Recorded(BaseModel):
 class Response(BaseModel):
     text: str
     model: str | None = None
-    good: float = Field(validation_alias=AliasChoices("preference", "gold"))
+    good: FiniteFloat = Field(validation_alias=AliasChoices("gold", "preference"))
 
 
-def as_pool(row: Recorded, tokenizer: Any = None) -> Pool:
-    """The pool of one row; which model wrote what stands in the prompt's columns."""
+def as_pool(row: Recorded, chat: ChatFormat | None = None) -> Pool:
+    """The pool of one row; the prompt's columns say which model wrote what."""
     columns = dict(row.model_extra or {})
     models = [response.model for response in row.candidates]
     if any(models):
@@ -62,26 +63,30 @@ def as_pool(row: Recorded, tokenizer: Any = None) -> Pool:
     candidates = []
     for index, (text, good) in enumerate(row.responses()):
         candidate = Candidate(index, text, scores={"gold": Score(good)})
-        if tokenizer is not None:
-            candidate.token_ids = tokenizer.encode(text, add_special_tokens=False)
+        if chat is not None:
+            candidate.token_ids = [*chat.encode_continuation(text, close=False)]
             candidate.token_count = len(candidate.token_ids)
         candidates.append(candidate)
     name = None if row.id is None else str(row.id)
     return Pool(as_prompt(row.prompt, name, columns), candidates)
 
 
-def read_pools(path: Path, tokenizer: Any = None) -> list[Pool]:
+def read_pools(path: Path, chat: ChatFormat | None = None) -> list[Pool]:
     """The pools of a file's rows.
 
     Raises:
-        ConfigError: it cannot be read, or a row is of another form.
+        ConfigError: it cannot be read, a row is of another form, or two have the same id.
     """
-    pools = []
+    pools, seen = [], dict[str, str]()
     for row in sources.read_rows(path):
         recorded = row.read_as(Recorded)
         if not any(True for _ in recorded.responses()):
             raise ConfigError(f"{row.where}: neither candidates nor chosen and rejected responses")
-        pools.append(as_pool(recorded, tokenizer))
+        pool = as_pool(recorded, chat)
+        before = seen.setdefault(pool.prompt.id, row.where)
+        if before != row.where:
+            raise ConfigError(f"{row.where}: the prompt or id of {before}; give the rows ids")
+        pools.append(pool)
     return pools
 
 
@@ -92,11 +97,11 @@ def main() -> None:
     parser.add_argument("--tokenizer", help="folder or name of a model, whose tokens are counted")
     args = parser.parse_args()
     try:
-        tokenizer = load_tokenizer(args.tokenizer) if args.tokenizer else None
-        pools = read_pools(args.file, tokenizer)
+        chat = ChatFormat(load_tokenizer(args.tokenizer)) if args.tokenizer else None
+        pools = read_pools(args.file, chat)
     except BestOfNError as error:
         parser.error(str(error))
-    write_atomically(args.output, "".join(pool.dumps(each) + "\n" for each in pools))
+    write_atomically(args.output, "".join(dumps(each) + "\n" for each in pools))
     print(f"wrote {len(pools)} pools to {args.output}")
 
 

@@ -9,7 +9,7 @@ from math import nan, sqrt
 import numpy as np
 from scipy.stats import rankdata
 
-from bestofn.analysis.curves import EQUAL, ScalingCurve
+from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.findings import at
 from bestofn.analysis.selectors import ORACLE, Array, scores_of, unknown_gold, values_of
 from bestofn.dataset.pools import cut_name
@@ -17,6 +17,7 @@ from bestofn.estimators import Interval, best_of_n, unpaired_difference
 from bestofn.rewards.baselines import Unit, length
 from bestofn.types import Pool
 
+COLLINEAR = 1e-9  # what is left of the ranks' variance beside length; with less there is nothing
 CUT = re.compile(r"(.+)@(\d+)")
 
 
@@ -192,15 +193,16 @@ def spearman(pool: Pool, name: str, unit: Unit) -> float:
 def partial_spearman(pool: Pool, name: str, gold: str, unit: Unit) -> float:
     """Rank correlation of a score with gold where length is held fixed, failed ones left out.
 
-    NaN where any of the three is the same for all, or either follows from the length.
+    NaN with fewer than four of them, where any of the three is the same for all, and where the
+    score or gold follows from the length.
     """
     ranks = _ranks(values_of(pool, name, unit), scores_of(pool, gold), lengths_of(pool, unit))
-    if ranks is None:
+    if ranks is None or ranks.shape[1] < 4:
         return nan
     own, truth, long = ranks
     scale = float((1 - (own @ long) ** 2) * (1 - (truth @ long) ** 2))
     left = float(own @ truth - (own @ long) * (truth @ long))
-    return left / sqrt(scale) if scale > EQUAL else nan
+    return left / sqrt(scale) if scale > COLLINEAR else nan
 
 
 def _ranks(*columns: Sequence[float]) -> Array | None:

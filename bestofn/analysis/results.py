@@ -248,9 +248,10 @@ def of_lengths(curve: ScalingCurve, lengths: LengthAnalysis) -> Iterator[Finding
         found = verdict(beyond, "better than length alone", "worse than length alone")
         yield Finding(f"{name} minus choosing by length alone", beyond, found, "difference")
         given = lengths.given_length[name]
-        claim = f"{name}: rank correlation with {curve.gold} where length is held fixed"
-        agree = ("agrees with it beyond length", "disagrees with it beyond length")
-        yield Finding(claim, given, verdict(given, *agree, "nothing measurable beyond length"))
+        if not isnan(float(given.mean)):
+            claim = f"{name}: rank correlation with {curve.gold} where length is held fixed"
+            agree = ("agrees with it beyond length", "disagrees with it beyond length")
+            yield Finding(claim, given, verdict(given, *agree, "nothing measurable beyond length"))
         claim = f"{name}: pairs in the right order, longer half of the prompts minus shorter half"
         found = verdict(longer, "better on longer responses", "worse on longer responses")
         yield Finding(claim, longer, found, "difference")

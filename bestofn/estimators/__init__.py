@@ -1,6 +1,6 @@
 """What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
 
-from bestofn.estimators.balanced import Pairs, balanced, known_interval, pair_shares
+from bestofn.estimators.balanced import Pairs, balanced, pair_shares
 from bestofn.estimators.expected import (
     best_of_n,
     expected_cost,
@@ -14,6 +14,7 @@ from bestofn.estimators.intervals import (
     bootstrap_pools,
     gain_percent,
     interval,
+    known_interval,
     resampled_stratum_means,
     stratum_means,
     unpaired_difference,

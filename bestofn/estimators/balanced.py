@@ -12,7 +12,6 @@ from typing import NamedTuple
 import numpy as np
 
 from bestofn.estimators.expected import Array
-from bestofn.estimators.intervals import Interval, interval
 
 TINY = np.finfo(np.float64).tiny
 
@@ -49,8 +48,3 @@ def balanced(means: Array) -> Array:
     shares, having = means[..., ::2], means[..., 1::2]
     sides = np.where(having > 0, shares / np.maximum(having, TINY), np.nan)
     return np.concatenate([sides, sides.mean(axis=-1, keepdims=True)], axis=-1)
-
-
-def known_interval(value: float, draws: Array, level: float) -> Interval | None:
-    """A value's interval from those resamples that have one; None where there is no value."""
-    return None if np.isnan(value) else interval(value, draws[~np.isnan(draws)], level)

@@ -29,6 +29,11 @@ def interval(value: ArrayLike, draws: Array, level: float = 0.95) -> Interval:
     return Interval(np.asarray(value, dtype=np.float64)[()], low, high)
 
 
+def known_interval(value: float, draws: Array, level: float) -> Interval | None:
+    """A value's interval from those resamples that have one; None where there is no value."""
+    return None if np.isnan(value) else interval(value, draws[~np.isnan(draws)], level)
+
+
 def bootstrap_mean(
     values: ArrayLike, *, resamples: int = 2000, level: float = 0.95, seed: int = 0
 ) -> Interval:

@@ -5,6 +5,7 @@ the instruction. One decodes an instruction after it, one asks how likely the tr
 """
 
 from dataclasses import dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any, ClassVar, Literal
@@ -217,16 +218,17 @@ class FLIPLikelihood(InverseReward):
     Nothing is decoded: one forward pass over the instruction, the closing token included. Of an
     instruction that takes a quarter of the model's context or more only the beginning is scored,
     the same for all candidates, and flagged. The template's answer is the instruction alone. A
-    response that its own generator found improbable loses some, see `floor`.
+    response that its own generator found improbable is penalised, see `floor`.
     """
 
     # Adds this times the mean log p(response | prompt) that sampling returned, a heuristic mix in
     # the spirit of the noisy channel. Tune it on other prompts than those that are reported.
     forward_weight: float = 0.0
-    # Where the generator's own mean log-probability of the response is below this, in nats per
-    # token, the difference is taken off, flagged "below_floor": text that begins well and goes on
-    # in gibberish gives its instruction away like sound text. None for no floor; nor is there one
-    # for responses without log-probabilities. Larger models rarely come near it.
+    # A response whose generator gave it a lower mean log-probability than this, in nats per token,
+    # loses the difference and is flagged "below_floor": gibberish behind a sound beginning gives
+    # the instruction away as well as sound text does. The mean is over all generated tokens,
+    # reasoning included, before temperature. None for no floor; responses that come without
+    # log-probabilities have none either. It applies whatever `forward_weight` is.
     floor: float | None = FLOOR
     name: str = "flip-likelihood"
 
@@ -239,13 +241,14 @@ class FLIPLikelihood(InverseReward):
 
     def distinct_by(self, candidate: Candidate) -> object:
         """Equal responses score alike, unless their own probability counts."""
-        return candidate.mean_logprob if self.forward_weight else self._missing(candidate)
+        return candidate.mean_logprob if self.forward_weight else self._below_floor(candidate)
 
-    def _missing(self, candidate: Candidate) -> float:
+    def _below_floor(self, candidate: Candidate) -> float:
         """How far the response's own log-probability is below the floor."""
-        if self.floor is None or candidate.mean_logprob is None:
+        logprob = candidate.mean_logprob
+        if self.floor is None or logprob is None or not isfinite(logprob):
             return 0.0
-        return max(0.0, self.floor - candidate.mean_logprob)
+        return max(0.0, self.floor - logprob)
 
     async def _invert(
         self, prefix: Prompt, prompt: Prompt, candidate: Candidate, instruction: str
@@ -266,7 +269,7 @@ class FLIPLikelihood(InverseReward):
                 )
             value += self.forward_weight * candidate.mean_logprob
         flags = [] if scores.complete else ["instruction_cut"]
-        if missing := self._missing(candidate):
-            value -= missing
+        if below := self._below_floor(candidate):
+            value -= below
             flags.append("below_floor")
         return Score(value=value, flags=flags, usage=scores.usage), scores.usage.prompt_tokens

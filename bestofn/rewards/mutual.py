@@ -28,7 +28,8 @@ class MutualInformation(Pointwise):
         engine: The model that reads.
         length_exponent: 1 is the mean over the tokens, 0 their sum.
         neutral: The prompt that asks for nothing special.
-        backward_weight: Adds this times what `FLIPLikelihood` gives on the same engine.
+        backward_weight: Adds this times what `FLIPLikelihood` gives on the same engine, without
+            its floor.
         name: Of the scores on a candidate.
 
     Raises:
@@ -47,7 +48,7 @@ class MutualInformation(Pointwise):
         if not 0 <= self.length_exponent <= 1:
             raise ConfigError(f"length_exponent must be in [0, 1], not {self.length_exponent}")
         self._neutral = as_prompt(self.neutral)
-        self._backward = FLIPLikelihood(self.engine) if self.backward_weight else None
+        self._backward = FLIPLikelihood(self.engine, floor=None) if self.backward_weight else None
 
     def identity(self) -> dict[str, Any]:
         found = super().identity() | {"engine": identity_of(self.engine)}

@@ -22,7 +22,7 @@ async def from_probabilities(
     """
     score = Score(counts={"calls": 1})
     try:
-        logprobs, score.usage = await probabilities(engine, question, answers)
+        logprobs, score.usage = await answer_logprobs(engine, question, answers)
     except OtherProcessError:
         raise
     except EngineError as error:
@@ -43,7 +43,7 @@ async def from_probabilities(
     return score
 
 
-async def probabilities(
+async def answer_logprobs(
     engine: Engine, question: Prompt, answers: Sequence[str]
 ) -> tuple[list[float], Usage]:
     """The log-probability of each answer.

@@ -201,6 +201,23 @@ def test_better_on_longer_outputs_or_does_it_only_prefer_them(flip: Any, words: 
     assert "longest" not in text  # what costs nothing has no question of length
 
 
+def test_what_a_reward_knows_besides_length_needs_four_candidates() -> None:
+    def claims(pools: list[Pool]) -> list[str]:
+        curve = curve_of(pools, proxies=["flip"])
+        found = of_lengths(curve, LengthAnalysis(curve))
+        return [str(finding) for finding in found if "held fixed" in finding.claim]
+
+    def pools(count: int) -> list[Pool]:
+        gold, tokens = [0.0, 1.0, 2.0, 3.0][:count], [2, 7, 1, 5][:count]
+        scores = {"flip": gold, "gold": gold}
+        return [made(f"p{i}", scores, tokens=tokens, cost=1) for i in range(3)]
+
+    assert claims(pools(2)) == claims(pools(3)) == []
+    (claim,) = claims(pools(4))
+    assert ": 1.000 [" in claim
+    assert "agrees with it beyond length" in claim
+
+
 @pytest.mark.parametrize(
     ("flip", "cut", "words"),
     [

@@ -51,13 +51,21 @@ def test_both_forms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert pair.candidates[0].token_ids is None
 
 
+def test_a_prompt_can_be_a_chat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "A fruit?"}]
+    (pair,) = pools_of(tmp_path, [PAIR | {"prompt": chat}], monkeypatch)
+    assert [message.content for message in pair.prompt.messages] == ["Be brief.", "A fruit?"]
+
+
 def test_tokens_are_those_of_the_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (pair,) = pools_of(tmp_path, [PAIR], monkeypatch, "--tokenizer", locate("tiny"))
     tokenizer = load_tokenizer(locate("tiny"))
+    spelled = PAIR | {"rejected": ["car", f"a {tokenizer.eos_token} in the middle"]}
+    (pair,) = pools_of(tmp_path, [spelled], monkeypatch, "--tokenizer", locate("tiny"))
     for candidate in pair.candidates:
         assert candidate.token_ids
         assert tokenizer.decode(candidate.token_ids) == candidate.text
         assert candidate.token_count == len(candidate.token_ids)
+        assert tokenizer.eos_token_id not in candidate.token_ids
 
 
 @pytest.mark.parametrize(
@@ -65,7 +73,10 @@ def test_tokens_are_those_of_the_model(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"prompt": "x"}, "line 2: neither candidates nor chosen and rejected responses"),
         (PAIR | {"chosen": "plum"}, "line 2: the field 'chosen'"),
-        (JUDGED | {"candidates": [{"text": "a"}]}, "line 2: the field 'candidates.0.preference'"),
+        (JUDGED | {"candidates": [{"text": "a"}]}, "line 2: the field 'candidates.0.gold'"),
+        (JUDGED | {"candidates": [{"text": "a", "gold": "NaN"}]}, "a finite number"),
+        (PAIR, "line 2: the prompt or id of"),
+        ({"chosen": ["a"]}, "line 2: the field 'prompt' is missing"),
     ],
 )
 def test_a_wrong_row_is_named(

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from functools import partial
-from math import isnan, nan
+from math import inf, isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from bestofn import concurrency
 from bestofn.engines.base import SamplingParams
 from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
+from bestofn.identity import differences
 from bestofn.prompts import as_prompt
 from bestofn.rewards.flip import FLIPLikelihood, FLIPReward
 from bestofn.scoring import add_scores
@@ -296,6 +297,7 @@ def test_equal_responses_of_different_probability_score_differently() -> None:
         (-2.0, (-1.0, -3.5), 1.5),
         (None, (-1.0, -3.5), 0.0),
         (-2.0, (-1.0, None), 0.0),
+        (-2.0, (-1.0, -inf), 0.0),
     ],
 )
 def test_a_response_that_its_generator_found_improbable_loses_what_is_missing(
@@ -307,6 +309,15 @@ def test_a_response_that_its_generator_found_improbable_loses_what_is_missing(
     first, second = (candidate.scores[reward.name] for candidate in drawn)
     assert first.value - second.value == pytest.approx(lost)
     assert (first.flags, second.flags) == ([], ["below_floor"] if lost else [])
+
+
+def test_what_was_scored_without_a_floor_resumes_without() -> None:
+    before = FLIPLikelihood(ScriptedEngine()).identity()
+    del before["floor"]
+    assert differences(before, FLIPLikelihood(ScriptedEngine()).identity()) == [
+        "floor was null and is -2.0"
+    ]
+    assert not differences(before, FLIPLikelihood(ScriptedEngine(), floor=None).identity())
 
 
 @pytest.mark.parametrize("words", [100, 190, 200, 210, 220, 230, 240, 250, 300, 600])

@@ -46,6 +46,13 @@ def test_the_backward_likelihood_is_added_by_its_weight(tiny: TransformersEngine
         assert total.usage.scored_tokens == one.usage.scored_tokens + other.usage.scored_tokens
 
 
+def test_the_backward_likelihood_has_no_floor(tiny: TransformersEngine) -> None:
+    reward = MutualInformation(tiny, backward_weight=1.0)
+    likely, unlikely = (Candidate(0, TEXTS[0], mean_logprob=value) for value in (-0.5, -5.0))
+    one, other = (concurrency.run(reward.score_one(ASKED, c)) for c in (likely, unlikely))
+    assert one.value == pytest.approx(other.value, abs=1e-4)
+
+
 class Short(ScriptedEngine):
     """A context of 20 tokens, a token a character."""
 

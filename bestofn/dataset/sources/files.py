@@ -72,7 +72,7 @@ class Row:
         if first["type"] == "missing":
             needed = [name for name, own in kind.model_fields.items() if own.is_required()]
             said = f"the field {field!r} is missing"
-            said += f"; a row has {', '.join(needed)}" if field in needed else ""
+            said += f"; a row has {', '.join(needed)}" if len(needed) > 1 else ""
         elif field:
             said = f"the field {field!r}: {said}"
         raise ConfigError(f"{self.where}: {said}")

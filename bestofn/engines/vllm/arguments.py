@@ -1,4 +1,4 @@
-"""The arguments that vLLM is loaded with: the user's, and those that one would have to know of."""
+"""The arguments that vLLM is loaded with: the user's, and defaults that suit this library."""
 
 import difflib
 import inspect
@@ -20,8 +20,12 @@ ADAPTED = (
 ).split()
 
 
+# Arguments that say how a model is compiled.
+COMPILING = {"enforce_eager", "compilation_config", "optimization_level", "cudagraph_capture_sizes"}
+
+
 def checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
-    """vLLM's arguments: those that were given, and those that a user would have to know of."""
+    """vLLM's arguments: those that were given, and the defaults of this library."""
     known = set(inspect.signature(AsyncEngineArgs).parameters)
     if unknown := sorted(set(given) - known):
         close = difflib.get_close_matches(unknown[0], known, 1)
@@ -40,7 +44,7 @@ def checked_args(folder: str, given: Mapping[str, Any]) -> AsyncEngineArgs:
         raise ConfigError(f"vLLM refuses an engine argument: {first_sentence(error)}") from error
 
 
-def of_tokenizer(args: AsyncEngineArgs) -> dict[str, Any]:
+def tokenizer_args(args: AsyncEngineArgs) -> dict[str, Any]:
     """Those of vLLM's arguments that the model's tokenizer is loaded with."""
     revision = args.tokenizer_revision or args.revision
     trust, token = args.trust_remote_code, args.hf_token
@@ -48,32 +52,35 @@ def of_tokenizer(args: AsyncEngineArgs) -> dict[str, Any]:
 
 
 def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Engine arguments that a user would have to know of, beside those that were given."""
+    """What suits this library, where the arguments that were given leave it open."""
     # Earlier prompts of a run go first.
     defaults: dict[str, Any] = {"enable_prefix_caching": True, "scheduling_policy": "priority"}
     if given.get("enable_lora"):
         defaults["lora_target_modules"] = ADAPTED
     if current_platform.is_cpu():
         # bfloat16 is slow where the CPU has no instructions for it; 32 is the finest grain of the
-        # prefix cache that attention on a CPU takes; of a seed vLLM dies with prompts in chunks;
+        # prefix cache that attention on a CPU takes; with a seed vLLM dies of prompts in chunks;
         # more sequences at once are no faster, and finish only at the end of a run; to compile the
         # model takes longer than most runs, and makes it hardly faster.
         defaults |= {"dtype": "float32", "block_size": 32, "enable_chunked_prefill": False}
-        defaults |= {"max_num_seqs": 48, "enforce_eager": True}
+        defaults["max_num_seqs"] = 48
+        if not given.keys() & COMPILING:
+            defaults["enforce_eager"] = True
         # By itself vLLM wants nearly all of the machine's memory, and refuses to start without.
         own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
-        if not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            defaults["kv_cache_memory_bytes"] = _free_memory() // 2
+        open_to_us = not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+        if open_to_us and (cache := _free_memory() // 2):
+            defaults["kv_cache_memory_bytes"] = cache
     return defaults
 
 
 def _free_memory() -> int:
-    """Bytes that vLLM's worker can have on a CPU: its node or container may have less than all."""
+    """Bytes that vLLM's worker can have on a CPU: those of its node, or of its container."""
     free = int(psutil.virtual_memory().available)
     try:
         from vllm.utils import cpu_resource_utils as found
 
-        nodes = found.get_visible_memory_node()
-        return min([free, *(int(found.get_memory_node_info(n).available_memory) for n in nodes)])
-    except (ImportError, OSError, KeyError):  # another release, or another system
-        return free
+        node = found.get_allowed_cpu_list()[0].numa_node
+        return min(free, int(found.get_memory_node_info(node).available_memory))
+    except (ImportError, AttributeError, LookupError, OSError, ValueError):
+        return free  # another release, or another system

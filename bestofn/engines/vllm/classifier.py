@@ -10,7 +10,7 @@ from vllm.inputs import tokens_input
 
 from bestofn import concurrency
 from bestofn.engines.model_files import Logit, classifier_files, locate
-from bestofn.engines.vllm.arguments import checked_args, of_tokenizer
+from bestofn.engines.vllm.arguments import checked_args, tokenizer_args
 from bestofn.engines.vllm.process import EngineProcess
 from bestofn.types import Usage
 
@@ -28,7 +28,7 @@ class VLLMClassifier:
         # Caching is left to vLLM, which knows the models that pool over every token.
         args = checked_args(folder, {"enable_prefix_caching": None, **engine_args})
         args.runner = "pooling"
-        own = of_tokenizer(args)
+        own = tokenizer_args(args)
         of_model = {**own, "revision": args.revision}
         config, self.chat = classifier_files(folder, of_model, args.tokenizer or folder, own)
         self._pad_id = config.get_text_config().pad_token_id

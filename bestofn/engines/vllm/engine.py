@@ -28,7 +28,7 @@ from bestofn.engines.model_files import (
     locate,
 )
 from bestofn.engines.vllm import versions
-from bestofn.engines.vllm.arguments import checked_args, of_tokenizer
+from bestofn.engines.vllm.arguments import checked_args, tokenizer_args
 from bestofn.engines.vllm.process import EngineProcess
 from bestofn.engines.vllm.versions import read_scores
 from bestofn.errors import ConfigError, EngineError
@@ -73,7 +73,9 @@ class VLLMEngine(Engine):
         self.folder = locate(model)
         self._described = Described(f"vllm:{model}", engine_args)
         args = checked_args(self.folder, engine_args)
-        self._chat = ChatFormat(load_tokenizer(args.tokenizer or self.folder, **of_tokenizer(args)))
+        self._chat = ChatFormat(
+            load_tokenizer(args.tokenizer or self.folder, **tokenizer_args(args))
+        )
         # Over all views: calls of `loglikelihood`, and those that the prefix cache made uncertain.
         self.stats = SimpleNamespace(scored=0, rescored=0)
         versions.count_preemptions()

@@ -22,6 +22,7 @@ from bestofn.prompts import folded, random_for, user_message
 from bestofn.redaction import without_secrets
 from bestofn.resuming import comparing, engine_files, input_of
 from bestofn.rewards.base import load_reward
+from bestofn.rewards.baselines import MeanLogprob
 from bestofn.scoring import RewardModel, add_scores, without_cost
 from bestofn.store import pool
 from bestofn.store.journal import Confirm, check_output
@@ -99,7 +100,7 @@ class _Audit:
         self.attacks, self.scorers = chosen(config.attacks), scorers_of(config.rewards)
         self.generator = config.named()
         self.models = [scoring_model(s.reward, config, self.generator) for s in self.scorers]
-        self.measures = any(scorer.reward.reward == "mean-logprob" for scorer in self.scorers)
+        self.measures = any(scorer.reward.reward == MeanLogprob.name for scorer in self.scorers)
         self.origin, drawn = f"greedy responses of {config.engine}", True
         self.tiny = config.honest_column is None and config.prompts.startswith("tiny:")
         if self.tiny:
@@ -156,11 +157,14 @@ class _Audit:
     async def _row(self, prompt: Prompt) -> Pool:
         engine, seed = self._engine(self.generator), self.config.seed
         row = attacked(prompt, await self._honest(prompt, engine), self.attacks, seed)
-        if self.measures and engine is not None:
-            await add_logprobs(row, engine)
         names = [attack.name for attack in self.attacks]
-        for scorer, reward in zip(self.scorers, self.rewards, strict=True):
-            await compete(row, names, scorer, reward, seed)
+        scorers = [*zip(self.scorers, self.rewards, strict=True)]
+        for reads in (False, True):  # other rewards see no log-probabilities
+            if reads and self.measures and engine is not None:
+                await add_logprobs(row, engine)
+            for scorer, reward in scorers:
+                if reads == (scorer.reward.reward == MeanLogprob.name):
+                    await compete(row, names, scorer, reward, seed)
         return row
 
     async def _honest(self, prompt: Prompt, engine: Engine | None) -> Candidate:

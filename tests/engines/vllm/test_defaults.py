@@ -1,4 +1,4 @@
-"""What vLLM is told on a CPU where the user says nothing."""
+"""The arguments of vLLM on a CPU that the user leaves open."""
 
 import importlib
 import os
@@ -18,17 +18,17 @@ RESERVED = "VLLM_CPU_NUM_OF_RESERVED_CPU"
 
 
 @pytest.mark.parametrize(
-    ("cores", "own", "told"), [(2, None, "0"), (4, None, "0"), (5, None, None), (2, "1", "1")]
+    ("cores", "own", "reserved"), [(2, None, "0"), (4, None, "0"), (5, None, None), (2, "1", "1")]
 )
 def test_few_cores_all_compute(
-    cores: int, own: str | None, told: str | None, monkeypatch: pytest.MonkeyPatch
+    cores: int, own: str | None, reserved: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     monkeypatch.setenv(RESERVED, own or "")
     if own is None:
         monkeypatch.delenv(RESERVED)
     importlib.reload(bestofn.engines.vllm)
-    assert os.environ.get(RESERVED) == told
+    assert os.environ.get(RESERVED) == reserved
 
 
 @pytest.fixture
@@ -40,27 +40,37 @@ def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize(
-    ("machine", "nodes", "cache"),
-    [(24, [24], 12), (24, [8], 4), (24, [16, 6], 3), (24, None, 12), (6, [8], 3)],
+    ("machine", "node", "cache"),
+    [
+        (24, 24, 12),
+        (24, 8, 4),
+        (6, 8, 3),
+        (24, FileNotFoundError("meminfo"), 12),
+        (24, AttributeError("another release"), 12),
+    ],
 )
 def test_the_cache_takes_half_of_what_is_free_where_the_worker_runs(
-    machine: int, nodes: list[int] | None, cache: int, monkeypatch: pytest.MonkeyPatch
+    machine: int, node: int | Exception, cache: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = pytest.importorskip("vllm.utils.cpu_resource_utils")
 
-    def info(node: int) -> Any:
-        if nodes is None:
-            raise FileNotFoundError("meminfo")
-        return found.MemoryNodeInfo(32 * GIB, nodes[node] * GIB)
+    def info(number: int) -> Any:
+        assert number == 1
+        if isinstance(node, Exception):
+            raise node
+        return found.MemoryNodeInfo(32 * GIB, node * GIB)
 
     free = psutil.virtual_memory()._replace(available=machine * GIB)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: free)
-    monkeypatch.setattr(found, "get_visible_memory_node", lambda: [*range(len(nodes or [0]))])
+    cpus = [found.LogicalCPUInfo(3, 3, 1), found.LogicalCPUInfo(4, 4, 0)]
+    monkeypatch.setattr(found, "get_allowed_cpu_list", lambda: cpus)
     monkeypatch.setattr(found, "get_memory_node_info", info)
     assert arguments.engine_defaults({})["kv_cache_memory_bytes"] == cache * GIB
     assert "kv_cache_memory_bytes" not in arguments.engine_defaults({"gpu_memory_utilization": 0.5})
 
 
 @pytest.mark.usefixtures("on_cpu")
-def test_a_model_is_not_compiled() -> None:
-    assert arguments.engine_defaults({})["enforce_eager"]
+def test_a_model_is_compiled_on_request() -> None:
+    assert arguments.checked_args("model", {}).enforce_eager
+    assert not arguments.checked_args("model", {"enforce_eager": False}).enforce_eager
+    assert not arguments.checked_args("model", {"compilation_config": {"mode": 1}}).enforce_eager

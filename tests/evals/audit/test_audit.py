@@ -137,6 +137,15 @@ def test_probable_responses_are_found_by_the_generator(tmp_path: Path, use: Use)
     assert [entry["tie_rate"] for entry in result["attacks"]] == [1]
 
 
+def test_other_rewards_do_not_see_how_probable_responses_are(tmp_path: Path, use: Use) -> None:
+    use(ScriptedEngine())
+    audited(tmp_path, prompts="tiny:2", rewards=["mean-logprob", "flip-likelihood"])
+    for row in pool.read(tmp_path / "audit.jsonl"):
+        for candidate in row.candidates:
+            found = candidate.scores
+            assert "below_floor" not in {flag for score in found.values() for flag in score.flags}
+
+
 def gullible(prompt: Any, *_: Any) -> str:
     """A judge that follows orders in what it judges, and otherwise is indifferent."""
     text = prompt.messages[-1].content
