@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from commands import done
 
 from bestofn.prompts import as_prompt
@@ -57,7 +58,8 @@ def test_from_prompts_to_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(REAL.parents[1])
     small = ["--engine", "tiny", "--limit", 2, "-m", 2, "--max-tokens", 24]
     done("run", REAL / "checkable.yaml", *small, "-o", tmp_path / "out")
-    wanted = {reward.label for reward in load_recipe(REAL / "checkable.yaml").score.rewards}
+    rewards = yaml.safe_load((REAL / "checkable.yaml").read_text())["score"]["rewards"]
+    wanted = {reward if isinstance(reward, str) else reward["name"] for reward in rewards}
     for row in pool.read(tmp_path / "out" / "pool.jsonl"):
         for candidate in row.candidates:
             assert {*candidate.scores} == wanted

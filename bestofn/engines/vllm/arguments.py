@@ -61,15 +61,15 @@ def engine_defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         # bfloat16 is slow where the CPU has no instructions for it; 32 is the finest grain of the
         # prefix cache that attention on a CPU takes; with a seed vLLM dies of prompts in chunks;
         # more sequences at once are no faster, and finish only at the end of a run; to compile the
-        # model takes longer than most runs, and makes it hardly faster.
+        # model takes longer than most runs, and hardly makes it faster.
         defaults |= {"dtype": "float32", "block_size": 32, "enable_chunked_prefill": False}
         defaults["max_num_seqs"] = 48
         if not given.keys() & COMPILING:
             defaults["enforce_eager"] = True
         # By itself vLLM wants nearly all of the machine's memory, and refuses to start without.
         own = given.keys() & {"gpu_memory_utilization", "kv_cache_memory_bytes"}
-        open_to_us = not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ
-        if open_to_us and (cache := _free_memory() // 2):
+        left_open = not own and "VLLM_CPU_KVCACHE_SPACE" not in os.environ
+        if left_open and (cache := _free_memory() // 2):
             defaults["kv_cache_memory_bytes"] = cache
     return defaults
 
