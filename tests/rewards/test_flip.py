@@ -300,7 +300,7 @@ def test_equal_responses_of_different_probability_score_differently() -> None:
         (-2.0, (-1.0, -inf), 0.0),
     ],
 )
-def test_a_response_that_its_generator_found_improbable_loses_what_is_missing(
+def test_a_response_that_its_generator_found_improbable_loses_the_difference(
     floor: float | None, logprobs: tuple[float | None, ...], lost: float
 ) -> None:
     drawn = [Candidate(i, "x", mean_logprob=logprob) for i, logprob in enumerate(logprobs)]
