@@ -11,7 +11,7 @@ from statistics import fmean
 from typing import Any, Protocol, runtime_checkable
 
 from bestofn import concurrency
-from bestofn.engines.base import Completion, Engine, SamplingParams, load_engine
+from bestofn.engines.base import Completion, Engine, SamplingParams, Watch, load_engine
 from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import as_given, candidate_seed, clean, plain
@@ -57,22 +57,33 @@ class EngineGenerator:
 
     async def draw(self, prompt: Prompt, n: int, *, start: int = 0) -> AsyncGenerator[Candidate]:
         indices = range(start, start + n)
-        tasks = [asyncio.create_task(self._draw_one(prompt, index)) for index in indices]
+        tasks = [asyncio.create_task(self.draw_one(prompt, index)) for index in indices]
         try:
             for task in asyncio.as_completed(tasks):
                 yield await task
         finally:
             await concurrency.cancel(tasks)
 
-    async def _draw_one(self, prompt: Prompt, index: int) -> Candidate:
-        seed = None if self.seed is None else candidate_seed(self.seed, prompt, index)
+    async def draw_one(self, prompt: Prompt, index: int, watch: Watch | None = None) -> Candidate:
+        """One candidate, with its error if it cannot be drawn; `watch` looks at it on the way."""
+        seed = self._seed(prompt, index)
         try:
-            completion = await self.engine.generate(prompt, self.params, seed)
+            if watch is None:
+                completion = await self.engine.generate(prompt, self.params, seed)
+            else:
+                completion = await self.engine.generate_watched(prompt, self.params, seed, watch)
         except OtherProcessError:
             raise
         except EngineError as error:
             return Candidate(index, "", finish_reason="error", error=str(error), seed=seed)
         self._watch(completion)
+        return self.candidate(prompt, index, completion)
+
+    def _seed(self, prompt: Prompt, index: int) -> int | None:
+        return None if self.seed is None else candidate_seed(self.seed, prompt, index)
+
+    def candidate(self, prompt: Prompt, index: int, completion: Completion) -> Candidate:
+        """The candidate that a completion is."""
         logprobs = completion.token_logprobs
         if logprobs and not all(map(isfinite, logprobs)):
             logprobs = None  # some servers give -inf, which no row can hold
@@ -85,7 +96,7 @@ class EngineGenerator:
             token_count=len(completion.token_ids) or completion.usage.generated_tokens,
             mean_logprob=fmean(logprobs) if logprobs else None,
             sum_logprob=sum(logprobs) if logprobs else None,
-            seed=seed,
+            seed=self._seed(prompt, index),
             token_ids=completion.token_ids if self.keep_tokens else None,
             token_logprobs=logprobs if self.keep_tokens else None,
             usage=completion.usage,

@@ -40,6 +40,15 @@ BUILT_IN = {
         "mean-logprob": "bestofn.rewards.baselines:MeanLogprob",
         "majority": "bestofn.rewards.baselines:Majority",
     },
+    "selector": {
+        "best": "bestofn.selectors:Best",
+        "soft": "bestofn.selectors:SoftBest",
+        "pessimistic": "bestofn.selectors:Pessimistic",
+        "majority": "bestofn.selectors:Vote",
+        "weighted": "bestofn.selectors:WeightedVote",
+        "mob": "bestofn.selectors:MajorityOfTheBests",
+        "mbr": "bestofn.selectors:MinimumBayesRisk",
+    },
     "verifier": {
         "exact:COLUMN": "bestofn.verifiers.base:Exact",
         "iexact:COLUMN": "bestofn.verifiers.base:ExactIgnoringCase",

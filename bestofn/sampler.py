@@ -4,17 +4,21 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
 from dataclasses import replace
-from math import isnan
+from operator import attrgetter
 
 from bestofn import concurrency
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.errors import ConfigError
-from bestofn.generators import GenerateFunction, Generator, as_generator
+from bestofn.generators import EngineGenerator, GenerateFunction, Generator, as_generator
 from bestofn.progress import with_progress
 from bestofn.prompts import PromptLike, as_prompt
+from bestofn.rejection import EarlyRejection, draw_rejecting
 from bestofn.scoring import RewardModel, Scoring
+from bestofn.selectors import Best, Selector
 from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Prompt, Selection, Usage
+
+BEST = Best()
 
 
 class BestOfN:
@@ -35,6 +39,8 @@ class BestOfN:
             With a seed they are the first of those that a run without `stop` draws.
         round_size: Candidates that are drawn at once, with `stop`. Smaller rounds waste fewer
             candidates; larger ones wait less often.
+        reject: Ends the worst candidates while they are being written.
+        selector: Chooses by the scores, see `bestofn.selectors`; by default the highest one.
 
     Raises:
         ConfigError: an argument makes no sense.
@@ -52,6 +58,8 @@ class BestOfN:
         window: int | None = None,
         stop: ExpectedGain | None = None,
         round_size: int = 4,
+        selector: Selector | None = None,
+        reject: EarlyRejection | None = None,
     ) -> None:
         for name, value in (("n", n), ("round_size", round_size), ("window", window)):
             if value is not None and value < 1:
@@ -63,12 +71,31 @@ class BestOfN:
                 f"the reward {reward.name!r} compares candidates, so its scores change as more are "
                 "drawn; leave out `stop` or take a pointwise reward such as FLIPReward"
             )
+        if stop is not None and not isinstance(selector, Best | None):
+            raise ConfigError("`stop` expects the highest score to be chosen; leave out `selector`")
         self.generator = as_generator(generator, sampling, seed, keep_tokens)
         self.reward = reward
         self.n = n
+        if reject is not None:
+            self._check_rejection()
         self.stop = stop
+        self.reject = None if reject is None or reject.keep == 1 else reject
+        self.selector = selector or BEST
         self.round_size = n if stop is None else min(n, round_size)
         self._window = window
+
+    def _check_rejection(self) -> None:
+        if not self.reward.pointwise:
+            raise ConfigError(
+                f"the reward {self.reward.name!r} compares candidates, so it cannot score the "
+                "beginning of one; leave out `reject` or take a pointwise reward"
+            )
+        drawn_by = self.generator
+        if not (isinstance(drawn_by, EngineGenerator) and drawn_by.engine.shows_unfinished):
+            raise ConfigError(
+                "`reject` needs an engine that shows unfinished responses, such as 'vllm:MODEL' or "
+                "'hf:MODEL'"
+            )
 
     @property
     def window(self) -> concurrency.Window:
@@ -114,19 +141,30 @@ class BestOfN:
         try:
             for start in range(0, self.n, self.round_size):
                 size = min(self.round_size, self.n - start)
-                draws = self.generator.draw(prompt, size, start=start)
-                async with contextlib.aclosing(draws):
+                async with contextlib.aclosing(self._draw(prompt, size, start)) as draws:
                     async for candidate in draws:
-                        scoring.add(candidate)
-                candidates += await scoring.finish()
+                        if candidate.finish_reason == "rejected":
+                            candidates.append(candidate)
+                        else:
+                            scoring.add(candidate)
+                candidates = sorted([*candidates, *await scoring.finish()], key=attrgetter("index"))
                 if self._is_enough(candidates):
                     break
         finally:
             await scoring.cancel()
-        selection = choose(prompt, candidates, self.reward.name)
-        parts = [c.usage for c in candidates] + [score.usage for score in selection.scores]
+        selection = choose(prompt, candidates, self.reward.name, selector=self.selector)
+        parts = [c.usage for c in candidates]
+        parts += [score.usage for c in candidates for score in c.scores.values()]
         selection.usage = replace(sum(parts, Usage()), seconds=time.perf_counter() - started)
         return selection
+
+    def _draw(self, prompt: Prompt, n: int, start: int) -> AsyncGenerator[Candidate]:
+        if self.reject is None:
+            return self.generator.draw(prompt, n, start=start)
+        assert isinstance(self.generator, EngineGenerator)
+        return draw_rejecting(
+            self.generator, prompt, n, start=start, reward=self.reward, rejection=self.reject
+        )
 
     def _is_enough(self, candidates: list[Candidate]) -> bool:
         values = [candidate.scores[self.reward.name].value for candidate in candidates]
@@ -134,24 +172,29 @@ class BestOfN:
 
 
 def choose(
-    prompt: Prompt, candidates: list[Candidate], reward: str, usage: Usage | None = None
+    prompt: Prompt,
+    candidates: list[Candidate],
+    reward: str,
+    usage: Usage | None = None,
+    selector: Selector = BEST,
 ) -> Selection:
     """The selection by the scores that the candidates have under the name `reward`.
 
-    The highest value wins, ties go to the lowest index, a failed score loses to any value. When
-    every score failed the first candidate is taken; when every candidate did, there is an error.
+    By default the highest value wins, ties go to the lowest index, a failed score loses to any
+    value. When none can be chosen, as every score failed, the first candidate is taken; when every
+    candidate did, there is an error.
     """
     values = [candidate.scores[reward].value for candidate in candidates]
-    best = max((value for value in values if not isnan(value)), default=None)
+    index, tie = selector.choose(prompt, candidates, values)
     errors = [candidate.error for candidate in candidates if candidate.error is not None]
     failed = len(errors) == len(candidates)
     return Selection(
         prompt=prompt,
         candidates=candidates,
-        index=0 if best is None else values.index(best),
+        index=0 if index is None else index,
         reward=reward,
-        tie=best is not None and values.count(best) > 1,
-        fallback=best is None,
+        tie=tie,
+        fallback=index is None,
         error=f"all {len(errors)} candidates failed: {errors[0]}" if failed else None,
         usage=usage or Usage(),
     )

@@ -87,7 +87,7 @@ class Scoring:
         else:
             scores = await self.reward.score(self.prompt, asked) if asked else []
         for candidate in candidates:
-            candidate.scores[self.reward.name] = Score(reason=f"no response: {candidate.error}")
+            candidate.scores[self.reward.name] = Score(reason=_no_response(candidate))
         for candidate, score in zip(asked, scores, strict=True):
             candidate.scores[self.reward.name] = _checked(score)
         return candidates
@@ -100,7 +100,7 @@ class Scoring:
         return score
 
     def _is_asked(self, candidate: Candidate) -> bool:
-        return candidate.finish_reason != "error" or getattr(self.reward, "takes_undrawn", False)
+        return candidate.whole or getattr(self.reward, "takes_undrawn", False)
 
     def _key(self, candidate: Candidate) -> Hashable:
         distinct_by = getattr(self.reward, "distinct_by", None)
@@ -108,6 +108,10 @@ class Scoring:
 
     async def cancel(self) -> None:
         await concurrency.cancel(self._tasks.values())
+
+
+def _no_response(candidate: Candidate) -> str:
+    return f"no response: {candidate.error}" if candidate.error else "rejected before its end"
 
 
 def _checked(score: Score) -> Score:

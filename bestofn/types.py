@@ -6,7 +6,7 @@ from math import nan
 from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
-FinishReason = Literal["stop", "length", "error"]
+FinishReason = Literal["stop", "length", "error", "rejected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class Candidate:
     index: int  # its place among the candidates of its prompt
     text: str  # without its reasoning
     reasoning: str | None = None  # what a thinking model wrote before its answer
-    finish_reason: FinishReason = "stop"  # "length": cut at the token limit
+    # "length": cut at the token limit; "rejected": ended early for its score, `text` is so far.
+    finish_reason: FinishReason = "stop"
     error: str | None = None  # why there is no response, where finish_reason is "error"
     token_count: int | None = None  # generated, reasoning and closing token included
     # Of the generated tokens under the raw model, in nats; None where the generator gives none.
@@ -84,6 +85,11 @@ class Candidate:
     token_logprobs: list[float] | None = None
     scores: dict[str, Score] = field(default_factory=dict)  # by the reward's name
     usage: Usage = field(default_factory=Usage)  # what drawing it cost
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a response as its generator ended it, neither failed nor rejected."""
+        return self.finish_reason in ("stop", "length")
 
 
 @dataclass(slots=True)

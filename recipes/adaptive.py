@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bestofn import ExpectedGain
-from bestofn.analysis.selectors import score_matrix
+from bestofn.analysis.proxies import score_matrix
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval, best_of_n, bootstrap_mean
 from bestofn.store import pool

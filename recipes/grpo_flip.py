@@ -31,7 +31,7 @@ from transformers.utils import logging
 
 from bestofn import SamplingParams, load_engine, tiny
 from bestofn.analysis.findings import FEW, shown, signed
-from bestofn.analysis.selectors import scores_of
+from bestofn.analysis.proxies import scores_of
 from bestofn.config import RewardConfig, Section, checked
 from bestofn.dataset.pools import add, draw
 from bestofn.dataset.sources import read_rows

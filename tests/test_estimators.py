@@ -15,6 +15,7 @@ from bestofn.estimators import (
     best_of_n,
     bootstrap_mean,
     bootstrap_pools,
+    choices,
     expected_cost,
     expected_votes,
     failure_rate,
@@ -124,8 +125,8 @@ def curves(pool: Pool, weighted: bool) -> np.ndarray:
 def sampling(monkeypatch: pytest.MonkeyPatch, subsets: int = 1, draws: int = 1000) -> None:
     """No vote is exact but by its subsets, if they are few."""
     monkeypatch.setattr(votes, "EXACT_UP_TO", 0)
-    monkeypatch.setattr(votes, "ENUMERATE_UP_TO", subsets)
-    monkeypatch.setattr(votes, "DRAWS", draws)
+    monkeypatch.setattr(choices, "ENUMERATE_UP_TO", subsets)
+    monkeypatch.setattr(choices, "DRAWS", draws)
 
 
 def many_pools(prompts: int, size: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -183,8 +184,9 @@ def test_monte_carlo_is_within_its_error(
     assert (np.abs(sampled.ties.mean(axis=0) - rates) <= 5 * spread + 1e-12).all()
 
 
-def test_blocks_of_prompts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More than one block in each way of drawing: what a prompt gets depends on itself alone."""
+def test_a_few_subsets_are_enumerated_and_other_sizes_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     groups, values, _ = many_pools(300, 16)
     exact = expected_votes(groups, values, [3, 8])
     sampling(monkeypatch, subsets=comb(16, 3))

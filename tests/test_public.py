@@ -15,7 +15,7 @@ FLOORS = [
     {"store", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},
     {"rewards", "generators"},
-    {"config"},
+    {"config", "selectors", "rejection"},
     {"sampler", "recipe", "resuming", "models"},
     {"dataset", "integrations"},
     {"analysis"},

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn.analysis.selectors import (
+from bestofn.analysis.proxies import (
     FROM_GOLD,
     MAJORITY,
     ORACLE,
     RANDOM,
-    WEIGHTED,
     Array,
     score_of,
     scores_of,
+    selector_of,
     unknown_gold,
     values_of,
 )
@@ -27,6 +27,7 @@ from bestofn.estimators import (
     Interval,
     best_of_n,
     bootstrap_pools,
+    expected_choices,
     expected_cost,
     expected_votes,
     failure_rate,
@@ -35,6 +36,7 @@ from bestofn.estimators import (
 )
 from bestofn.prompts import content_key
 from bestofn.rewards.baselines import length_unit
+from bestofn.selectors import Vote
 from bestofn.types import Candidate, Pool
 from bestofn.verifiers.base import load_answer
 
@@ -97,8 +99,9 @@ class ScalingCurve:
     Args:
         pools: One pool for each prompt, or several such lists, one for each seed.
         proxies: What selects: names of scores, or "random", "oracle", "longest", "shortest",
-            "mean-logprob", "majority", "weighted:SCORE". By default all scores that the pools have
-            and all of these that need none.
+            "mean-logprob", "majority", "mbr", or "SELECTOR:SCORE", such as "weighted:flip" and
+            "soft=0.2:flip", see `bestofn.selectors`. By default all scores that the pools have and
+            the baselines.
         gold: The score that says how good a candidate is; a prompt that has a candidate without it
             is left out and named.
         ns: Sizes N, by default powers of two up to the smallest pool's size. Prompts with fewer
@@ -186,7 +189,7 @@ class ScalingCurve:
                 variances[place] += (len(block) / len(of_seed) * error) ** 2
         errors = np.sqrt(variances)
         gold, own, failures, ties, tokens = columns
-        has_own = proxy not in (RANDOM, MAJORITY) and not proxy.startswith(WEIGHTED)
+        has_own = proxy != RANDOM and selector_of(proxy, self._answer) is None
         error = np.sqrt((errors**2).sum(axis=0)) / len(errors)
         return Expected(gold, own if has_own else None, failures, ties, tokens, error)
 
@@ -198,23 +201,25 @@ class ScalingCurve:
         if proxy == RANDOM:
             value = np.repeat(truth.mean(axis=1, keepdims=True), len(ns), axis=1)
             return [value, none, none, none], none[0]
-        if proxy in (ORACLE, MAJORITY):
-            scores = truth if proxy == ORACLE else np.ones(truth.shape)
+        if proxy == ORACLE:
+            scores = truth
         else:
             scores = np.array([values_of(pool, proxy, self.unit) for pool in pools])
-        if proxy == MAJORITY or proxy.startswith(WEIGHTED):
-            if np.nanmin(scores, initial=0.0) < 0:
-                raise ConfigError(
-                    f"a vote's weight cannot be negative, but {score_of(proxy)!r} has negative "
-                    "values; weigh with a reward from 0 on, such as 'flip'"
-                )
-            groups = _groups(
-                pools, lambda c: (c.finish_reason != "error" and self._answer(c.text)) or None
-            )
-            weights = None if proxy == MAJORITY else scores
-            votes = expected_votes(groups, truth, ns, weights, seed=seed)
-            failures = failure_rate(np.where(groups >= 0, 0.0 * scores, nan), ns)
-            return [votes.values, none, failures, votes.ties], votes.error
+        selector = selector_of(proxy, self._answer)
+        if selector is not None:
+            drawn = [pool.candidates for pool in pools]
+            able = [selector.able(*row) for row in zip(drawn, scores, strict=True)]
+            failures = failure_rate(np.where(able, 0.0, nan), ns)
+            if isinstance(selector, Vote) and not selector.reads_scores:
+                answers = [selector.answers(*row) for row in zip(drawn, scores, strict=True)]
+                found = expected_votes(np.array(answers), truth, ns, seed=seed)
+            else:
+                try:
+                    rules = [selector.rule(*row) for row in zip(drawn, scores, strict=True)]
+                except ConfigError as error:
+                    raise ConfigError(f"{proxy!r}: {error}") from None
+                found = expected_choices(rules, truth, ns, seed=seed)
+            return [found.values, none, failures, found.ties], found.error
         failures = failure_rate(scores, ns)
         any_score = np.where(failures < 1, 1 - failures, nan)  # no value where none has one
         own = best_of_n(scores, np.nan_to_num(scores), ns) / any_score

@@ -11,7 +11,7 @@ from scipy.stats import rankdata
 
 from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.findings import at
-from bestofn.analysis.selectors import ORACLE, Array, scores_of, unknown_gold, values_of
+from bestofn.analysis.proxies import ORACLE, Array, scores_of, unknown_gold, values_of
 from bestofn.dataset.pools import cut_name
 from bestofn.estimators import Interval, best_of_n, unpaired_difference
 from bestofn.rewards.baselines import Unit, length
@@ -62,7 +62,7 @@ class LengthAnalysis:
         own = (proxy.name for proxy in curve.curves if proxy.proxy is not None)
         self.names = [name for name in own if name != ORACLE]
         self.pools = [pool for pools in curve.pools for pool in pools]
-        drawn = [c for pool in self.pools for c in pool.candidates if c.finish_reason != "error"]
+        drawn = [c for pool in self.pools for c in pool.candidates if c.whole]
         self.counted = sum(c.token_count is not None for c in drawn) / max(len(drawn), 1)
         self.limits, rewards, self.lacking = _limits(self.pools, curve.gold)
         every = np.array([n for pool in self.pools for n in lengths_of(pool, self.unit)])

@@ -23,7 +23,7 @@ from bestofn.analysis.findings import (
     verdict,
 )
 from bestofn.analysis.lengths import CutCurves, LengthAnalysis
-from bestofn.analysis.selectors import ORACLE, RANDOM
+from bestofn.analysis.proxies import ORACLE, RANDOM
 from bestofn.errors import ConfigError
 from bestofn.estimators import Interval
 from bestofn.redaction import without_secrets

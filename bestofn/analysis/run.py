@@ -9,8 +9,8 @@ from typing import Any
 from bestofn.analysis import plots, results
 from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.lengths import LengthAnalysis
+from bestofn.analysis.proxies import BASELINES, FROM_GOLD, score_of, selector_of
 from bestofn.analysis.report import write_report
-from bestofn.analysis.selectors import BASELINES, FROM_GOLD, MAJORITY, WEIGHTED
 from bestofn.config import CurveConfig, EngineConfig, ReportConfig, RewardConfig, ScoreConfig
 from bestofn.dataset.pools import sample_file
 from bestofn.dataset.score import reward_of, score_file
@@ -63,9 +63,11 @@ def _check(recipe: Recipe) -> None:
     if curve.ns and curve.ns[-1] > recipe.sample.m:
         raise ConfigError(f"N={curve.ns[-1]} needs more than m={recipe.sample.m} candidates")
     scores = [reward.label for reward in score.rewards]
-    proxies = [*scores, *BASELINES, *FROM_GOLD, MAJORITY, *(WEIGHTED + name for name in scores)]
-    wanted = [(name, proxies) for name in curve.proxies] + [(curve.gold, scores)]
-    for name, known in wanted:
+    for proxy in curve.proxies:
+        selector_of(proxy, str.strip)  # which knows the selectors and their values
+    needed = filter(None, map(score_of, curve.proxies))
+    known = [*scores, *BASELINES, *FROM_GOLD]
+    for name, known in [*((name, known) for name in needed), (curve.gold, scores)]:
         if name not in known:
             near = get_close_matches(name, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(known)}"

@@ -175,6 +175,11 @@ class AskConfig(DrawConfig, ScorerConfig):
     'flip-likelihood', for a server, an engine of your own and with --adaptive 'flip'."""
     reward_options: RewardOptions = Field(default={})
     """Arguments of the reward by name, such as samples=4."""
+    selector: str = "best"
+    """Chooses by the scores: 'best', 'soft=0.1' (a temperature), 'pessimistic=0.1', 'majority',
+    'weighted' and 'mob' (votes), 'mbr' (most similar to the others), or 'package.module:Name'."""
+    answer: str | None = None
+    """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
     n: Count = 8
 
     @model_validator(mode="before")
@@ -280,7 +285,8 @@ class CurveConfig(BootstrapConfig):
 
     proxies: Annotated[list[str], Flag(("--proxy",))] = Field(default=[])
     """What selects: names of scores, or random, oracle, longest, shortest, mean-logprob, majority,
-    weighted:SCORE; by default all scores of the pool and the baselines."""
+    mbr, SELECTOR:SCORE such as weighted:flip or soft=0.2:flip; by default all scores of the pool
+    and the baselines."""
     gold: str = "gold"
     """The score that says how good a candidate is."""
     ns: Annotated[Sizes, Flag(("--ns", "-n"))] = Field(default=[])

@@ -185,7 +185,7 @@ def _preference(pool: Pool, reward: str | None, min_margin: float) -> Made:
     selection = _chosen(pool, reward)
     if selection.error is not None:
         return "error"
-    name, responses = selection.reward, [c for c in pool.candidates if c.error is None]
+    name, responses = selection.reward, [c for c in pool.candidates if c.whole]
     scored = [c for c in responses if name in c.scores and not isnan(c.scores[name].value)]
     if len(scored) < 2:
         return "too_few_scores"

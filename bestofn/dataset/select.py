@@ -21,6 +21,7 @@ from bestofn.models import Engines
 from bestofn.resuming import comparing, engine_files, input_of, same_spelled
 from bestofn.rewards.base import load_reward, needs_engine, reward_identity
 from bestofn.sampler import BestOfN
+from bestofn.selectors import Best, Selector, Vote, load_selector
 from bestofn.stopping import ExpectedGain
 from bestofn.store import pool
 from bestofn.store.journal import Confirm, begun_with
@@ -188,7 +189,16 @@ def check(config: AskConfig) -> None:
         if idle.get(name):
             raise ConfigError(f"{name} does nothing beside the other options; leave it out")
     config.sampling()
-    stopping(config)
+    stop, selector = stopping(config), selector_of(config)
+    if config.answer is not None and not isinstance(selector, Vote):
+        raise ConfigError(f"answer does nothing with the selector {config.selector!r}")
+    if stop is not None and not isinstance(selector, Best):
+        raise ConfigError("adaptive expects the highest score to be chosen; leave out selector")
+
+
+def selector_of(config: AskConfig) -> Selector:
+    """What chooses by the scores."""
+    return load_selector(config.selector, config.answer or str.strip)
 
 
 @contextmanager
@@ -209,10 +219,10 @@ def loaded(config: AskConfig) -> Iterator[BestOfN]:
             verifier=config.verifier,
             **chooses.options,
         )
-        how: dict[str, Any] = {}
+        how: dict[str, Any] = {"stop": stopping(config), "selector": selector_of(config)}
         if isinstance(config, SelectConfig):
-            how = {"window": config.window, "round_size": config.round_size}
-        yield BestOfN(generator, reward, n=config.n, stop=stopping(config), **how)
+            how |= {"window": config.window, "round_size": config.round_size}
+        yield BestOfN(generator, reward, n=config.n, **how)
 
 
 def stopping(config: AskConfig) -> ExpectedGain | None:
@@ -281,6 +291,8 @@ def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str
     found: dict[str, Any] = {"engine": identity_of(generator), "reward": identity_of(best.reward)}
     if best.stop is not None:
         found["stop_rule"] = identity_of(best.stop) | {"round_size": best.round_size}
+    if not isinstance(best.selector, Best):
+        found["selector"] = identity_of(best.selector)
     if getattr(generator, "keep_tokens", False):
         found["keep_tokens"] = True
     return settings | {"n": best.n, "reward": best.reward.name, "identity": found}

@@ -1,7 +1,7 @@
 """The Engine base class, what goes in and comes out of it, and `load_engine`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -59,6 +59,17 @@ class Completion:
 
 
 @dataclass(slots=True)
+class Watch:
+    """Looks at a response while it is being written."""
+
+    at: tuple[int, ...]  # tokens after which to look, rising
+    # Called on the package's event loop with each of these counts that the response has and does
+    # not end with, and with its first so many tokens.
+    reached: Callable[[int, Completion], None]
+    generated: int = 0  # tokens so far; an aborted request leaves here what it cost
+
+
+@dataclass(slots=True)
 class TokenScores:
     """Log-probabilities of a continuation, one for each of its tokens."""
 
@@ -79,6 +90,7 @@ class Engine(ABC):
     name: str  # what the engine was loaded from, for people to read
     default_template: str = "reasoned"  # the backward template that suits the model
     context: int | None = None  # tokens of prompt and response together, if it can tell
+    shows_unfinished: bool = False  # whether it has `generate_watched`
 
     @abstractmethod
     async def generate(
@@ -89,6 +101,16 @@ class Engine(ABC):
         Raises:
             ContextLengthError: the prompt leaves no room for a single token.
         """
+
+    async def generate_watched(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch
+    ) -> Completion:
+        """`generate`, which gives the same candidate, with a look at it on the way.
+
+        Raises:
+            EngineError: the engine cannot show an unfinished response.
+        """
+        raise EngineError(f"the engine {self.name!r} cannot show unfinished responses")
 
     async def loglikelihood(
         self,

@@ -1,6 +1,7 @@
 """What a selector is worth at every N, from a pool of M candidates a prompt; with intervals."""
 
 from bestofn.estimators.balanced import Pairs, balanced, pair_shares
+from bestofn.estimators.choices import Choices, Flags, Rule, evenly, expected_choices, highest
 from bestofn.estimators.expected import (
     best_of_n,
     expected_cost,
@@ -19,20 +20,25 @@ from bestofn.estimators.intervals import (
     stratum_means,
     unpaired_difference,
 )
-from bestofn.estimators.votes import Votes, expected_votes
+from bestofn.estimators.votes import expected_votes, vote
 
 __all__ = [
+    "Choices",
+    "Flags",
     "Interval",
     "Pairs",
-    "Votes",
+    "Rule",
     "balanced",
     "best_of_n",
     "bootstrap_mean",
     "bootstrap_pools",
+    "evenly",
+    "expected_choices",
     "expected_cost",
     "expected_votes",
     "failure_rate",
     "gain_percent",
+    "highest",
     "interval",
     "kl_upper_bound",
     "known_interval",
@@ -41,4 +47,5 @@ __all__ = [
     "stratum_means",
     "tie_rate",
     "unpaired_difference",
+    "vote",
 ]

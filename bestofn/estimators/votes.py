@@ -1,4 +1,4 @@
-"""Expected vote among N of a pool of M candidates a prompt, unweighted or weighted.
+"""Votes among N of a pool of M candidates a prompt, unweighted or weighted.
 
 The unweighted vote is exact: an answer that c of the M candidates give gets j votes in C(c, j)
 ways, so ways to draw are counted by generating functions in x, whose exponent is the number drawn.
@@ -6,19 +6,17 @@ For k votes to win, every answer has fewer (sum of C(c, j) x^j for j < k) or as 
 tied: y C(c, k) x^k. The winner's share among t + 1 tied is 1 / (t + 1), the integral of y^t over
 [0, 1], which Gauss-Legendre nodes give exactly. Every term is positive, so nothing cancels.
 
-The weighted vote is counted draw by draw: over every subset of a size, or random permutations.
+The weighted vote is counted draw by draw, see `expected_choices`.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
-from itertools import combinations
-from math import comb, prod
-from typing import Any
+from collections.abc import Sequence
+from functools import cache
+from math import comb
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
+from bestofn.estimators.choices import Choices, Flags, Rule, expected_choices, highest
 from bestofn.estimators.expected import (
     Array,
     Whole,
@@ -29,26 +27,6 @@ from bestofn.estimators.expected import (
 )
 
 EXACT_UP_TO = 256  # the largest pool whose unweighted vote is exact; time grows as its cube
-ENUMERATE_UP_TO = 4096  # the most subsets that are enumerated; M are in any case
-DRAWS = 1000  # permutations of each prompt's pool
-# Sums of the same weights in another order differ by rounding alone; totals so close are tied.
-ROUNDING = 1e-12
-BLOCK = 2**19  # drawn candidates that are counted at once
-
-# Answers (numbers from 0 up within a prompt, -1 for none), weights (0 for none) and values of
-# candidates, each `[prompts, M]`.
-_Ballots = Sequence[NDArray[Any]]
-
-
-@dataclass(frozen=True, slots=True)
-class Votes:
-    """What a vote selects, for each prompt and size."""
-
-    values: Array  # `[prompts, sizes]`, expected, of the chosen candidate
-    ties: Array  # `[prompts, sizes]`, the probability that several answers share the most votes
-    # `[sizes]`, the Monte Carlo standard error of the mean of `values` over prompts, 0 where they
-    # are exact; it says nothing of the scatter between prompts.
-    error: Array
 
 
 def expected_votes(
@@ -58,7 +36,7 @@ def expected_votes(
     weights: ArrayLike | None = None,
     *,
     seed: int = 0,
-) -> Votes:
+) -> Choices:
     """Expected `value` of the candidate that a vote among n chooses, for each prompt and n.
 
     n of the M candidates are drawn without replacement; the answer with the most votes wins, or,
@@ -66,9 +44,7 @@ def expected_votes(
     random, and so is the choice among the winner's drawn candidates. A candidate without an answer
     is chosen only where none of the n has one, then at random; those draws are no ties.
 
-    The unweighted vote is exact up to M = 256. All else is exact for each n with at most 4,096
-    subsets, and at n = 1 and n = M; any other n is estimated from 1,000 random permutations, the
-    same for every n and for every call with the same shape and seed.
+    The unweighted vote is exact up to M = 256; all else is as exact as `expected_choices`.
 
     Args:
         groups: `[prompts, M]`, whole numbers: equal ones give the same answer, -1 gives none.
@@ -89,11 +65,39 @@ def expected_votes(
         return _exact(_numbered(answers), values, sizes)
     weighing = np.ones_like(values) if weights is None else as_matrix(weights, "weights")
     same_shape("weights", weighing, values)
-    if (weighing < 0).any() or np.isinf(weighing).any():
+    rules = [vote(row, weight) for row, weight in zip(answers, weighing, strict=True)]
+    return expected_choices(rules, values, ns, seed=seed)
+
+
+def vote(answers: Whole, weights: Array) -> Rule:
+    """The rule by which the answer wins whose drawn candidates weigh most; see `expected_votes`.
+
+    Args:
+        answers: `[M]`, equal numbers where answers are, -1 for none.
+        weights: `[M]`, not negative; NaN where the candidate has no vote.
+
+    Raises:
+        ValueError: a weight is negative or infinite.
+    """
+    if (weights < 0).any() or np.isinf(weights).any():
         raise ValueError("weights must not be negative or infinite; NaN for a candidate with none")
-    votes = ~np.isnan(weighing) & (answers != -1)
-    numbered = _numbered(np.where(votes, answers, -1))
-    return _by_draws([numbered, np.where(votes, weighing, 0.0), values], sizes, seed)
+    (numbered,) = _numbered(np.where(np.isnan(weights), -1, answers)[None])
+    weigh = np.nan_to_num(weights)
+
+    def count(drawn: Whole) -> tuple[Array, Flags]:
+        given, rows = numbered[drawn], np.arange(len(drawn))
+        # The last column, which -1 names as well, is of those without an answer.
+        totals, members = np.zeros((2, len(drawn), int(numbered.max()) + 2))
+        for places, weight in zip(given.T, weigh[drawn].T, strict=True):
+            totals[rows, places] += weight
+            members[rows, places] += 1
+        members[:, -1] = 0
+        winners = highest(totals, members > 0)
+        tied = winners.sum(axis=1, keepdims=True)
+        chances = np.take_along_axis(winners / np.maximum(tied * members, 1), given, axis=1)
+        return np.where(tied > 0, chances, 1 / drawn.shape[1]), tied[:, 0] > 1
+
+    return count
 
 
 def _numbered(groups: Whole) -> Whole:
@@ -102,7 +106,7 @@ def _numbered(groups: Whole) -> Whole:
     return np.array([numbers - (known[0] == -1) for known, numbers in rows])
 
 
-def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
+def _exact(answers: Whole, values: Array, sizes: Whole) -> Choices:
     """A candidate's chance depends only on how many share its answer: one profile, one count."""
     prompts, pool = answers.shape
     places = answers + 1 + np.arange(prompts)[:, None] * (pool + 1)
@@ -117,7 +121,7 @@ def _exact(answers: Whole, values: Array, sizes: Whole) -> Votes:
         share, tied = _shares(profile)
         chosen[rows] = ordered[rows] @ share[:, sizes - 1]
         ties[rows] = tied[sizes - 1]
-    return Votes(chosen, ties, np.zeros(len(sizes)))
+    return Choices(chosen, ties, np.zeros(len(sizes)))
 
 
 def _shares(sizes: Whole) -> tuple[Array, Array]:
@@ -207,83 +211,3 @@ def _binomials(size: int) -> Array:
 def _padded(polynomials: Array, terms: int) -> Array:
     short = terms - polynomials.shape[-1]
     return np.pad(polynomials, [(0, 0)] * (polynomials.ndim - 1) + [(0, short)])
-
-
-def _by_draws(ballots: _Ballots, sizes: Whole, seed: int) -> Votes:
-    """Over all subsets of a size, or random permutations whose first n are the draw of size n."""
-    rng = np.random.default_rng(seed)
-    prompts, pool = ballots[0].shape
-    found = np.zeros((3, prompts, len(sizes)))
-    few = np.array([comb(pool, int(n)) <= max(ENUMERATE_UP_TO, pool) for n in sizes])
-    for n in np.unique(sizes[few]):
-        subsets = np.array(list(combinations(range(pool), int(n))))
-        each = _moments(ballots, n[None], partial(np.broadcast_to, subsets), subsets.shape)
-        found[:2, :, sizes == n] = each[:2]
-    if not few.all():
-        largest = sizes[~few].max()
-
-        def permute(shape: tuple[int, ...]) -> Whole:
-            return rng.random(shape).argsort(axis=2)[:, :, :largest]
-
-        found[:, :, ~few] = _moments(ballots, sizes[~few], permute, (DRAWS, pool))
-    return Votes(found[0], found[1], np.sqrt(found[2].sum(axis=0) / (DRAWS - 1)) / prompts)
-
-
-def _moments(
-    ballots: _Ballots,
-    sizes: Whole,
-    draw: Callable[[tuple[int, ...]], Whole],
-    per_prompt: tuple[int, ...],
-) -> Array:
-    """Mean value of the chosen, tie rate, variance of that value: `[3, prompts, len(sizes)]`.
-
-    `draw` makes of `[prompts, *per_prompt]` which candidates are drawn, one after another; of them
-    the first n have a vote, for each n of `sizes`.
-    """
-    prompts, at_once = len(ballots[0]), max(1, BLOCK // prod(per_prompt))
-    moments = np.empty((3, prompts, len(sizes)))
-    for start in range(0, prompts, at_once):
-        rows = slice(start, min(start + at_once, prompts))
-        part = [column[rows] for column in ballots]
-        drawn = draw((rows.stop - start, *per_prompt))
-        for n, (chosen, tied) in enumerate(_count(part, drawn), start=1):
-            if n in sizes:
-                found = np.stack([chosen.mean(axis=1), tied.mean(axis=1), chosen.var(axis=1)])
-                moments[:, rows, sizes == n] = found[:, :, None]
-    return moments
-
-
-def _count(ballots: _Ballots, drawn: Whole) -> Iterator[tuple[Array, NDArray[np.bool_]]]:
-    """After each vote of `drawn`, `[prompts, draws, n]`: the chosen value and whether answers tie.
-
-    Both are `[prompts, draws]`. The chosen value is the mean over tied answers of the mean over
-    their drawn candidates. Those without an answer have a column of their own, the last, that any
-    vote beats.
-    """
-    shape = drawn.shape[:2]
-    flat = drawn.reshape(len(drawn), -1)
-    answers, weights, values = (
-        np.ascontiguousarray(np.take_along_axis(column, flat, axis=1).reshape(-1, drawn.shape[2]).T)
-        for column in ballots
-    )
-    count = answers.shape[1]
-    columns = int(ballots[0].max()) + 2
-    totals, sums, members = np.zeros((3, count * columns))
-    totals[columns - 1 :: columns] = -1.0
-    rows = np.arange(count) * columns
-    best, top, tied = np.full(count, -2.0), np.zeros(count), np.zeros(count)
-    for answer, weight, value in zip(answers, weights, values, strict=True):
-        place = rows + np.where(answer < 0, columns - 1, answer)
-        members_before, sum_before, total_before = members[place], sums[place], totals[place]
-        mean_before = sum_before / np.maximum(members_before, 1)
-        total, sums[place] = total_before + weight, sum_before + value
-        totals[place], members[place] = total, members_before + 1
-        mean = sums[place] / members[place]
-        slack = ROUNDING * np.abs(best)
-        ahead, level = total > best + slack, total >= best - slack
-        was_level = (members_before > 0) & (total_before >= best - slack)
-        top += np.where(level, mean, 0.0) - np.where(was_level, mean_before, 0.0)
-        top = np.where(ahead, mean, top)
-        tied = np.where(ahead, 1.0, tied + (level & ~was_level))
-        best = np.where(ahead, total, best)
-        yield (top / tied).reshape(shape), (tied > 1).reshape(shape)

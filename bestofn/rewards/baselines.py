@@ -83,7 +83,7 @@ class Shortest(Longest):
 
 def length_unit(candidates: Iterable[Candidate]) -> Unit:
     """What lengths of these are compared in: tokens only if all that were drawn have a count."""
-    drawn = (candidate for candidate in candidates if candidate.finish_reason != "error")
+    drawn = (candidate for candidate in candidates if candidate.whole)
     return "tokens" if all(c.token_count is not None for c in drawn) else "characters"
 
 

@@ -35,7 +35,7 @@ class Gold(Reward):
         return super().identity() | {"verifier": identity_of(self.verifier)}
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
-        if candidate.finish_reason == "error":
+        if not candidate.whole:
             return Score(0.0)
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._worker(), self._judge, prompt, candidate.text)

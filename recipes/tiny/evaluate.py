@@ -19,7 +19,7 @@ import numpy as np
 from bestofn import FLIPLikelihood, FLIPReward, concurrency, load_engine
 from bestofn.analysis.curves import ProxyCurve, ScalingCurve
 from bestofn.analysis.lengths import concordance
-from bestofn.analysis.selectors import scores_of
+from bestofn.analysis.proxies import scores_of
 from bestofn.dataset.pools import add, draw
 from bestofn.engines.base import Engine, SamplingParams
 from bestofn.estimators import best_of_n, bootstrap_mean

@@ -118,7 +118,7 @@ A = made("a", WHOLE)
         ([A], {"gold": "truth"}, "no score 'truth', only flip, gold; add it with `bestofn score`"),
         ([A], {"proxies": ["weighted:flop"]}, "has no score 'flop'"),
         ([A], {"ns": [1, 5]}, "3 candidates are too few for N=5"),
-        ([A], {"proxies": ["weighted:flip"]}, "'flip' has negative values"),
+        ([A], {"proxies": ["weighted:flip"]}, "the scores have negative values"),
         ([A], {"answer": "maths"}, "no verifier 'maths'"),
         ([A, made("b", {"gold": [1.0]})], {}, "candidate 0 of prompt 'b' has no score 'flip'"),
         ([A, A], {}, "several pools have the same prompt id"),

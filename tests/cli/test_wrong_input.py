@@ -77,7 +77,7 @@ def _files(here: Path) -> None:
         ([*CURVE, "--ns", 5], "2 candidates are too few for N=5"),
         ([*CURVE, "--gold", "truth"], "no score 'truth', only gold, logit, longest"),
         ([*CURVE, "--proxy", "flop"], "has no score 'flop'"),
-        ([*CURVE, "--proxy", "weighted:logit"], "has negative values"),
+        ([*CURVE, "--proxy", "weighted:logit"], "have negative values"),
         ([*CURVE, "--answer", "nonesuch"], "no verifier 'nonesuch'"),
         ([*CURVE[:2], *CURVE[1:]], "the same pool is given twice"),
         (["report", "x", "-o", "y", "--embed", 0], "the key 'embed' is wrong"),

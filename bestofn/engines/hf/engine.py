@@ -1,5 +1,6 @@
 """Models on transformers: coroutines in front of the thread that owns the model."""
 
+import asyncio
 import copy
 import inspect
 import secrets
@@ -17,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores, Watch
 from bestofn.engines.chat import ChatFormat, require_room
 from bestofn.engines.hf.model import Request, Worker, context_of, load, of_tokenizer
 from bestofn.engines.hf.scheduler import Scheduler, TextRequest
@@ -87,8 +88,20 @@ class TransformersEngine(Engine):
         # view of the engine.
         weakref.finalize(self, self._scheduler.close)
 
+    shows_unfinished = True
+
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        return await self._generate(prompt, params, seed)
+
+    async def generate_watched(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch
+    ) -> Completion:
+        return await self._generate(prompt, params, seed, watch)
+
+    async def _generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None = None
     ) -> Completion:
         if params.extra:
             raise ConfigError(
@@ -103,17 +116,32 @@ class TransformersEngine(Engine):
             seed=secrets.randbits(64) if seed is None else seed % (1 << 64),
             limit=min(params.max_tokens, room),
         )
+
+        def read(first: int | None = None) -> Completion:
+            """The response, or its first tokens."""
+            tokens = request.tokens[:first]
+            reasoning, text = self._chat.decode(tokens, thinking)
+            cuts = [text.find(stop) for stop in params.stop if stop in text]
+            return Completion(
+                text=text[: min(cuts, default=len(text))],
+                reasoning=reasoning,
+                finish_reason="length" if first else request.finish_reason,
+                token_ids=tokens,
+                token_logprobs=request.logprobs[:first],
+                usage=replace(request.usage, generated_tokens=len(tokens)),
+            )
+
+        if watch is not None:
+            loop = asyncio.get_running_loop()
+
+            def on_token() -> None:
+                watch.generated = at = len(request.tokens)
+                if at in watch.at:
+                    loop.call_soon_threadsafe(lambda: watch.reached(at, read(at)))
+
+            request.on_token = on_token
         await self._scheduler.run_request(request)
-        reasoning, text = self._chat.decode(request.tokens, thinking)
-        cuts = [text.find(stop) for stop in params.stop if stop in text]
-        return Completion(
-            text=text[: min(cuts, default=len(text))],
-            reasoning=reasoning,
-            finish_reason=request.finish_reason,
-            token_ids=request.tokens,
-            token_logprobs=request.logprobs,
-            usage=request.usage,
-        )
+        return read()
 
     async def loglikelihood(
         self,

@@ -29,6 +29,7 @@ class TextRequest(Request):
         scored: The continuation to score; empty where one is generated.
         cached_tokens: Prompt tokens that were not computed for it; known once it runs.
         logprobs: Of the tokens generated or scored.
+        on_token: Called after each token that is not the last, in the thread of the model.
     """
 
     prompt_tokens: int
@@ -40,6 +41,7 @@ class TextRequest(Request):
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
+    on_token: Callable[[], None] | None = None
 
     @property
     def tail(self) -> int:
@@ -207,7 +209,11 @@ class Scheduler(Worker[TextRequest]):
             request.logprobs.append(logprob)
             if self._stops(request):
                 request.finish_reason = "stop"
-        self.settle(r for r in requests if r.finish_reason == "stop" or len(r.tokens) >= r.limit)
+        last = [r for r in requests if r.finish_reason == "stop" or len(r.tokens) >= r.limit]
+        for request in requests:
+            if request.on_token is not None and request not in last:
+                request.on_token()
+        self.settle(last)
 
     def _stops(self, request: TextRequest) -> bool:
         if request.tokens[-1] in self.ends or not request.params.stop:

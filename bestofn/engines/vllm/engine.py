@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
@@ -14,11 +15,11 @@ from safetensors import SafetensorError, safe_open
 from vllm import SamplingParams as VLLMParams
 from vllm.inputs import tokens_input
 from vllm.lora.request import LoRARequest
-from vllm.sampling_params import StructuredOutputsParams
+from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from bestofn import concurrency
-from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
+from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores, Watch
 from bestofn.engines.chat import ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import (
@@ -67,6 +68,7 @@ class VLLMEngine(Engine):
 
     on_finished: Callable[[Any], None] | None = None
     """Called with each finished request as vLLM returns it, for measurements."""
+    shows_unfinished = True
 
     def __init__(self, model: str, *, name: str | None = None, **engine_args: Any) -> None:
         self.name = name or f"vllm:{model}"
@@ -100,6 +102,16 @@ class VLLMEngine(Engine):
     async def generate(
         self, prompt: Prompt, params: SamplingParams, seed: int | None = None
     ) -> Completion:
+        return await self._generate(prompt, params, seed)
+
+    async def generate_watched(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch
+    ) -> Completion:
+        return await self._generate(prompt, params, seed, watch)
+
+    async def _generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None = None
+    ) -> Completion:
         if seed is not None and self._dies_of_seeds:
             raise ConfigError(
                 "on a CPU vLLM dies of a seed where it computes prompts in chunks; load the engine "
@@ -108,27 +120,40 @@ class VLLMEngine(Engine):
         ids, thinking = self._chat.encode(prompt)
         options = self._options(params, require_room(ids, 1, self.context), seed)
         started = time.perf_counter()
-        output = await self._request(ids, options)
-        completion = output.outputs[0]
-        if completion.finish_reason not in ("stop", "length", "repetition"):
-            raise EngineError(f"vLLM ended a request early: {completion.finish_reason}")
-        tokens = list(completion.token_ids)
-        text = completion.text if options.detokenize else self._chat.text(tokens)
-        reasoning, answer = split_thinking(text, opened=thinking)
-        return Completion(
-            text=answer,
-            reasoning=reasoning,
-            # What vLLM ends because it repeats itself is broken off, too.
-            finish_reason="stop" if completion.finish_reason == "stop" else "length",
-            token_ids=tokens,
-            token_logprobs=list(completion.logprobs.logprobs) if params.logprobs else None,
-            usage=Usage(
-                prompt_tokens=len(ids),
-                cached_tokens=output.num_cached_tokens or 0,
-                generated_tokens=len(tokens),
-                seconds=time.perf_counter() - started,
-            ),
-        )
+
+        def read(output: Any, first: int | None = None) -> Completion:
+            """The response, or its first tokens."""
+            completion = output.outputs[0]
+            tokens = list(completion.token_ids[:first])
+            whole = options.detokenize and first is None
+            text = completion.text if whole else self._chat.text(tokens)
+            reasoning, answer = split_thinking(text, opened=thinking)
+            ended = first is None and completion.finish_reason == "stop"
+            return Completion(
+                text=answer,
+                reasoning=reasoning,
+                # What vLLM ends because it repeats itself is broken off, too.
+                finish_reason="stop" if ended else "length",
+                token_ids=tokens,
+                token_logprobs=(
+                    list(completion.logprobs.logprobs[:first]) if params.logprobs else None
+                ),
+                usage=Usage(
+                    prompt_tokens=len(ids),
+                    cached_tokens=output.num_cached_tokens or 0,
+                    generated_tokens=len(tokens),
+                    seconds=time.perf_counter() - started,
+                ),
+            )
+
+        if watch is None:
+            output = await self._request(ids, options)
+        else:
+            options.output_kind = RequestOutputKind.CUMULATIVE
+            output = await self._request(ids, options, partial(_look, watch, read))
+        if (reason := output.outputs[0].finish_reason) not in ("stop", "length", "repetition"):
+            raise EngineError(f"vLLM ended a request early: {reason}")
+        return read(output)
 
     def _options(self, params: SamplingParams, room: int, seed: int | None) -> Any:
         """vLLM's parameters for ours."""
@@ -239,14 +264,18 @@ class VLLMEngine(Engine):
         params = versions.params(temperature=0.0, max_tokens=1)
         return [await self._request(prefix[: filled + 1], params)]
 
-    async def _request(self, ids: tuple[int, ...], params: Any) -> Any:
+    async def _request(
+        self, ids: tuple[int, ...], params: Any, on_output: Callable[[Any], None] | None = None
+    ) -> Any:
         """The finished request. AsyncLLM belongs to the package's event loop."""
-        output = await concurrency.on_background_loop(self._submit(ids, params))
+        output = await concurrency.on_background_loop(self._submit(ids, params, on_output))
         if self.on_finished is not None:
             self.on_finished(output)
         return output
 
-    async def _submit(self, ids: tuple[int, ...], params: Any) -> Any:
+    async def _submit(
+        self, ids: tuple[int, ...], params: Any, on_output: Callable[[Any], None] | None
+    ) -> Any:
         lora = self._lora
         if lora is not None and lora.lora_path not in self._loaded:
             # Ahead of its first request, in the middle of which a bad one would end the engine.
@@ -262,7 +291,8 @@ class VLLMEngine(Engine):
         return await self._process.last_output(
             lambda llm, **own: llm.generate(
                 tokens_input(list(ids)), params, lora_request=lora, **own
-            )
+            ),
+            on_output,
         )
 
     def with_options(
@@ -331,3 +361,12 @@ class VLLMEngine(Engine):
 
     def close(self) -> None:
         self._process.close()
+
+
+def _look(watch: Watch, read: Callable[[Any, int], Completion], output: Any) -> None:
+    """Shows what of an unfinished response is new, at each count that it now has."""
+    before, count = watch.generated, len(output.outputs[0].token_ids)
+    watch.generated = count
+    for at in watch.at:
+        if before < at < count or (at == count > before and not output.finished):
+            watch.reached(at, read(output, at))

@@ -72,8 +72,14 @@ class EngineProcess:
         llm.logger_manager = None
         return llm
 
-    async def last_output(self, start: Callable[..., AsyncGenerator[Any, None]]) -> Any:
+    async def last_output(
+        self,
+        start: Callable[..., AsyncGenerator[Any, None]],
+        on_output: Callable[[Any], None] | None = None,
+    ) -> Any:
         """The last output of the request that `start(llm, request_id=, priority=)` makes.
+
+        `on_output` is given each one as it comes.
 
         Raises:
             ConfigError: vLLM does not take the request.
@@ -84,7 +90,10 @@ class EngineProcess:
         priority = concurrency.place_in_run() if self._ranks else 0
         try:
             requested = start(llm, request_id=request_id, priority=priority)
-            outputs = [output async for output in requested]
+            last = None
+            async for last in requested:
+                if on_output is not None:
+                    on_output(last)
         except asyncio.CancelledError:
             # vLLM does so itself, except for a request that it has not taken in quite yet.
             await llm.abort(request_id)
@@ -96,9 +105,9 @@ class EngineProcess:
             raise EngineError(f"vLLM failed on a request: {cause}") from error
         except Exception as error:  # of other types in each release
             raise ConfigError(f"vLLM refuses a request: {first_sentence(error)}") from error
-        if not outputs:
+        if last is None:
             raise EngineError(self._death_message())
-        return outputs[-1]
+        return last
 
     def opened(self) -> AsyncLLM:
         concurrency.require_process(self._pid, "a loaded model")

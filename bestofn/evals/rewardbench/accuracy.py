@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bestofn.analysis.selectors import scores_of
+from bestofn.analysis.proxies import scores_of
 from bestofn.estimators import (
     Interval,
     Pairs,

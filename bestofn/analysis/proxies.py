@@ -1,6 +1,6 @@
 """What proxies and gold say of a pool's candidates."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import isnan, nan
 
 import numpy as np
@@ -8,11 +8,12 @@ from numpy.typing import NDArray
 
 from bestofn.errors import ConfigError
 from bestofn.rewards.baselines import Unit, length
+from bestofn.selectors import Selector, load_selector
 from bestofn.types import Pool
 
 Array = NDArray[np.float64]
 
-RANDOM, ORACLE, MAJORITY, WEIGHTED = "random", "oracle", "majority", "weighted:"
+RANDOM, ORACLE, MAJORITY = "random", "oracle", "majority"
 FROM_GOLD = (RANDOM, ORACLE)
 """Proxies that need no score of their own."""
 LENGTHS = {"longest": 1.0, "shortest": -1.0}
@@ -20,10 +21,37 @@ BASELINES = (*LENGTHS, "mean-logprob")
 """Proxies that a pool's candidates carry in themselves."""
 
 
+READING = ("weighted", "soft", "pessimistic", "mob")
+"""Selectors of a score, as in "soft:flip" or "soft=0.2:flip"."""
+
+
+def parts(proxy: str) -> tuple[str | None, str | None]:
+    """The selector of a proxy, None where the highest value is chosen, and the score that it reads.
+
+    The score is None if it reads none.
+    """
+    first, colon, score = proxy.partition(":")
+    name = first.partition("=")[0]
+    if colon and name in READING:
+        return first, score
+    if proxy == MAJORITY or name == "mbr":
+        return proxy, None
+    return None, None if proxy in (*FROM_GOLD, *BASELINES) else proxy
+
+
 def score_of(proxy: str) -> str | None:
     """The name of the score that a proxy reads, None if it reads none."""
-    own = (*FROM_GOLD, MAJORITY, *BASELINES)
-    return None if proxy in own else proxy.removeprefix(WEIGHTED)
+    return parts(proxy)[1]
+
+
+def selector_of(proxy: str, answer: Callable[[str], str]) -> Selector | None:
+    """What a proxy chooses with, None where the highest value is chosen.
+
+    Raises:
+        ConfigError: the selector's parameter makes no sense.
+    """
+    spec = parts(proxy)[0]
+    return None if spec is None else load_selector(spec, answer)
 
 
 def scores_of(pool: Pool, name: str) -> list[float]:
@@ -51,10 +79,11 @@ def values_of(pool: Pool, proxy: str, unit: Unit) -> list[float]:
     """What a proxy reads of each candidate, as `scores_of`; lengths are in this unit."""
     if proxy in LENGTHS:
         sign, drawn = LENGTHS[proxy], pool.candidates
-        return [nan if c.finish_reason == "error" else sign * length(c, unit) for c in drawn]
+        return [sign * length(c, unit) if c.whole else nan for c in drawn]
     if proxy == "mean-logprob" and proxy not in pool.candidates[0].scores:
         return [nan if c.mean_logprob is None else c.mean_logprob for c in pool.candidates]
-    return scores_of(pool, proxy.removeprefix(WEIGHTED))
+    name = score_of(proxy)
+    return [nan] * len(pool.candidates) if name is None else scores_of(pool, name)
 
 
 def unknown_gold(pool: Pool, name: str) -> str | None:
