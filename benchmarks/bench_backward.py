@@ -217,12 +217,12 @@ def price_of_seeds(engine: Any, args: Any, requests: Requests) -> dict[str, Any]
 
 
 def main() -> None:
-    parser = common.arguments(__doc__ or "", repeats=5, requests=8, header=200)
+    parser = common.arguments(__doc__ or "", repeats=5, requests=8, header=200, dtype="")
     parser.add_argument("--model", default="12x512", choices=common.NAMES)
     args = parser.parse_args()
     folder = common.model_folder(args.model, args.data)
     room = 512 if args.model == "tiny" else 2048
-    options = common.engine_options(args.model, max_model_len=room)
+    options = common.engine_options(args.model, args.dtype, max_model_len=room)
     engine = load_engine(f"vllm:{folder}", **options)
     header = min(args.header, 150) if args.model == "tiny" else args.header
     requests = Requests(common.load_pools(args.data), engine, header)

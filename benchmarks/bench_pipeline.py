@@ -6,11 +6,12 @@ request by request, since random weights never end.
 
 (a) Two phases: `LLM.generate` over all candidates, then `LLM.generate` over all inferences.
 (b) Prompt by prompt: one `LLM.generate` for its candidates, one for their inferences.
-(c) its_hub 1.2 against `BestOfN` on the same vLLM server, with the embedded model and natural
-    lengths: once as its manual shows it, one prompt after another, once with all prompts at once.
-    Needs `pip install its_hub[lm]==1.2.0`; left out with --no-server.
+(c) its_hub 1.2 against `BestOfN` on the same vLLM server, with natural lengths: once as its manual
+    shows it, one prompt after another, once with all prompts at once. With the embedded model and
+    its own tasks, or with SmolLM2, real prompts and at most 128 tokens a response. Needs
+    `pip install its_hub[lm]==1.2.0`; left out with --no-server.
 
-    python benchmarks/bench_pipeline.py [--model 12x512] [--pairs 7] [--json FILE]
+    python benchmarks/bench_pipeline.py [--model 12x512] [--dtype bfloat16] [--pairs 7]
 """
 
 import asyncio
@@ -36,6 +37,7 @@ from bestofn.tiny import heldout_tasks
 from bestofn.types import Candidate, Prompt, Score
 
 BACKWARD = 30  # tokens of an inferred instruction
+SHORT = 300  # characters of a real prompt, at most, on a server
 DIRECT = load_template("direct")
 
 
@@ -157,7 +159,7 @@ class Timeline:
 def against_llm(args: Any) -> dict[str, Any]:
     folder = common.model_folder(args.model, args.data)
     room = 512 if args.model == "tiny" else 2048
-    options = common.engine_options(args.model, max_model_len=room)
+    options = common.engine_options(args.model, args.dtype, max_model_len=room)
     engine = load_engine(f"vllm:{folder}", **options)
     tokenizer = engine._chat.tokenizer  # type: ignore[attr-defined]
     prompts, lengths = workload(
@@ -166,12 +168,20 @@ def against_llm(args: Any) -> dict[str, Any]:
     from bestofn.engines.vllm.arguments import engine_defaults
 
     forced = Forced(engine, lengths)
-    best = BestOfN(forced, Noted(forced), n=args.n, window=args.window or None)
+    # As by hand: nobody asks for the log-probabilities of the candidates.
+    plain = SamplingParams(logprobs=False)
+    window = args.window or None
+    best = BestOfN(forced, Noted(forced), n=args.n, window=window, sampling=plain)
+    usual = BestOfN(forced, Noted(forced), n=args.n, window=window)
     hand = ByHand(folder, engine_defaults(options) | options, prompts, engine._chat)  # type: ignore[attr-defined]
 
     def ours() -> None:
         forced.start()
         list(best.select_many(prompts, progress=False))
+
+    def with_logprobs() -> None:
+        forced.start()
+        list(usual.select_many(prompts, progress=False))
 
     def two_phases() -> None:
         hand.run(prompts, lengths)
@@ -185,7 +195,7 @@ def against_llm(args: Any) -> dict[str, Any]:
         hand.llm.reset_prefix_cache()
 
     ours(), two_phases()
-    sides = {"ours": ours, "two phases": two_phases}
+    sides = {"ours": ours, "with log-probabilities": with_logprobs, "two phases": two_phases}
     first = common.interleaved(sides, args.pairs, forget)
     second = common.interleaved({"ours": ours, "by prompt": prompt_by_prompt}, 3, forget)
     timeline = Timeline()
@@ -197,6 +207,7 @@ def against_llm(args: Any) -> dict[str, Any]:
         "generated_tokens": tokens,
         "seconds": {name: common.mid(s) for name, s in (first | second).items()},
         "ours_over_two_phases": common.ratio(first["ours"], first["two phases"]),
+        "with_logprobs_over_ours": common.ratio(first["with log-probabilities"], first["ours"]),
         "by_prompt_over_ours": common.ratio(second["by prompt"], second["ours"]),
         "admitted_before_last_sibling_ended": timeline.admitted_early(),
     }
@@ -219,20 +230,32 @@ def against_its_hub(args: Any) -> dict[str, Any]:
 
     log = common.CACHE.parent / "server.log"
     log.parent.mkdir(parents=True, exist_ok=True)
+    real = args.model == "smollm2"
     instructions = [task.instruction for task in heldout_tasks(args.prompts)]
-    with serve(log) as url:
-        engine = load_engine(f"openai:{url}/v1#tiny", template="direct")
-        sampling = SamplingParams(max_tokens=300)
+    server: dict[str, Any] = {}
+    if real:
+        pools = common.load_pools(args.data)
+        short = [row["prompt"] for row in pools if len(row["prompt"]) < SHORT]
+        instructions = random.Random(0).sample(short, args.prompts)
+        dtype = args.dtype or "float32"
+        folder = common.model_folder(args.model, args.data)
+        server = {"model": folder, "dtype": dtype, "context": 2048, "cache": 4}
+    with serve(log, **server) as url:
+        model = Path(server.get("model", "tiny")).name
+        most = 128 if real else 300
+        engine = load_engine(f"openai:{url}/v1#{model}", template="direct")
+        sampling = SamplingParams(max_tokens=most)
         best = BestOfN(engine, FLIPReward(engine, max_tokens=64), n=args.n, sampling=sampling)
+        options = {"endpoint": f"{url}/v1", "model_name": model}
 
         def ours() -> None:
             list(best.select_many(instructions, progress=False))
 
         def one_by_one() -> None:
-            asyncio.run(_its_hub(url, instructions, args.n, together=False))
+            asyncio.run(_its_hub(options, instructions, args.n, most, together=False))
 
         def together() -> None:
-            asyncio.run(_its_hub(url, instructions, args.n, together=True))
+            asyncio.run(_its_hub(options, instructions, args.n, most, together=True))
 
         ours(), together()
         sides = {"ours": ours, "its_hub, one by one": one_by_one, "its_hub, all at once": together}
@@ -245,7 +268,9 @@ def against_its_hub(args: Any) -> dict[str, Any]:
     }
 
 
-async def _its_hub(url: str, instructions: list[str], n: int, *, together: bool) -> list[Any]:
+async def _its_hub(
+    options: dict[str, Any], instructions: list[str], n: int, most: int, *, together: bool
+) -> list[Any]:
     from its_hub.api import AbstractOutcomeRewardModel, ChatMessage
     from its_hub.core.algorithms.bon import BestOfN as TheirBestOfN
     from its_hub.core.lms.openai_lm import OpenAICompatibleLanguageModel as Model
@@ -273,9 +298,8 @@ async def _its_hub(url: str, instructions: list[str], n: int, *, together: bool)
                 for answer, turns in zip(answers, messages, strict=True)
             ]
 
-    options: dict[str, Any] = {"endpoint": f"{url}/v1", "api_key": "none", "model_name": "tiny"}
-    generator = Model(**options, temperature=1.0, max_completion_tokens=300)
-    inferrer = Model(**options, temperature=0.0, max_completion_tokens=64)
+    generator = Model(**options, api_key="none", temperature=1.0, max_completion_tokens=most)
+    inferrer = Model(**options, api_key="none", temperature=0.0, max_completion_tokens=64)
     algorithm = TheirBestOfN(Flip(inferrer))
     try:
         if together:
@@ -288,7 +312,9 @@ async def _its_hub(url: str, instructions: list[str], n: int, *, together: bool)
 
 
 def main() -> None:
-    parser = common.arguments(__doc__ or "", pairs=7, prompts=12, n=16, scale=0.25, window=0)
+    parser = common.arguments(
+        __doc__ or "", pairs=7, prompts=12, n=16, scale=0.25, window=0, dtype=""
+    )
     parser.add_argument("--model", default="12x512", choices=common.NAMES)
     parser.add_argument("--no-server", action="store_true")
     parser.add_argument("--only-server", action="store_true")
@@ -297,7 +323,7 @@ def main() -> None:
     ratios: dict[str, Any] = {}
     if not args.only_server:
         report |= against_llm(args)
-        ratios |= {name: report[name] for name in ("ours_over_two_phases", "by_prompt_over_ours")}
+        ratios |= {name: ratio for name, ratio in report.items() if "_over_" in name}
     if not args.no_server:
         server = report["server"] = against_its_hub(args)
         ratios |= {f"its_hub: {name}": r for name, r in server.items() if name != "seconds"}

@@ -18,12 +18,12 @@ WINDOWS = (4, 8, 16, 32, 64)
 
 
 def main() -> None:
-    parser = common.arguments(__doc__ or "", prompts=48, n=16, scale=0.25, repeats=2)
+    parser = common.arguments(__doc__ or "", prompts=48, n=16, scale=0.25, repeats=2, dtype="")
     parser.add_argument("--model", default="tiny", choices=common.NAMES)
     args = parser.parse_args()
     folder = common.model_folder(args.model, args.data)
     room = 512 if args.model == "tiny" else 2048
-    options = common.engine_options(args.model, max_model_len=room)
+    options = common.engine_options(args.model, args.dtype, max_model_len=room)
     engine: Any = load_engine(f"vllm:{folder}", **options)
     pools = common.load_pools(args.data)
     prompts, lengths = workload(

@@ -96,11 +96,15 @@ def _write_model(
     tokenizer.save_pretrained(folder)
 
 
-def engine_options(model: str, **options: Any) -> dict[str, Any]:
-    """Arguments of the vLLM engine for one of these models on this machine."""
+def engine_options(model: str, dtype: str, **options: Any) -> dict[str, Any]:
+    """Arguments of the vLLM engine for one of these models on this machine.
+
+    Without `dtype` it is bfloat16 with CUDA, and the engine's default without.
+    """
     import torch
 
     dummy = {"load_format": "dummy"} if model in MODELS else {}
+    options |= {"dtype": dtype} if dtype else {}
     if torch.cuda.is_available():
         return dummy | {"dtype": "bfloat16"} | options
     cpu = {"kv_cache_memory_bytes": 3 << 30, "enforce_eager": True, "max_num_seqs": 256}

@@ -1,4 +1,4 @@
-"""A vLLM server of the embedded model, in a process of its own."""
+"""A vLLM server, of the embedded model unless told otherwise, in a process of its own."""
 
 import contextlib
 import importlib
@@ -22,16 +22,22 @@ START = 300.0  # seconds; about 60 where nothing else runs
 
 
 @contextlib.contextmanager
-def serve(log: Path) -> Iterator[str]:
-    """Starts the server and yields its URL, without /v1; whatever it started ends with it."""
+def serve(
+    log: Path, model: str = "tiny", *, dtype: str = "float32", context: int = 512, cache: int = 1
+) -> Iterator[str]:
+    """Starts the server and yields its URL, without /v1; whatever it started ends with it.
+
+    `model` is a folder, or the embedded model; it is served as "tiny" or by the folder's name.
+    `cache` is in GiB.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = {
-        "--model": locate("tiny"),
-        "--served-model-name": "tiny",
-        "--dtype": "float32",
-        "--max-model-len": "512",
+        "--model": locate(model),
+        "--served-model-name": Path(model).name,
+        "--dtype": dtype,
+        "--max-model-len": str(context),
         "--block-size": "32",
         "--host": "127.0.0.1",
         "--port": str(port),
@@ -39,7 +45,7 @@ def serve(log: Path) -> Iterator[str]:
     # vLLM 0.32 on the CPU dies of a seeded request whose prompt it computes in two parts.
     flags = ["--enforce-eager", "--enable-prompt-tokens-details", "--no-enable-chunked-prefill"]
     named = [part for option in options.items() for part in option]
-    own = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR"}
+    own = {"VLLM_CPU_KVCACHE_SPACE": str(cache), "VLLM_LOGGING_LEVEL": "ERROR"}
     kept = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
     with log.open("wb") as output:
         # A group of its own, as the server starts further processes.

@@ -112,7 +112,8 @@ def numbers(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float
 def shared_legend(figure: "Figure", axes: "Axes") -> None:
     """The legend of one panel below all of them."""
     handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8))
+    columns = max(1, int(figure.get_figwidth() / 1.6))
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns))
 
 
 # --- a curve --------------------------------------------------------------------------------------

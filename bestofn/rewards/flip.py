@@ -35,6 +35,7 @@ CUTS = 8  # attempts to cut a response so that it fits into the context
 RESERVE = 0.25
 SHORT, LONG = 64, 512  # tokens of an inference: most instructions have 5 to 60, a reasoning more
 FLOOR = -2.0  # nats per token; a perplexity of 7.4
+PENALTY = 2.0  # nats for each below it
 
 
 @dataclass(eq=False, kw_only=True)
@@ -225,8 +226,8 @@ class FLIPLikelihood(InverseReward):
     # the spirit of the noisy channel. Tune it on other prompts than those that are reported.
     forward_weight: float = 0.0
     # A response whose generator gave it a lower mean log-probability than this, in nats per token,
-    # loses the difference and is flagged "below_floor": gibberish behind a sound beginning gives
-    # the instruction away as well as sound text does. The mean is over all generated tokens,
+    # loses twice the difference and is flagged "below_floor": gibberish behind a sound beginning
+    # gives the instruction away as well as sound text does. The mean is over all generated tokens,
     # reasoning included, before temperature. None for no floor; responses that come without
     # log-probabilities have none either. It applies whatever `forward_weight` is.
     floor: float | None = FLOOR
@@ -270,6 +271,6 @@ class FLIPLikelihood(InverseReward):
             value += self.forward_weight * candidate.mean_logprob
         flags = [] if scores.complete else ["instruction_cut"]
         if below := self._below_floor(candidate):
-            value -= below
+            value -= PENALTY * below
             flags.append("below_floor")
         return Score(value=value, flags=flags, usage=scores.usage), scores.usage.prompt_tokens

@@ -294,13 +294,13 @@ def test_equal_responses_of_different_probability_score_differently() -> None:
     ("floor", "logprobs", "lost"),
     [
         (-2.0, (-0.1, -1.9), 0.0),
-        (-2.0, (-1.0, -3.5), 1.5),
+        (-2.0, (-1.0, -3.5), 3.0),
         (None, (-1.0, -3.5), 0.0),
         (-2.0, (-1.0, None), 0.0),
         (-2.0, (-1.0, -inf), 0.0),
     ],
 )
-def test_a_response_that_its_generator_found_improbable_loses_the_difference(
+def test_a_response_that_its_generator_found_improbable_loses_twice_the_difference(
     floor: float | None, logprobs: tuple[float | None, ...], lost: float
 ) -> None:
     drawn = [Candidate(i, "x", mean_logprob=logprob) for i, logprob in enumerate(logprobs)]

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Result = Mapping[str, Any]
 NAME = "rewardbench"
-OURS = ("flip", "flip-likelihood")
+OURS = ("flip", "flip-likelihood", "mutual")
 HOW = {
     STRICT: "ties wrong",
     CREDIT: "ties broken by a draw",
@@ -217,26 +217,29 @@ def draw(result: Result, folder: Path) -> list[Path]:
     """
     if not result["subsets"]:
         return []
+    bars = len(result["overall"]) * (1 + len(result["subsets"]))
     with styled():
-        figure, axes = new_figure(1, 2, result["title"])
-        for axis, convention in zip(axes, CONVENTIONS, strict=True):
-            _bars(axis, result, convention)
+        figure, axes = new_figure(len(MEASURES), 1, result["title"], (max(6.4, 0.11 * bars), 2.3))
+        for axis, measure in zip(axes, MEASURES, strict=True):
+            _bars(axis, result, measure)
         shared_legend(figure, axes[0])
     return save_all({NAME: figure}, folder)
 
 
-def _bars(axes: "Axes", result: Result, convention: str) -> None:
+def _bars(axes: "Axes", result: Result, measure: str) -> None:
     names, colours = [*result["subsets"], MEAN], colours_of([*result["overall"]])
     sides, width = np.arange(len(names)), 0.8 / len(result["overall"])
     for number, (label, line) in enumerate(result["overall"].items()):
         places = sides - 0.4 + (number + 0.5) * width
-        found = [line["subsets"][name][convention] for name in names]
+        found = [line["subsets"][name][measure] for name in names]
         mean, low, high = (numbers([f[part] for f in found]) for part in ("mean", "low", "high"))
         axes.bar(places, mean, width * 0.92, color=colours[label], label=label, zorder=2)
         axes.vlines(places, low, high, color="#333333", linewidth=1, zorder=3)
     chances = [subset["chance"] for subset in result["subsets"].values()] + [result["chance"]]
+    if measure == BALANCED:
+        chances = [0.5] * len(names)
     style: Any = {"linestyles": "--", "linewidth": 1, "label": "chance", "zorder": 4}
     axes.hlines(chances, sides - 0.45, sides + 0.45, "#000000", **style)
     axes.grid(visible=False, axis="x")
-    axes.set_xticks(range(len(names)), names)
-    axes.set(ylim=(0, 1), ylabel="accuracy", title=HOW[convention])
+    axes.set_xticks(range(len(names)), [name.replace("-", "-\n", 1) for name in names])
+    axes.set(ylim=(0, 1), ylabel="accuracy", title=HOW[measure])
