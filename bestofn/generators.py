@@ -84,6 +84,7 @@ class EngineGenerator:
 
     def candidate(self, prompt: Prompt, index: int, completion: Completion) -> Candidate:
         """The candidate that a completion is."""
+        confidence = self.params.confidence
         logprobs = completion.token_logprobs
         if logprobs and not all(map(isfinite, logprobs)):
             logprobs = None  # some servers give -inf, which no row can hold
@@ -99,6 +100,8 @@ class EngineGenerator:
             seed=self._seed(prompt, index),
             token_ids=completion.token_ids if self.keep_tokens else None,
             token_logprobs=logprobs if self.keep_tokens else None,
+            token_confidences=completion.token_confidences,
+            confidence_over=None if confidence == "all" else confidence,
             usage=completion.usage,
         )
 

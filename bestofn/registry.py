@@ -39,6 +39,11 @@ BUILT_IN = {
         "shortest": "bestofn.rewards.baselines:Shortest",
         "mean-logprob": "bestofn.rewards.baselines:MeanLogprob",
         "majority": "bestofn.rewards.baselines:Majority",
+        "self-certainty": "bestofn.rewards.confidence:SelfCertainty",
+        "confidence": "bestofn.rewards.confidence:Confidence",
+        "lowest-confidence": "bestofn.rewards.confidence:LowestConfidence",
+        "tail-confidence": "bestofn.rewards.confidence:TailConfidence",
+        "inverse-perplexity": "bestofn.rewards.confidence:InversePerplexity",
     },
     "selector": {
         "best": "bestofn.selectors:Best",

@@ -181,17 +181,18 @@ def choose(
     """The selection by the scores that the candidates have under the name `reward`.
 
     By default the highest value wins, ties go to the lowest index, a failed score loses to any
-    value. When none can be chosen, as every score failed, the first candidate is taken; when every
-    candidate did, there is an error.
+    value. When none can be chosen, as every score failed, the first response is taken; when every
+    candidate failed, there is an error.
     """
     values = [candidate.scores[reward].value for candidate in candidates]
     index, tie = selector.choose(prompt, candidates, values)
+    first = next((place for place, candidate in enumerate(candidates) if candidate.whole), 0)
     errors = [candidate.error for candidate in candidates if candidate.error is not None]
     failed = len(errors) == len(candidates)
     return Selection(
         prompt=prompt,
         candidates=candidates,
-        index=0 if index is None else index,
+        index=first if index is None else index,
         reward=reward,
         tie=tie,
         fallback=index is None,

@@ -83,6 +83,8 @@ class Candidate:
     seed: int | None = None  # what it was drawn with
     token_ids: list[int] | None = None  # the generated tokens, where they were kept
     token_logprobs: list[float] | None = None
+    token_confidences: list[float] | None = None  # see `engines.base.Completion`
+    confidence_over: int | None = None  # the tokens that each of them is over; None for all
     scores: dict[str, Score] = field(default_factory=dict)  # by the reward's name
     usage: Usage = field(default_factory=Usage)  # what drawing it cost
 

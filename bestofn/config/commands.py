@@ -6,7 +6,7 @@ Each field's description is what `--help` shows.
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from bestofn.config.parts import (
     SPEC,
@@ -40,6 +40,10 @@ def _ascending(sizes: list[int]) -> list[int]:
     return sorted(set(sizes))
 
 
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, int) else value
+
+
 Sizes = Annotated[list[int], AfterValidator(_ascending)]
 
 
@@ -63,6 +67,9 @@ class DrawConfig(EngineConfig):
     """Of a candidate."""
     stop: Annotated[list[str], Flag(text=True)] = Field(default=[])
     """End before any of these strings."""
+    confidence: Annotated[str, BeforeValidator(_as_text)] | None = None
+    """Keep how certain the model was of each token, read from so many of the likeliest, such as 20,
+    or 'all'; rewards such as self-certainty need it."""
     sampling_extra: dict[str, Any] = Field(default={})
     """Further sampling options, passed to the engine by name."""
     seed: int | None = None
@@ -76,6 +83,8 @@ class DrawConfig(EngineConfig):
         """
         shared = DrawConfig.model_fields.keys() & SamplingParams.__dataclass_fields__.keys()
         values = {name: getattr(self, name) for name in shared} | {"stop": tuple(self.stop)}
+        if self.confidence is not None and self.confidence.isdecimal():
+            values["confidence"] = int(self.confidence)
         return SamplingParams(**values, extra=self.sampling_extra)
 
 
@@ -180,6 +189,11 @@ class AskConfig(DrawConfig, ScorerConfig):
     'weighted' and 'mob' (votes), 'mbr' (most similar to the others), or 'package.module:Name'."""
     answer: str | None = None
     """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
+    reject: Sizes = Field(default=[])
+    """Score candidates while they are written, after so many tokens, such as 32,64,128, and end the
+    worst of them."""
+    reject_keep: float = Field(default=0.5, gt=0, le=1)
+    """The share of a prompt's candidates that goes on each time, with --reject."""
     n: Count = 8
 
     @model_validator(mode="before")

@@ -18,8 +18,9 @@ from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
 from bestofn.generators import EngineGenerator
 from bestofn.identity import identity_of
 from bestofn.models import Engines
+from bestofn.rejection import EarlyRejection
 from bestofn.resuming import comparing, engine_files, input_of, same_spelled
-from bestofn.rewards.base import load_reward, needs_engine, reward_identity
+from bestofn.rewards.base import is_pointwise, load_reward, needs_engine, reward_identity
 from bestofn.sampler import BestOfN
 from bestofn.selectors import Best, Selector, Vote, load_selector
 from bestofn.stopping import ExpectedGain
@@ -182,6 +183,7 @@ def check(config: AskConfig) -> None:
     unscored = not needs_engine(config.reward)
     idle = {"reward_engine": unscored, "reward_engine_options": unscored}
     idle["verifier"] = config.reward != "gold"
+    idle["reject_keep"] = not config.reject
     if isinstance(config, SelectConfig):
         fixed = config.adaptive is None
         idle |= dict.fromkeys(("adaptive_prior", "adaptive_weight", "round_size"), fixed)
@@ -192,6 +194,9 @@ def check(config: AskConfig) -> None:
     stop, selector = stopping(config), selector_of(config)
     if config.answer is not None and not isinstance(selector, Vote):
         raise ConfigError(f"answer does nothing with the selector {config.selector!r}")
+    if config.reject and not is_pointwise(config.reward):
+        raise ConfigError(f"reject needs a pointwise reward, which {config.reward!r} is not")
+    rejection(config)
     if stop is not None and not isinstance(selector, Best):
         raise ConfigError("adaptive expects the highest score to be chosen; leave out selector")
 
@@ -199,6 +204,11 @@ def check(config: AskConfig) -> None:
 def selector_of(config: AskConfig) -> Selector:
     """What chooses by the scores."""
     return load_selector(config.selector, config.answer or str.strip)
+
+
+def rejection(config: AskConfig) -> EarlyRejection | None:
+    """Which candidates end early, None for none."""
+    return EarlyRejection(tuple(config.reject), config.reject_keep) if config.reject else None
 
 
 @contextmanager
@@ -220,6 +230,7 @@ def loaded(config: AskConfig) -> Iterator[BestOfN]:
             **chooses.options,
         )
         how: dict[str, Any] = {"stop": stopping(config), "selector": selector_of(config)}
+        how["reject"] = rejection(config)
         if isinstance(config, SelectConfig):
             how |= {"window": config.window, "round_size": config.round_size}
         yield BestOfN(generator, reward, n=config.n, **how)
@@ -291,6 +302,8 @@ def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str
     found: dict[str, Any] = {"engine": identity_of(generator), "reward": identity_of(best.reward)}
     if best.stop is not None:
         found["stop_rule"] = identity_of(best.stop) | {"round_size": best.round_size}
+    if best.reject is not None:
+        found["reject"] = identity_of(best.reject)
     if not isinstance(best.selector, Best):
         found["selector"] = identity_of(best.selector)
     if getattr(generator, "keep_tokens", False):

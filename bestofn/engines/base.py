@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from bestofn import concurrency
 from bestofn.engines.chat import CONTROL
@@ -26,12 +26,15 @@ class SamplingParams:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()  # end before any of these strings
     logprobs: bool = True  # whether the log-probabilities of the generated tokens are wanted
+    # Tokens that confidence is read from, see `Completion`: so many of the likeliest, or "all".
+    confidence: int | Literal["all"] | None = None
     # What the output is meant to be; only views with `guided=True` enforce it.
     json_schema: Mapping[str, Any] | None = field(default=None, hash=False)
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # passed on by name
 
     def __post_init__(self) -> None:
         stop = isinstance(self.stop, tuple) and all(self.stop)
+        own_count = isinstance(self.confidence, int) and self.confidence >= 1
         for name, holds, rule in (
             ("temperature", self.temperature >= 0, "at least 0"),
             ("top_p", 0 < self.top_p <= 1, "above 0 and at most 1"),
@@ -40,6 +43,7 @@ class SamplingParams:
             ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
             ("stop", stop, "a tuple of non-empty strings"),
+            ("confidence", self.confidence in (None, "all") or own_count, "'all' or at least 1"),
         ):
             if not holds:
                 raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)!r}")
@@ -56,6 +60,10 @@ class Completion:
     # In nats under the raw model, before temperature and truncation; None where there are none.
     token_logprobs: list[float] | None
     usage: Usage
+    # How certain the model was of each generated token, where that was asked for: minus the mean of
+    # log(k p) over the k likeliest tokens, or all, in nats under the raw model. That is from 0 on,
+    # and over all tokens KL(uniform || model).
+    token_confidences: list[float] | None = None
 
 
 @dataclass(slots=True)

@@ -129,6 +129,7 @@ class TransformersEngine(Engine):
                 token_ids=tokens,
                 token_logprobs=request.logprobs[:first],
                 usage=replace(request.usage, generated_tokens=len(tokens)),
+                token_confidences=request.confidences[:first] or None,
             )
 
         if watch is not None:

@@ -4,6 +4,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
+from math import log
+from typing import Literal
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -29,6 +31,7 @@ class TextRequest(Request):
         scored: The continuation to score; empty where one is generated.
         cached_tokens: Prompt tokens that were not computed for it; known once it runs.
         logprobs: Of the tokens generated or scored.
+        confidences: See `Completion.token_confidences`; empty where none are asked for.
         on_token: Called after each token that is not the last, in the thread of the model.
     """
 
@@ -40,6 +43,7 @@ class TextRequest(Request):
     cached_tokens: int = 0
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    confidences: list[float] = field(default_factory=list)
     finish_reason: FinishReason = "length"
     on_token: Callable[[], None] | None = None
 
@@ -209,6 +213,10 @@ class Scheduler(Worker[TextRequest]):
             request.logprobs.append(logprob)
             if self._stops(request):
                 request.finish_reason = "stop"
+        for number, request in enumerate(requests):
+            if request.params.confidence is not None:
+                found = confidence(logits[number], request.params.confidence)
+                request.confidences.append(found)
         last = [r for r in requests if r.finish_reason == "stop" or len(r.tokens) >= r.limit]
         for request in requests:
             if request.on_token is not None and request not in last:
@@ -268,6 +276,14 @@ def sample(
         else:
             tokens[rows] = _draw(part, own, [numbers[row] for row in rows])
     return tokens
+
+
+def confidence(logits: torch.Tensor, tokens: int | Literal["all"]) -> float:
+    """See `Completion.token_confidences`; `logits` are float32 `[vocabulary]`."""
+    logprobs = logits.log_softmax(dim=-1)
+    if tokens != "all":
+        logprobs = logprobs.topk(min(tokens, len(logprobs))).values
+    return -float(logprobs.mean()) - log(len(logprobs))
 
 
 def _draw(logits: torch.Tensor, params: SamplingParams, numbers: Sequence[float]) -> torch.Tensor:

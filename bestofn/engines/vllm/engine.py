@@ -136,7 +136,7 @@ class VLLMEngine(Engine):
                 finish_reason="stop" if ended else "length",
                 token_ids=tokens,
                 token_logprobs=(
-                    list(completion.logprobs.logprobs[:first]) if params.logprobs else None
+                    versions.read_logprobs(completion, first) if params.logprobs else None
                 ),
                 usage=Usage(
                     prompt_tokens=len(ids),
@@ -144,6 +144,7 @@ class VLLMEngine(Engine):
                     generated_tokens=len(tokens),
                     seconds=time.perf_counter() - started,
                 ),
+                token_confidences=versions.read_confidences(completion, params.confidence, first),
             )
 
         if watch is None:
@@ -175,12 +176,24 @@ class VLLMEngine(Engine):
             return versions.params(
                 **options,
                 seed=None if seed is None else seed % (1 << 63),
-                logprobs=0 if params.logprobs else None,
+                logprobs=self._wanted_logprobs(params),
                 flat_logprobs=True,
                 detokenize=bool(params.stop or TEXTUAL & set(params.extra)),
             )
         except Exception as error:  # of other types in each release
             raise ConfigError(f"vLLM refuses a sampling option: {first_sentence(error)}") from error
+
+    def _wanted_logprobs(self, params: SamplingParams) -> int | None:
+        """How many log-probabilities beside that of the sampled token; -1 for all."""
+        if params.confidence is None:
+            return 0 if params.logprobs else None
+        most = self._process.config.model_config.max_logprobs
+        if most != -1 and (params.confidence == "all" or params.confidence > most):
+            raise ConfigError(
+                f"confidence={params.confidence!r} needs an engine loaded with max_logprobs=-1; it "
+                f"gives {most} log-probabilities of a token"
+            )
+        return -1 if params.confidence == "all" else params.confidence
 
     async def loglikelihood(
         self,

@@ -76,6 +76,27 @@ def read_scores(
     return logprobs if right else None
 
 
+def read_logprobs(completion: Any, first: int | None) -> list[float]:
+    """The log-probabilities of the first sampled tokens, of all with None."""
+    flat = completion.logprobs
+    # The sampled token comes first at its position.
+    return [flat.logprobs[start] for start in flat.start_indices[:first]]
+
+
+def read_confidences(
+    completion: Any, tokens: int | str | None, first: int | None
+) -> list[float] | None:
+    """See `Completion.token_confidences`; of the first tokens, of all with None."""
+    if tokens is None:
+        return None
+    flat = completion.logprobs
+    spans = zip(flat.start_indices[:first], flat.end_indices[:first], strict=True)
+    # Behind the sampled token come the likeliest, which it may be one of.
+    return [
+        -math.fsum(flat.logprobs[a + 1 : b]) / (b - a - 1) - math.log(b - a - 1) for a, b in spans
+    ]
+
+
 def count_preemptions() -> None:
     """Lets releases before 0.31, which only count them for the engine, do so for each request."""
     if hasattr(RequestStateStats, "num_preemptions"):
