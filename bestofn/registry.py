@@ -37,6 +37,7 @@ BUILT_IN = {
         "first": "bestofn.rewards.baselines:First",
         "longest": "bestofn.rewards.baselines:Longest",
         "shortest": "bestofn.rewards.baselines:Shortest",
+        "overlap": "bestofn.rewards.baselines:Overlap",
         "mean-logprob": "bestofn.rewards.baselines:MeanLogprob",
         "majority": "bestofn.rewards.baselines:Majority",
         "self-certainty": "bestofn.rewards.confidence:SelfCertainty",

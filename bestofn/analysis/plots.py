@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 Values = Mapping[str, Any]
 
 # Okabe and Ito's colours, which the colour-blind can tell apart.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733")
+COLOURS = (
+    *("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7F3C8D", "#117733"),
+    *("#882255", "#999933", "#44AA99", "#AA4499"),
+)
 PLAIN = {"random": "#888888", "oracle": "#000000"}
 GREY = "#cccccc"
 BY_LENGTH = {

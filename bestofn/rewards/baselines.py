@@ -9,6 +9,7 @@ from typing import Any, Literal
 from bestofn.identity import identity_of
 from bestofn.prompts import candidate_seed
 from bestofn.rewards.base import Reward
+from bestofn.rewards.similarity import f1
 from bestofn.types import Candidate, Prompt, Score
 from bestofn.verifiers.base import load_answer
 
@@ -79,6 +80,18 @@ class Shortest(Longest):
 
     name = "shortest"
     sign = -1.0
+
+
+class Overlap(Baseline):
+    """The word F1 of the response itself with the prompt's last turn: how much it repeats of it.
+
+    What an inversion gains has to be more than this, which needs no model.
+    """
+
+    name = "overlap"
+
+    async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        return Score(f1(candidate.text, prompt.messages[-1].content))
 
 
 def length_unit(candidates: Iterable[Candidate]) -> Unit:

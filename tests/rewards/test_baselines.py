@@ -9,13 +9,14 @@ from fakes import scores_of
 
 from bestofn import concurrency
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_prompt
+from bestofn.prompts import as_prompt, as_turns
 from bestofn.rewards.base import load_reward, share
 from bestofn.rewards.baselines import (
     First,
     Longest,
     Majority,
     MeanLogprob,
+    Overlap,
     RandomChoice,
     Shortest,
 )
@@ -56,6 +57,13 @@ def test_choice(reward: RewardModel, chosen: int) -> None:
     drawn = scored(reward)
     assert choose(PROMPT, drawn, reward.name).index == chosen
     assert drawn[0].scores[reward.name].reason == "no response: it broke"
+
+
+def test_overlap_is_the_word_f1_with_the_last_turn() -> None:
+    prompt = as_prompt([{"role": "system", "content": "Be brief."}, *as_turns(PROMPT.messages)])
+    drawn = [Candidate(0, "I add 2 and 3."), Candidate(1, "Be brief.")]
+    values = [score.value for score in scores_of(Overlap(), drawn, prompt)]
+    assert values == [pytest.approx(2 * 4 / (5 + 4)), 0.0]
 
 
 def test_random_is_fair_and_reproducible() -> None:
