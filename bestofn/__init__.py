@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from bestofn.engines.base import SamplingParams as SamplingParams
     from bestofn.engines.base import load_engine as load_engine
     from bestofn.errors import BestOfNError as BestOfNError
+    from bestofn.rejection import EarlyRejection as EarlyRejection
     from bestofn.rewards.flip import FLIPLikelihood as FLIPLikelihood
     from bestofn.rewards.flip import FLIPReward as FLIPReward
     from bestofn.rewards.judges import ListwiseJudge as ListwiseJudge
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "bestofn.engines.base": ("SamplingParams", "load_engine"),
     "bestofn.errors": ("BestOfNError",),
+    "bestofn.rejection": ("EarlyRejection",),
     "bestofn.rewards.flip": ("FLIPLikelihood", "FLIPReward"),
     "bestofn.rewards.judges": ("ListwiseJudge", "PairwiseJudge", "PointwiseJudge"),
     "bestofn.rewards.mutual": ("MutualInformation",),

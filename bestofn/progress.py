@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from math import isnan
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -105,7 +104,7 @@ def with_progress(selections: Iterator[Selection], total: int | None) -> Iterato
     counts = Counts()
     with Bar(total, "prompt", counts, last_line=True) as bar:
         for selection in selections:
-            failed = sum(isnan(score.value) for score in selection.scores)
-            counts.add(len(selection.candidates), failed, selection.usage)
+            failed, drawn = selection.failed_scores, len(selection.candidates)
+            counts.add(drawn, failed, selection.usage)
             bar.update()
             yield selection

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import nan
+from math import isnan, nan
 from typing import Any, Literal
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -129,3 +129,9 @@ class Selection(Pool):
     def scores(self) -> list[Score]:
         """The choosing reward's scores, by candidate index."""
         return [candidate.scores[self.reward] for candidate in self.candidates]
+
+    @property
+    def failed_scores(self) -> int:
+        """How many of them failed; that of a rejected candidate has not."""
+        rejected = sum(candidate.finish_reason == "rejected" for candidate in self.candidates)
+        return sum(isnan(score.value) for score in self.scores) - rejected

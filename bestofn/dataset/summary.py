@@ -29,7 +29,8 @@ class Summary:
         errors: Rows without a response (of a pool: rows that lack one) by their reason, in which
             counts are written as N and the row's id as ID.
         examples: For each reason the first error, as it was.
-        candidates: Drawn; `failed` are those without a valid score.
+        candidates: Drawn; `failed` are those without a valid score, `rejected` those that were
+            ended early for it.
         chosen: Rows in which a response was selected.
         ties: Rows in which several candidates share the best score.
         fallbacks: Rows in which every score failed, so that the first candidate was taken.
@@ -46,6 +47,7 @@ class Summary:
     examples: dict[str, str] = field(default_factory=dict, compare=False)
     candidates: int = 0
     failed: int = 0
+    rejected: int = 0
     chosen: int = 0
     ties: int = 0
     fallbacks: int = 0
@@ -65,7 +67,8 @@ class Summary:
         errors = [candidate.error for candidate in row.candidates if candidate.error]
         costs, failed = [candidate.usage for candidate in row.candidates], len(errors)
         if isinstance(row, Selection):
-            costs, failed = [row.usage], sum(isnan(score.value) for score in row.scores)
+            costs, failed = [row.usage], row.failed_scores
+            self.rejected += sum(c.finish_reason == "rejected" for c in row.candidates)
             errors, answered = [row.error] if row.error else [], not row.error
             self.chosen += answered
             self.ties += row.tie and answered
@@ -137,8 +140,9 @@ class Summary:
             yield f"{self.seconds:.1f} s, {self.candidates / self.seconds:.1f} candidates/s"
 
     def drawn(self) -> str:
+        early = f", {self.rejected / self.candidates:.1%} rejected early" if self.rejected else ""
         share = self.failed / self.candidates
-        return f"{counted(self.candidates, 'candidate')}, {share:.1%} failed"
+        return f"{counted(self.candidates, 'candidate')}, {share:.1%} failed{early}"
 
 
 def counted(count: int, thing: str) -> str:

@@ -8,6 +8,7 @@ import pytest
 from making import made
 
 from bestofn.analysis.curves import ProxyCurve, ScalingCurve
+from bestofn.analysis.proxies import selector_of
 from bestofn.errors import ConfigError
 from bestofn.estimators import best_of_n, expected_cost, expected_votes, failure_rate, tie_rate
 from bestofn.types import Pool
@@ -74,6 +75,36 @@ def test_every_number_is_the_estimators_mean_over_prompts_of_any_size() -> None:
     close(
         own[0, 0], (best_of_n(first, np.nan_to_num(first), ns) / (1 - failure_rate(first, ns)))[0]
     )
+
+
+def test_selectors_of_a_score_are_proxies() -> None:
+    rng, names = np.random.default_rng(1), ["soft=0.3:p", "pessimistic:p", "mob=2:p", "mbr=f1"]
+    pools = [
+        made(
+            str(i),
+            {"p": rng.choice([nan, 0.0, 0.5, 1.0], 20).tolist(), "gold": rng.random(20).tolist()},
+            texts=rng.choice(["x y", "y z", "z"], 20).tolist(),
+        )
+        for i in range(6)
+    ]
+    curve = curve_of(pools, proxies=[*names, "p"], ns=[1, 8, 20])
+    for found in curve.curves:
+        selector = selector_of(found.name, str.strip)
+        if selector is None:
+            continue
+        error = found.monte_carlo_error
+        assert error is not None
+        assert error[0] == error[2] == 0 < error[1]
+        whole = []
+        for pool in pools:
+            values = [c.scores["p"].value for c in pool.candidates]
+            chances, _ = selector.rule(pool.candidates, np.array(values))(np.arange(20)[None])
+            whole.append(chances[0] @ [c.scores["gold"].value for c in pool.candidates])
+        assert found.gold.mean[2] == pytest.approx(np.mean(whole))
+        assert found.proxy is None
+        assert (found.scored_tokens > 0).all() == (found.name != "mbr=f1") or not any(
+            c.scores["p"].usage.computed_tokens for c in pools[0].candidates
+        )
 
 
 # --- which pools ----------------------------------------------------------------------------------

@@ -66,6 +66,26 @@ def test_status_tells_what_adaptive_n_saves() -> None:
     assert saved in done("select", "-o", "out.jsonl", "--status").stdout
 
 
+def test_other_ways_to_choose_and_an_early_end_are_in_the_row_and_the_settings() -> None:
+    line = ["select", "tiny:3", "-o", "out.jsonl", *SMALL, "-n", 6, "--max-tokens", 40]
+    early = [*line, "--reject", "4,8", "--selector", "mob", "--confidence", 5]
+    said = done(*early).stdout
+    assert "rejected early" in said
+    assert said.splitlines()[1:2] == [s for s in said.splitlines() if "0.0% failed" in s]
+    for row in rows_of("out.jsonl"):
+        rejected = [c for c in row["candidates"] if c["finish_reason"] == "rejected"]
+        assert all("rejected at" in c["scores"]["flip-likelihood"]["reason"] for c in rejected)
+        assert all(c["text"] and c["error"] is None for c in rejected if "error" in c)
+        assert row["index"] not in [c["index"] for c in rejected]
+        assert all(len(c["token_confidences"]) == c["token_count"] for c in row["candidates"])
+    told = refused(*line, "--reject", "4,8", "--reject-keep", 0.75, "--confidence", 5)
+    assert "reject_keep was 0.5 and is 0.75" in told
+    assert 'selector was "mob" and is "best"' in told
+    before = Path("out.jsonl").read_bytes()
+    done(*early)
+    assert Path("out.jsonl").read_bytes() == before
+
+
 # --- export ---------------------------------------------------------------------------------------
 
 

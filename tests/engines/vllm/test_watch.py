@@ -50,7 +50,11 @@ def test_keeping_all_is_best_of_n(vllm_tiny) -> None:
     ):
         assert one.index == other.index
         for a, b in zip(one.candidates, other.candidates, strict=True):
-            assert (a.text, a.token_ids, a.token_logprobs) == (b.text, b.token_ids, b.token_logprobs)
+            assert (a.text, a.token_ids, a.token_logprobs) == (
+                b.text,
+                b.token_ids,
+                b.token_logprobs,
+            )
 
 
 def test_a_beginning_is_the_first_tokens(vllm_tiny) -> None:
