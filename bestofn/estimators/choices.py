@@ -12,6 +12,7 @@ from bestofn.estimators.expected import Array, Whole, as_finite, as_matrix, chec
 
 ENUMERATE_UP_TO = 4096  # the most subsets that are enumerated; M are in any case
 DRAWS = 1000  # permutations of each prompt's pool
+PAIRS = 2**23  # drawn candidates times n, looked at together
 
 # Sums of the same numbers in another order differ by rounding alone; totals so close are tied.
 ROUNDING = 1e-12
@@ -66,8 +67,11 @@ def expected_choices(
             orders = rng.random((DRAWS, pool)).argsort(axis=1)
         for place, n in enumerate(sizes.tolist()):
             drawn = subsets[n] if few[place] else orders[:, :n]
-            chances, tied = rule(drawn)
-            chosen = (chances * worth[drawn]).sum(axis=1)
+            # A rule may compare each of the drawn with each other one.
+            parts = np.array_split(drawn, 1 + drawn.size * n // PAIRS)
+            found_in = [(part, *rule(part)) for part in parts if len(part)]
+            chosen = np.concatenate([(c * worth[part]).sum(axis=1) for part, c, _ in found_in])
+            tied = np.concatenate([ties for _, _, ties in found_in])
             spread = 0.0 if few[place] else chosen.var(ddof=1) / DRAWS
             found[:, prompt, place] = chosen.mean(), tied.mean(), spread
     return Choices(found[0], found[1], np.sqrt(found[2].sum(axis=0)) / len(values))
