@@ -85,7 +85,9 @@ class EngineGenerator:
     def candidate(self, prompt: Prompt, index: int, completion: Completion) -> Candidate:
         """The candidate that a completion is."""
         confidence = self.params.confidence
-        logprobs = completion.token_logprobs
+        logprobs, confidences = completion.token_logprobs, completion.token_confidences
+        if confidences and not all(map(isfinite, confidences)):
+            confidences = None
         if logprobs and not all(map(isfinite, logprobs)):
             logprobs = None  # some servers give -inf, which no row can hold
         return Candidate(
@@ -100,7 +102,7 @@ class EngineGenerator:
             seed=self._seed(prompt, index),
             token_ids=completion.token_ids if self.keep_tokens else None,
             token_logprobs=logprobs if self.keep_tokens else None,
-            token_confidences=completion.token_confidences,
+            token_confidences=confidences,
             confidence_over=None if confidence == "all" else confidence,
             usage=completion.usage,
         )
@@ -169,8 +171,9 @@ def _as_candidate(index: int, response: str | Candidate) -> Candidate:
             raise ConfigError(f"{type(response).__name__}, not a string or a Candidate")
         known = set(Candidate.__slots__) - {"scores", "usage"}
         fields = {name: plain(getattr(response, name)) for name in known}
-        if None in (fields["token_logprobs"] or ()):
-            fields["token_logprobs"] = None
+        for name in ("token_logprobs", "token_confidences"):
+            if None in (fields[name] or ()):
+                fields[name] = None
         spent = {name: plain(getattr(response.usage, name)) or 0 for name in Usage.__slots__}
         return as_candidate(fields | {"index": index, "usage": spent})
     except ConfigError as error:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from math import ceil, isnan
+from math import ceil, isnan, nan
 from typing import Any
 
 from bestofn import concurrency
@@ -12,6 +12,7 @@ from bestofn.engines.base import Completion, Watch
 from bestofn.errors import ConfigError
 from bestofn.generators import EngineGenerator
 from bestofn.scoring import RewardModel, add_scores
+from bestofn.thinking import is_half_a_tag
 from bestofn.types import Candidate, Prompt, Score
 
 
@@ -20,8 +21,9 @@ class EarlyRejection:
     """Scores candidates on what they have so far, and aborts the worst of them.
 
     At each checkpoint those that have so many tokens and have not ended are scored on exactly these
-    tokens, as soon as all that can get there have. The best share of them, rounded up, goes on; one
-    that has ended is kept, and so is one whose beginning has no score. What is chosen depends on
+    tokens, as soon as all that can get there have. The best share of them, rounded up, goes on, and
+    whatever equals the last of it; one that has ended is kept, and so is one whose beginning has no
+    score or is all reasoning. What is chosen depends on
     the texts alone, not on how fast they were written: the candidates that go on are the same as
     without rejection. Source: Speculative Rejection (arXiv 2410.20290), which has one threshold at
     the moment that memory runs out.
@@ -48,11 +50,14 @@ class EarlyRejection:
         return {"kind": type(self).__name__, "at": list(self.at), "keep": self.keep}
 
     def kept(self, values: Sequence[float]) -> list[bool]:
-        """Which go on: of those with a score, NaN where it failed, the best; equals by place."""
-        scored = [place for place, value in enumerate(values) if not isnan(value)]
-        ranked = sorted(scored, key=lambda place: -values[place])
-        ended = set(ranked[ceil(self.keep * len(ranked)) :])
-        return [place not in ended for place in range(len(values))]
+        """Which go on: the best of those with a score, and what equals the last of them.
+
+        So does what has no score, NaN, as nothing is known of it.
+        """
+        scored = sorted((value for value in values if not isnan(value)), reverse=True)
+        # 0.55 of 20 are 11, though their product is a little more.
+        last = scored[ceil(self.keep * len(scored) - 1e-9) - 1] if scored else nan
+        return [not value < last for value in values]
 
 
 async def draw_rejecting(
@@ -68,7 +73,7 @@ async def draw_rejecting(
 
     One that was rejected is yielded with what it had at its last checkpoint, the finish reason
     "rejected" and a failed score of the reward that says why. Scores of beginnings are named
-    "REWARD@TOKENS".
+    "REWARD@TOKENS tokens".
     """
     race = _Race(generator, prompt, reward, rejection, range(start, start + n))
     tasks = [asyncio.create_task(race.run(index)) for index in race.indices]
@@ -76,6 +81,7 @@ async def draw_rejecting(
         for task in asyncio.as_completed(tasks):
             yield await task
     finally:
+        race.over = True
         await concurrency.cancel([*tasks, *race.tasks.values()])
 
 
@@ -99,6 +105,7 @@ class _Race:
         self._next = list(rejection.at)  # checkpoints that have no verdict yet
         self._verdict = asyncio.Condition()
         self._error: Exception | None = None  # of a verdict
+        self.over = False  # nothing more is asked
 
     async def run(self, index: int) -> Candidate:
         """The candidate as it ended, or as it was at the checkpoint at which it was rejected."""
@@ -120,17 +127,23 @@ class _Race:
         if self._error is not None:
             raise self._error
         if (candidate := self._rejected.get(index)) is not None:
-            candidate.usage = replace(candidate.usage, generated_tokens=watch.generated)
+            if drawing.cancelled():
+                candidate.usage = replace(candidate.usage, generated_tokens=watch.generated)
+            else:  # it had ended when the verdict came
+                candidate.usage = drawing.result().usage
         else:
             candidate = drawing.result()
         for at, beginning in beginnings.items():
             if self.reward.name in beginning.scores and beginning is not candidate:
-                name = f"{self.reward.name}@{at}"
-                candidate.scores[name] = beginning.scores[self.reward.name]
+                candidate.scores[self._named(at)] = beginning.scores[self.reward.name]
         return candidate
 
+    def _named(self, at: int) -> str:
+        """What a beginning's score is called; "REWARD@TOKENS" are those of `score --limits`."""
+        return f"{self.reward.name}@{at} tokens"
+
     def _reached(self, index: int, at: int, completion: Completion) -> None:
-        if index not in self._rejected:
+        if index not in self._rejected and not self.over:
             beginning = self.generator.candidate(self.prompt, index, completion)
             self._beginnings[index][at] = beginning
             self._advance()
@@ -138,7 +151,7 @@ class _Race:
     def _advance(self) -> None:
         """Asks for the next verdict once all that can get to its checkpoint have."""
         asked = self.tasks.get("verdict")
-        if not self._next or (asked is not None and not asked.done()):
+        if self.over or not self._next or (asked is not None and not asked.done()):
             return
         if all(self._next[0] in self._beginnings[index] for index in self._writing):
             self.tasks["verdict"] = asyncio.create_task(self._judge(self._next[0]))
@@ -147,7 +160,9 @@ class _Race:
         try:
             await self._decide(at)
         except Exception as error:
-            self._error = error
+            self._error, self.over = error, True
+            for index in self._writing:
+                self.tasks[index].cancel()
         async with self._verdict:
             self._next.pop(0)
             self._verdict.notify_all()
@@ -158,12 +173,18 @@ class _Race:
         running = [i for i in self.indices if i not in self._rejected and at in self._beginnings[i]]
         beginnings = [self._beginnings[index][at] for index in running]
         if ceil(self.rejection.keep * len(running)) < len(running):
-            await add_scores(self.prompt, beginnings, self.reward)
-            values = [beginning.scores[self.reward.name].value for beginning in beginnings]
+            # What is still all reasoning says nothing of the answer.
+            answering = [b for b in beginnings if b.text.strip() and not is_half_a_tag(b.text)]
+            await add_scores(self.prompt, answering, self.reward)
+            values = [self._value(beginning) for beginning in beginnings]
             verdict = zip(running, beginnings, self.rejection.kept(values), strict=True)
             for index, beginning, kept in verdict:
                 if not kept:
                     self._reject(index, beginning, at, values)
+
+    def _value(self, beginning: Candidate) -> float:
+        score = beginning.scores.get(self.reward.name)
+        return nan if score is None else score.value
 
     def _reject(self, index: int, beginning: Candidate, at: int, values: list[float]) -> None:
         score = beginning.scores.pop(self.reward.name)
@@ -171,7 +192,7 @@ class _Race:
         place = f"{better} of {len(values)} had more"
         reason = f"rejected at {at} tokens with {score.value:.3g}, as {place}"
         beginning.finish_reason = "rejected"
-        beginning.scores[f"{self.reward.name}@{at}"] = score
+        beginning.scores[self._named(at)] = score
         beginning.scores[self.reward.name] = Score(reason=reason)
         self._rejected[index] = beginning
         self._writing.discard(index)

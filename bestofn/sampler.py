@@ -1,5 +1,6 @@
 """BestOfN: draw candidates, score each as it lands, choose the best."""
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
@@ -39,7 +40,8 @@ class BestOfN:
             With a seed they are the first of those that a run without `stop` draws.
         round_size: Candidates that are drawn at once, with `stop`. Smaller rounds waste fewer
             candidates; larger ones wait less often.
-        reject: Ends the worst candidates while they are being written.
+        reject: Ends the worst candidates while they are being written. With `stop` those of a round
+            compete with each other, and a rejected one counts as a draw of the lowest score.
         selector: Chooses by the scores, see `bestofn.selectors`; by default the highest one.
 
     Raises:
@@ -71,7 +73,7 @@ class BestOfN:
                 f"the reward {reward.name!r} compares candidates, so its scores change as more are "
                 "drawn; leave out `stop` or take a pointwise reward such as FLIPReward"
             )
-        if stop is not None and not isinstance(selector, Best | None):
+        if stop is not None and type(selector or BEST) is not Best:
             raise ConfigError("`stop` expects the highest score to be chosen; leave out `selector`")
         self.generator = as_generator(generator, sampling, seed, keep_tokens)
         self.reward = reward
@@ -143,7 +145,7 @@ class BestOfN:
                 size = min(self.round_size, self.n - start)
                 async with contextlib.aclosing(self._draw(prompt, size, start)) as draws:
                     async for candidate in draws:
-                        if candidate.finish_reason == "rejected":
+                        if self.reject is not None and candidate.finish_reason == "rejected":
                             candidates.append(candidate)
                         else:
                             scoring.add(candidate)
@@ -152,7 +154,10 @@ class BestOfN:
                     break
         finally:
             await scoring.cancel()
-        selection = choose(prompt, candidates, self.reward.name, selector=self.selector)
+        # Elsewhere, as a selector may compare all texts or ask a verifier for their answers.
+        selection = await asyncio.to_thread(
+            choose, prompt, candidates, self.reward.name, selector=self.selector
+        )
         parts = [c.usage for c in candidates]
         parts += [score.usage for c in candidates for score in c.scores.values()]
         selection.usage = replace(sum(parts, Usage()), seconds=time.perf_counter() - started)
@@ -189,6 +194,8 @@ def choose(
     first = next((place for place, candidate in enumerate(candidates) if candidate.whole), 0)
     errors = [candidate.error for candidate in candidates if candidate.error is not None]
     failed = len(errors) == len(candidates)
+    if not failed and errors and not any(candidate.whole for candidate in candidates):
+        errors, failed = [f"{errors[0]}; the others had been rejected"], True
     return Selection(
         prompt=prompt,
         candidates=candidates,

@@ -139,6 +139,8 @@ class Pessimistic(Selector):
     def rule(self, candidates: Sequence[Candidate], values: Array) -> Rule:
         def cautiously(drawn: Whole) -> tuple[Array, Flags]:
             known, n = _known(values[drawn]), drawn.shape[1]
+            with np.errstate(invalid="ignore"):  # of rows without a value
+                known = known - known.max(axis=1, keepdims=True)
             # The level is that of the highest k alone, for the largest k that are all above it.
             ordered = -np.sort(-known, axis=1)
             with np.errstate(invalid="ignore"):  # of rows without a value
@@ -326,8 +328,8 @@ def _known(values: Array) -> Array:
 
 
 def _shares(weights: Array) -> tuple[Array, Flags]:
-    """What a `Rule` returns for a draw by weight; by chance where they are NaN."""
-    known = np.where(np.isnan(weights).any(axis=1, keepdims=True), 1.0, weights)
+    """What a `Rule` returns for a draw by weight; by chance where no value is known."""
+    known = np.where(np.isnan(weights).all(axis=1, keepdims=True), 1.0, np.nan_to_num(weights))
     return known / known.sum(axis=1, keepdims=True), np.zeros(len(known), dtype=np.bool_)
 
 

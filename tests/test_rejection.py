@@ -1,16 +1,17 @@
 """Early rejection: who is ended when, and that whoever is left is as without it."""
 
 import asyncio
-from math import nan
+from math import ceil, nan
 
 import pytest
 from fakes import Recorded, ScriptedEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bestofn import BestOfN, SamplingParams, load_engine
+from bestofn import BestOfN, SamplingParams, concurrency, load_engine
 from bestofn.engines.base import Completion, Watch
-from bestofn.errors import ConfigError
+from bestofn.errors import ConfigError, EngineError
+from bestofn.prompts import as_prompt
 from bestofn.rejection import EarlyRejection
 from bestofn.rewards.baselines import Longest
 from bestofn.rewards.flip import FLIPLikelihood
@@ -71,10 +72,10 @@ def by_hand(texts: list[str], at: tuple[int, ...], keep: float) -> dict[int, int
     for count in at:
         long = [i for i, t in enumerate(texts) if i not in out and len(t.split()) > count]
         values = {i: total(" ".join(texts[i].split()[:count])) for i in long}
-        known = sorted((i for i in long if values[i] == values[i]), key=lambda i: -values[i])
-        best = -(-len(known) * keep // 1)
-        if -(-len(long) * keep // 1) < len(long):
-            out |= dict.fromkeys(known[int(best) :], count)
+        known = sorted((v for v in values.values() if v == v), reverse=True)
+        if known and ceil(len(long) * keep) < len(long):
+            last = known[ceil(len(known) * keep) - 1]
+            out |= dict.fromkeys([i for i in long if values[i] < last], count)
     return out
 
 
@@ -96,7 +97,9 @@ def test_who_is_rejected_depends_on_the_texts_alone(texts, keep, random) -> None
         score = candidate.scores["words"]
         if candidate.index in found:
             assert "rejected at" in score.reason
-            assert candidate.scores[f"words@{candidate.token_count}"].value == total(candidate.text)
+            assert candidate.scores[f"words@{candidate.token_count} tokens"].value == total(
+                candidate.text
+            )
             assert candidate.token_count <= candidate.usage.generated_tokens <= len(words)
         elif score.value == score.value:
             assert score.value == total(candidate.text)
@@ -176,7 +179,66 @@ def test_an_error_of_the_reward_is_raised_and_nothing_is_left_running() -> None:
         async def score(self, prompt, candidates):
             raise ConfigError("broken")
 
-    engine = Typewriter(["1 1 1 1"] * 4, [0.001] * 4)
+    engine = Typewriter(["1 " * 2000] * 4, [0.001] * 4)
     best = BestOfN(engine, Broken(), n=4, reject=EarlyRejection((2,), 0.5))
     with pytest.raises(ConfigError, match="broken"):
         best.select("x")
+    assert max(engine.written.values()) < 2000
+
+
+def test_a_run_that_is_cancelled_leaves_nothing_running() -> None:
+    class Slow(Words):
+        async def score(self, prompt, candidates):
+            self.asked.append(candidates)
+            await asyncio.sleep(60)
+
+    engine = Typewriter(["1 " * 2000] * 4, [0.001] * 4)
+    best = BestOfN(engine, Slow(), n=4, reject=EarlyRejection((2, 3), 0.5))
+
+    async def cancelled() -> int:
+        task = asyncio.ensure_future(best._select(as_prompt("x")))
+        while not best.reward.asked:
+            await asyncio.sleep(0.01)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        return len([task for task in left if "_Race" in repr(task) or "score" in repr(task)])
+
+    assert concurrency.run(cancelled()) == 0
+
+
+def test_equal_beginnings_stay_together_and_reasoning_is_not_judged() -> None:
+    assert EarlyRejection((2,), 0.5).kept([1.0, 1.0, 1.0, 0.0]) == [True, True, True, False]
+    assert EarlyRejection((2,), 0.5).kept([nan, nan]) == [True, True]
+    assert sum(EarlyRejection((2,), 0.55).kept([float(i) for i in range(20)])) == 11
+
+    class Thinking(Typewriter):
+        def _completion(self, words, reason):
+            done = super()._completion(words, reason)
+            if "/" not in words:
+                done.text, done.reasoning = "", done.text
+            return done
+
+    texts = ["5 5 / 1 1".replace("/ ", "/ "), "1 1 1 1 1", "2 2 2 2 2"]
+    engine = Thinking([t.replace("/", "0 /") for t in texts], [0.001] * 3)
+
+    class Length(Words):
+        async def score(self, prompt, candidates):
+            return [Score(float(len(c.text))) for c in candidates]
+
+    best = BestOfN(engine, Length(), n=3, reject=EarlyRejection((2,), 0.3))
+    assert all(c.finish_reason != "rejected" for c in best.select("x").candidates)
+
+
+def test_where_the_last_ones_fail_there_is_no_response() -> None:
+    class Failing(Typewriter):
+        async def generate_watched(self, prompt, params, seed, watch):
+            index = self.drawn
+            done = await super().generate_watched(prompt, params, seed, watch)
+            if index == 0:
+                raise EngineError("it broke")
+            return done
+
+    engine = Failing(["5 5 5 5", "1 1 1 1"], [0.002, 0.002])
+    selection = BestOfN(engine, Words(), n=2, reject=EarlyRejection((2,), 0.5)).select("x")
+    assert "it broke; the others had been rejected" in selection.error

@@ -183,6 +183,9 @@ def test_a_soft_choice_is_drawn_by_seed_and_prompt() -> None:
 def test_a_single_high_score_is_not_enough_for_the_pessimistic_choice() -> None:
     pool = [(str(i), value) for i, value in enumerate([1.0, *[0.5] * 9])]
     assert chances(Pessimistic(0.01), pool, list(range(10)))[0] == pytest.approx(1)
+    assert chances(Pessimistic(1e-18), pool, list(range(10)))[0] == pytest.approx(1)
+    far = [(text, value - 500) for text, value in pool]
+    assert chances(Pessimistic(1e-9), far, list(range(10)))[0] == pytest.approx(1)
     cautious = chances(Pessimistic(0.2), pool, list(range(10)))
     assert cautious[0] == pytest.approx(0.325)
     assert cautious[1] == pytest.approx(0.075)

@@ -135,7 +135,7 @@ def _show_selection(selection: Selection, instruction: str) -> None:
         )
     console.print(table)
     if selection.error is None and not selection.fallback and selection.tie:
-        console.print("[dim]several candidates share the best score: the lowest index wins[/]")
+        console.print("[dim]several candidates are as good: the lowest index wins[/]")
     if selection.error is None:
         label = "first: " if selection.fallback else "best: "
         console.print(Text(label, "bold"), Text(selection.text), sep="")

@@ -181,7 +181,7 @@ async def _cuts(
     prompt: Prompt, candidate: Candidate, limits: Sequence[int], decoder: Engine
 ) -> list[Candidate]:
     """The candidate as it would be, had it been drawn with `max_tokens` of each smaller limit."""
-    if candidate.finish_reason == "error":
+    if not candidate.whole:
         return []
     if candidate.token_ids is None:
         raise ConfigError(

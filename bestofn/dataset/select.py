@@ -18,17 +18,20 @@ from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
 from bestofn.generators import EngineGenerator
 from bestofn.identity import identity_of
 from bestofn.models import Engines
+from bestofn.registry import is_own
 from bestofn.rejection import EarlyRejection
 from bestofn.resuming import comparing, engine_files, input_of, same_spelled
 from bestofn.rewards.base import is_pointwise, load_reward, needs_engine, reward_identity
 from bestofn.sampler import BestOfN
-from bestofn.selectors import Best, Selector, Vote, load_selector
+from bestofn.selectors import Best, Selector, Vote, WeightedVote, load_selector
 from bestofn.stopping import ExpectedGain
 from bestofn.store import pool
 from bestofn.store.journal import Confirm, begun_with
 from bestofn.types import Pool, Prompt, Selection
 
 USUAL = ErrorPolicy()
+NEGATIVE = ("flip-likelihood", "mutual", "mean-logprob", "shortest")
+"""Rewards whose values are below 0."""
 READING = asdict(PromptForm())
 """How a source is read by default."""
 same_selection = comparing(
@@ -194,16 +197,24 @@ def check(config: AskConfig) -> None:
     stop, selector = stopping(config), selector_of(config)
     if config.answer is not None and not isinstance(selector, Vote):
         raise ConfigError(f"answer does nothing with the selector {config.selector!r}")
+    if isinstance(selector, WeightedVote) and config.reward in NEGATIVE:
+        raise ConfigError(
+            f"a vote's weight cannot be negative, as values of {config.reward!r} are; weigh with a "
+            "reward from 0 on, such as 'flip'"
+        )
     if config.reject and not is_pointwise(config.reward):
         raise ConfigError(f"reject needs a pointwise reward, which {config.reward!r} is not")
     rejection(config)
-    if stop is not None and not isinstance(selector, Best):
+    if stop is not None and type(selector) is not Best:
         raise ConfigError("adaptive expects the highest score to be chosen; leave out selector")
 
 
 def selector_of(config: AskConfig) -> Selector:
     """What chooses by the scores."""
-    return load_selector(config.selector, config.answer or str.strip)
+    selector = load_selector(config.selector, config.answer or str.strip)
+    if selector.draws:
+        selector.seed = config.seed or 0
+    return selector
 
 
 def rejection(config: AskConfig) -> EarlyRejection | None:
@@ -286,6 +297,8 @@ def settings_of(config: SelectConfig, best: BestOfN | None = None) -> dict[str, 
     )
     if stop := stopping(config):
         found["stop_rule"] = stop.identity()
+    if is_own("selector", config.selector):
+        found["selector"] = selector_of(config).identity()
     given = config.model_dump(mode="json", exclude=FREE)
     return given | {"prompts": input_of(config.prompts), "identity": found}
 
@@ -304,7 +317,7 @@ def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str
         found["stop_rule"] = identity_of(best.stop) | {"round_size": best.round_size}
     if best.reject is not None:
         found["reject"] = identity_of(best.reject)
-    if not isinstance(best.selector, Best):
+    if type(best.selector) is not Best:
         found["selector"] = identity_of(best.selector)
     if getattr(generator, "keep_tokens", False):
         found["keep_tokens"] = True

@@ -41,7 +41,7 @@ class Confidence(SelfCertainty):
     """The mean over tokens of DeepConf's confidence, in nats (arXiv 2508.15260).
 
     That is minus the mean log-probability of the k likeliest tokens, `confidence=k`; the paper
-    takes 20.
+    takes 20. With "all" it is `SelfCertainty`.
     """
 
     name = "confidence"

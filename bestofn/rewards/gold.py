@@ -35,6 +35,8 @@ class Gold(Reward):
         return super().identity() | {"verifier": identity_of(self.verifier)}
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
+        if candidate.finish_reason == "rejected":
+            return Score(reason="rejected before its end")
         if not candidate.whole:
             return Score(0.0)
         loop = asyncio.get_running_loop()

@@ -58,6 +58,7 @@ def _files(here: Path) -> None:
         ([*SELECT, "tiny:2", "--selector", "soft=0"], "temperature must be a number above 0"),
         ([*SELECT, "tiny:2", "--selector", "soft=hot"], "temperature must be float"),
         ([*SELECT, "tiny:2", "--selector", "weighted=2"], "takes no value"),
+        ([*SELECT, "tiny:2", "--selector", "weighted"], "a vote's weight cannot be negative"),
         ([*SELECT, "tiny:2", "--answer", "math"], "answer does nothing"),
         ([*SELECT, "tiny:2", "--selector", "mob", "--adaptive", 0, "--reward", "flip"], "adaptive"),
         ([*SELECT, "tiny:2", "--reject", 8, "--reward", "longest"], "needs a pointwise reward"),
