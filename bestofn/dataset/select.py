@@ -21,7 +21,13 @@ from bestofn.models import Engines
 from bestofn.registry import is_own
 from bestofn.rejection import EarlyRejection
 from bestofn.resuming import comparing, engine_files, input_of, same_spelled
-from bestofn.rewards.base import is_pointwise, load_reward, needs_engine, reward_identity
+from bestofn.rewards.base import (
+    is_pointwise,
+    load_reward,
+    needs_engine,
+    reads_confidence,
+    reward_identity,
+)
 from bestofn.sampler import BestOfN
 from bestofn.selectors import Best, Selector, Vote, WeightedVote, load_selector
 from bestofn.stopping import ExpectedGain
@@ -197,6 +203,11 @@ def check(config: AskConfig) -> None:
     stop, selector = stopping(config), selector_of(config)
     if config.answer is not None and not isinstance(selector, Vote):
         raise ConfigError(f"answer does nothing with the selector {config.selector!r}")
+    if config.confidence is None and reads_confidence(config.reward):
+        raise ConfigError(
+            f"the reward {config.reward!r} reads how certain the model was; have that kept with "
+            "confidence: 'all', or so many of the likeliest tokens (--confidence 20)"
+        )
     if isinstance(selector, WeightedVote) and config.reward in NEGATIVE:
         raise ConfigError(
             f"a vote's weight cannot be negative, as values of {config.reward!r} are; weigh with a "

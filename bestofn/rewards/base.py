@@ -153,6 +153,11 @@ def needs_engine(reward: str) -> bool:
     return takes(reward, "engine")
 
 
+def reads_confidence(reward: str) -> bool:
+    """Whether candidates have to be drawn with `SamplingParams(confidence=...)` for it."""
+    return bool(getattr(_kind(reward), "reads_confidence", False))
+
+
 def is_pointwise(reward: str) -> bool:
     """Whether it says of each candidate what it would say of it alone."""
     if not isinstance(pointwise := getattr(_kind(reward), "pointwise", None), bool):

@@ -25,6 +25,7 @@ class SelfCertainty(Baseline):
     """
 
     name = "self-certainty"
+    reads_confidence = True
 
     async def score_one(self, prompt: Prompt, candidate: Candidate) -> Score:
         if not candidate.token_confidences:

@@ -65,6 +65,7 @@ def _files(here: Path) -> None:
         ([*SELECT, "tiny:2", "--reject", "8,0"], "each must be at least 1"),
         ([*SELECT, "tiny:2", "--reject-keep", 0.5], "reject_keep does nothing"),
         ([*SELECT, "tiny:2", "--reject", 8, "--reject-keep", 0], "the key 'reject_keep' is wrong"),
+        ([*SELECT, "tiny:2", "--reward", "self-certainty"], "reads how certain the model was"),
         ([*SELECT, "tiny:2", "--confidence", 0], "confidence must be"),
         ([*SELECT, "tiny:2", "--confidence", "much"], "confidence must be"),
         ([*SELECT, "tiny:2", "--format", "jsonl"], "name another output"),
