@@ -21,16 +21,15 @@ class EarlyRejection:
     """Scores candidates on what they have so far, and aborts the worst of them.
 
     At each checkpoint those that have so many tokens and have not ended are scored on exactly these
-    tokens, as soon as all that can get there have. The best share of them, rounded up, goes on, and
-    whatever equals the last of it; one that has ended is kept, and so is one whose beginning has no
-    score or is all reasoning. What is chosen depends on
-    the texts alone, not on how fast they were written: the candidates that go on are the same as
-    without rejection. Source: Speculative Rejection (arXiv 2410.20290), which has one threshold at
-    the moment that memory runs out.
+    tokens, as soon as all that can get there have. The best `keep` of them, rounded up, are kept,
+    together with any that tie with the worst of those. A candidate is always kept if it has ended,
+    or if its beginning has no score or is all reasoning. The decision depends on the texts alone,
+    not on timing, and kept candidates are the same texts as without rejection. Source: Speculative
+    Rejection (arXiv 2410.20290), which has one threshold at the moment that memory runs out.
 
     Args:
         at: Checkpoints, in generated tokens, rising.
-        keep: The share that goes on at each; with 1 nothing is scored early.
+        keep: The share kept at each checkpoint; 1 keeps all and scores nothing early.
 
     Raises:
         ConfigError: a value is out of its range.

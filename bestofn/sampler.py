@@ -5,6 +5,7 @@ import contextlib
 import time
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 
 from bestofn import concurrency
@@ -154,10 +155,10 @@ class BestOfN:
                     break
         finally:
             await scoring.cancel()
-        # Elsewhere, as a selector may compare all texts or ask a verifier for their answers.
-        selection = await asyncio.to_thread(
-            choose, prompt, candidates, self.reward.name, selector=self.selector
-        )
+        chosen = partial(choose, prompt, candidates, self.reward.name, selector=self.selector)
+        # Others may compare all texts or ask a verifier for answers, so they run in a thread.
+        quick = type(self.selector) is Best
+        selection = chosen() if quick else await asyncio.to_thread(chosen)
         parts = [c.usage for c in candidates]
         parts += [score.usage for c in candidates for score in c.scores.values()]
         selection.usage = replace(sum(parts, Usage()), seconds=time.perf_counter() - started)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from math import isfinite, sqrt
+from math import isfinite, isnan, sqrt
 from typing import Any, ClassVar
 
 import numpy as np
@@ -84,6 +84,15 @@ class Best(Selector):
 
     name = "best"
 
+    def choose(
+        self, prompt: Prompt, candidates: Sequence[Candidate], values: Sequence[float]
+    ) -> tuple[int | None, bool]:
+        # Exactly, and without arrays: this is done for every prompt.
+        best = max((value for value in values if not isnan(value)), default=None)
+        if best is None:
+            return None, False
+        return list(values).index(best), list(values).count(best) > 1
+
     def rule(self, candidates: Sequence[Candidate], values: Array) -> Rule:
         return lambda drawn: evenly(highest(values[drawn], ~np.isnan(values[drawn])))
 
@@ -141,9 +150,8 @@ class Pessimistic(Selector):
             known, n = _known(values[drawn]), drawn.shape[1]
             with np.errstate(invalid="ignore"):  # of rows without a value
                 known = known - known.max(axis=1, keepdims=True)
-            # The level is that of the highest k alone, for the largest k that are all above it.
-            ordered = -np.sort(-known, axis=1)
-            with np.errstate(invalid="ignore"):  # of rows without a value
+                # The level is that of the highest k alone, for the largest k all above it.
+                ordered = -np.sort(-known, axis=1)
                 levels = (np.cumsum(ordered, axis=1) - n * self.strength) / np.arange(1, n + 1)
                 held = np.maximum((ordered > levels).sum(axis=1, keepdims=True), 1)
                 level = np.take_along_axis(levels, held - 1, axis=1)
@@ -178,7 +186,7 @@ class Vote(Selector):
         return vote(self.answers(candidates, values), np.ones(len(candidates)))
 
     def answers(self, candidates: Sequence[Candidate], values: Array) -> Whole:
-        """Numbers of the answers, `[M]`, equal for equal ones; -1 where there is none."""
+        """A number for each candidate, `[M]`, equal where answers are; -1 without an answer."""
         numbers: dict[str, int] = {}
         said = [c.whole and self.answer(c.text) for c in candidates]
         found = np.array([numbers.setdefault(a, len(numbers)) if a else -1 for a in said])
@@ -247,7 +255,7 @@ class MajorityOfTheBests(Vote):
 
 
 class MinimumBayesRisk(Selector):
-    """The candidate that is most similar to the others in the mean.
+    """The candidate with the highest average similarity to the others.
 
     argmax over i of the mean over j of similarity(text_i, text_j): where the others are draws from
     the model, it has the least expected loss (arXiv 2005.10283, 2211.07634). Needs no reward.

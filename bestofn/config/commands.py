@@ -193,7 +193,7 @@ class AskConfig(DrawConfig, ScorerConfig):
     """Score candidates while they are written, after so many tokens, such as 32,64,128, and end the
     worst of them."""
     reject_keep: float = Field(default=0.5, gt=0, le=1)
-    """The share of a prompt's candidates that goes on each time, with --reject."""
+    """The share of a prompt's candidates kept at each of these lengths, with --reject."""
     n: Count = 8
 
     @model_validator(mode="before")
