@@ -48,14 +48,21 @@ class EarlyRejection:
         """What decisions depend on; see `bestofn.identity`."""
         return {"kind": type(self).__name__, "at": list(self.at), "keep": self.keep}
 
+    def ends_any(self, count: int) -> bool:
+        """Whether fewer than all of so many are kept, so that they have to be scored."""
+        return self._kept(count) < count
+
+    def _kept(self, count: int) -> int:
+        # 0.55 of 20 are 11, though their product is a little more.
+        return ceil(self.keep * count - 1e-9)
+
     def kept(self, values: Sequence[float]) -> list[bool]:
         """Which go on: the best of those with a score, and what equals the last of them.
 
         So does what has no score, NaN, as nothing is known of it.
         """
         scored = sorted((value for value in values if not isnan(value)), reverse=True)
-        # 0.55 of 20 are 11, though their product is a little more.
-        last = scored[ceil(self.keep * len(scored) - 1e-9) - 1] if scored else nan
+        last = scored[self._kept(len(scored)) - 1] if scored else nan
         return [not value < last for value in values]
 
 
@@ -171,7 +178,7 @@ class _Race:
     async def _decide(self, at: int) -> None:
         running = [i for i in self.indices if i not in self._rejected and at in self._beginnings[i]]
         beginnings = [self._beginnings[index][at] for index in running]
-        if ceil(self.rejection.keep * len(running)) < len(running):
+        if self.rejection.ends_any(len(running)):
             # What is still all reasoning says nothing of the answer.
             answering = [b for b in beginnings if b.text.strip() and not is_half_a_tag(b.text)]
             await add_scores(self.prompt, answering, self.reward)

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -43,8 +44,10 @@ class FaultyServer:
 
     With `vllm` it has that server's extensions, with a context of 64 tokens; names of `models` with
     a slash are adapters of the first; `listed` and `elsewhere` replace the list of models and what
-    is at other paths; with `thinks` the chat template opens a thinking tag. By prompt and seed it
-    counts `attempts` and whole answers (`successes`), by kind `faults`.
+    is at other paths; with `thinks` the chat template opens a thinking tag. With `pieces` it
+    streams where that is asked for, a word every `pause` seconds, each as the choice that `pieces`
+    makes. By prompt and seed it counts `attempts` and whole answers (`successes`), by kind
+    `faults`.
     """
 
     def __init__(
@@ -62,7 +65,10 @@ class FaultyServer:
         message: Callable[[str], Body] = lambda prompt: {"content": f"answer to {prompt}"},
         refuse: Callable[[Body], Response | None] = lambda body: None,
         changed: Callable[[Body], Any] = lambda answer: None,
+        pieces: Callable[[str], Body] | None = None,
+        pause: float = 0.0,
     ) -> None:
+        self.pieces, self.pause = pieces, pause
         self.fault, self.refuse, self.message, self.changed = fault, refuse, message, changed
         self.vllm, self.owner, self.models, self.thinks = vllm, owner, models, thinks
         self.listed, self.elsewhere, self.key, self.delay = listed, elsewhere, key, delay
@@ -157,7 +163,27 @@ class FaultyServer:
         if refusal := self.refuse(body):
             return _sent(refusal)
         self.successes[key] += 1
+        if body.get("stream") and self.pieces is not None:
+            return await self._stream(request, prompt)
         return web.json_response(self._completion(prompt, body))
+
+    async def _stream(self, request: web.Request, prompt: str) -> web.StreamResponse:
+        """The words of the message, then the reason and the usage."""
+        assert self.pieces is not None
+        words = re.findall(r"\S+\s*", self.message(prompt)["content"])
+        pieces = [{"choices": [self.pieces(word)]} for word in words]
+        usage = {"prompt_tokens": 9, "completion_tokens": len(words)}
+        last = [
+            {"choices": [{"delta": {}, "finish_reason": "stop"}]},
+            {"choices": [], "usage": usage},
+        ]
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for piece in [*pieces, *last]:
+            await response.write(f"data: {json.dumps(piece)}\n\n".encode())
+            await asyncio.sleep(self.pause)
+        await response.write(b"data: [DONE]\n\n")
+        return response
 
     def _completion(self, prompt: str, body: Body) -> Body:
         message = {"role": "assistant", **self.message(prompt)}

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isnan, nan
-from statistics import fmean
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from bestofn.analysis.costs import Prices, spent, throughput_seconds
+from bestofn.analysis.early import draw_early, drawing_of
 from bestofn.analysis.proxies import (
     FROM_GOLD,
     MAJORITY,
@@ -28,7 +28,6 @@ from bestofn.estimators import (
     best_of_n,
     bootstrap_pools,
     expected_choices,
-    expected_cost,
     expected_votes,
     failure_rate,
     kl_upper_bound,
@@ -37,7 +36,7 @@ from bestofn.estimators import (
 from bestofn.prompts import content_key
 from bestofn.rewards.baselines import length_unit
 from bestofn.selectors import Vote
-from bestofn.types import Candidate, Pool
+from bestofn.types import Pool
 from bestofn.verifiers.base import load_answer
 
 Answer = Callable[[str], str]
@@ -54,7 +53,10 @@ class Expected:
     proxy: Array | None  # given that any candidate has a value, NaN where none has; not of votes
     failures: Array
     ties: Array
+    generated_tokens: Array  # NaN where candidates have no token count
     scored_tokens: Array
+    money: Array
+    latency: Array  # seconds; 0 where they were not measured
     monte_carlo_error: Array  # 0 where `gold` is exact
 
 
@@ -74,6 +76,10 @@ class ProxyCurve:
     generated_tokens: Array | None  # drawn for a prompt; None where they are not known
     scored_tokens: Array  # that the scoring model computes for a prompt
     seconds: Array | None  # wall-clock, for a prompt at the throughput of the pool's own run
+    # `[2, ns]`, median and 95th percentile over prompts of the seconds from first request to last
+    # score, as they were when the pool was made; None where they are not known.
+    latency: Array | None
+    money: Array | None  # for a prompt, where prices are given
     monte_carlo_error: Array | None  # standard error of simulation in `gold`, None where exact
 
 
@@ -99,9 +105,10 @@ class ScalingCurve:
     Args:
         pools: One pool for each prompt, or several such lists, one for each seed.
         proxies: What selects: names of scores, or "random", "oracle", "longest", "shortest",
-            "mean-logprob", "majority", "mbr", or "SELECTOR:SCORE", such as "weighted:flip" and
-            "soft=0.2:flip", see `bestofn.selectors`. By default all scores that the pools have and
-            the baselines.
+            "mean-logprob", "majority", "mbr", "SELECTOR:SCORE", such as "weighted:flip" and
+            "soft=0.2:flip", see `bestofn.selectors`, or a rule that ends drawing early, such as
+            "adaptive=0.01:flip" and "reject=32/64/0.5:flip", see `early.drawing_of`. By default all
+            scores that the pools have and the baselines.
         gold: The score that says how good a candidate is; a prompt that has a candidate without it
             is left out and named.
         ns: Sizes N, by default powers of two up to the smallest pool's size. Prompts with fewer
@@ -113,6 +120,7 @@ class ScalingCurve:
         seed: Of the resampling, and of votes that have to be simulated.
         iid: Whether the candidates are independent draws from one model; if not, there is no
             bound on the KL divergence.
+        prices: Of a million tokens, see `early.Prices`.
 
     Attributes:
         pools: Those that were used, one list for each seed, prompts in the same order.
@@ -138,7 +146,9 @@ class ScalingCurve:
         level: float = 0.95,
         seed: int = 0,
         iid: bool = True,
+        prices: Prices | None = None,
     ) -> None:
+        self.prices = prices or {}
         self.gold, self._answer = gold, load_answer(answer)
         self.level, self.resamples, self.seed = level, resamples, seed
         self.bootstrap: Any = {"resamples": resamples, "level": level, "seed": seed}
@@ -173,25 +183,42 @@ class ScalingCurve:
     ) -> Expected:
         """What a proxy selects, in gold or another `value`, on the curve's or other pools."""
         seeds, score = self.pools if pools is None else pools, score_of(proxy)
-        columns = np.zeros((5, len(seeds), len(seeds[0]), len(self.ns)))
+        drawing = drawing_of(proxy)
+        columns = np.zeros((8, len(seeds), len(seeds[0]), len(self.ns)))
         variances = np.zeros((len(seeds), len(self.ns)))
         for place, of_seed in enumerate(seeds):
             sizes = [len(pool.candidates) for pool in of_seed]
             for size in dict.fromkeys(sizes):
                 block = np.flatnonzero(np.equal(sizes, size))
                 part = [of_seed[i] for i in block]
-                truth = [scores_of(p, self.gold) if value is None else value(p) for p in part]
-                found, error = self._selected(part, proxy, np.array(truth), self.seed + place)
-                columns[:4, place, block] = found
-                if score is not None:
-                    columns[4, place, block] = _scored_tokens(part, score, self.ns)
+                rows = [scores_of(p, self.gold) if value is None else value(p) for p in part]
+                truth, seed = np.array(rows), self.seed + place
+                if drawing is None:
+                    found, error = self._selected(part, proxy, truth, seed)
+                    took = spent(part, score, self.ns, self.prices)
+                else:
+                    early = draw_early(part, drawing, truth, self.ns, prices=self.prices, seed=seed)
+                    found = [early.values, np.zeros(1), early.failures, early.ties]
+                    took = [early.generated, early.scored, early.money, early.seconds]
+                    error = early.error
+                for column, values in enumerate([*found, *took]):
+                    columns[column, place, block] = values
                 # Blocks are simulated apart: the errors of their sums add in squares.
                 variances[place] += (len(block) / len(of_seed) * error) ** 2
         errors = np.sqrt(variances)
-        gold, own, failures, ties, tokens = columns
-        has_own = proxy != RANDOM and selector_of(proxy, self._answer) is None
-        error = np.sqrt((errors**2).sum(axis=0)) / len(errors)
-        return Expected(gold, own if has_own else None, failures, ties, tokens, error)
+        gold, own, failures, ties, generated, scored, money, latency = columns
+        has_own = proxy != RANDOM and drawing is None and selector_of(proxy, self._answer) is None
+        return Expected(
+            gold=gold,
+            proxy=own if has_own else None,
+            failures=failures,
+            ties=ties,
+            generated_tokens=generated,
+            scored_tokens=scored,
+            money=money,
+            latency=latency,
+            monte_carlo_error=np.sqrt((errors**2).sum(axis=0)) / len(errors),
+        )
 
     def _selected(
         self, pools: Sequence[Pool], proxy: str, truth: Array, seed: int
@@ -241,9 +268,13 @@ class ScalingCurve:
         interval = self.interval(gold)
         peak = int(np.argmax(interval.mean))
         errors = found.monte_carlo_error
-        scored = found.scored_tokens.mean(axis=(0, 1))
-        pools = [pool for of_seed in self.pools for pool in of_seed]
-        failed, generated, seconds = _costs(pools, score_of(name), self.ns, scored)
+        generated, scored, money = (
+            part.mean(axis=(0, 1))
+            for part in (found.generated_tokens, found.scored_tokens, found.money)
+        )
+        latency = np.percentile(found.latency, [50, 95], axis=(0, 1))
+        pools, score = [pool for of_seed in self.pools for pool in of_seed], score_of(name)
+        scores = [c.scores[score] for pool in pools for c in pool.candidates] if score else []
         return ProxyCurve(
             name=name,
             gold=interval,
@@ -253,10 +284,12 @@ class ScalingCurve:
             after_peak=(self.ns[peak], self.interval(gold[:, :, -1:] - gold[:, :, [peak]])),
             failures=found.failures.mean(axis=(0, 1)),
             ties=found.ties.mean(axis=(0, 1)),
-            failed_scores=failed,
-            generated_tokens=generated,
+            failed_scores=float(np.mean([isnan(s.value) for s in scores])) if scores else 0.0,
+            generated_tokens=None if np.isnan(generated).any() else generated,
             scored_tokens=scored,
-            seconds=seconds,
+            seconds=throughput_seconds(pools, score, self.ns, generated, scored),
+            latency=latency if found.latency.all() else None,
+            money=money if self.prices else None,
             monte_carlo_error=errors if np.any(errors > 0) else None,
         )
 
@@ -309,43 +342,3 @@ def _unusable(pools: Sequence[Pool | None], gold: str, largest: int) -> str | No
         if reason := unknown_gold(pool, gold):
             return reason
     return None
-
-
-def _scored_tokens(pools: Sequence[Pool], name: str, ns: Sequence[int]) -> Array:
-    """Equal responses are scored once: their cost is paid when the first of them is drawn."""
-    cost = [[c.scores[name].usage.computed_tokens for c in pool.candidates] for pool in pools]
-    return expected_cost(_groups(pools, lambda c: (c.error, c.text)), np.array(cost, float), ns)
-
-
-def _groups(pools: Sequence[Pool], key: Callable[[Candidate], object]) -> NDArray[np.int64]:
-    """Equal numbers for candidates of a prompt with equal keys, -1 for the key None."""
-    rows = []
-    for pool in pools:
-        numbers: dict[object, int] = {}
-        keys = map(key, pool.candidates)
-        rows.append([-1 if k is None else numbers.setdefault(k, len(numbers)) for k in keys])
-    return np.array(rows)
-
-
-def _costs(
-    pools: Sequence[Pool], score: str | None, ns: Sequence[int], scored: Array
-) -> tuple[float, Array | None, Array | None]:
-    """The share of failed scores, the tokens drawn and the seconds for each N.
-
-    Drawing costs in proportion to n, scoring to the tokens that are computed for it.
-    """
-    sizes = np.array(ns, dtype=np.float64)
-    counts = [[0 if c.error else c.token_count for c in pool.candidates] for pool in pools]
-    counted = all(count is not None for of_pool in counts for count in of_pool)
-    generated = fmean(map(fmean, counts)) * sizes if counted else None  # type: ignore[arg-type]
-    scores = [c.scores[score] for p in pools for c in p.candidates] if score else []
-    failed = float(np.mean([isnan(s.value) for s in scores])) if scores else 0.0
-    stages = {"sample", *filter(None, [score])}
-    if not all(stages <= pool.seconds.keys() for pool in pools):
-        return failed, generated, None
-    seconds = fmean(pool.seconds["sample"] / len(pool.candidates) for pool in pools) * sizes
-    if score is not None:
-        whole = sum(s.usage.computed_tokens for s in scores) / len(pools)
-        part = fmean(pool.seconds[score] for pool in pools) * scored
-        seconds = seconds + part / max(whole, 1.0)
-    return failed, generated, seconds

@@ -29,6 +29,11 @@ BY_LENGTH = {
     "beyond_length": "{gold} minus choosing by length alone",
     "longer": "right order of pairs, longer minus shorter half",
 }
+COSTS = {
+    "tokens": "tokens drawn and scored, per prompt",
+    "seconds": "seconds to the last score, median and 95th percentile",
+    "money": "money, per 1,000 prompts",
+}
 DOTS = 160  # per inch
 STYLE: Any = {
     "font.size": 9,
@@ -115,7 +120,8 @@ def numbers(values: Sequence[float | None]) -> np.ndarray[Any, np.dtype[np.float
 def shared_legend(figure: "Figure", axes: "Axes") -> None:
     """The legend of one panel below all of them."""
     handles, labels = axes.get_legend_handles_labels()
-    columns = max(1, int(figure.get_figwidth() / 1.6))
+    widest = 0.7 + 0.075 * max(map(len, labels), default=0)  # inches
+    columns = max(1, int(figure.get_figwidth() / widest))
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), columns))
 
 
@@ -123,9 +129,14 @@ def shared_legend(figure: "Figure", axes: "Axes") -> None:
 
 
 def figures(result: Values) -> dict[str, "Figure"]:
-    """The pictures of what `results.as_dict` returned: `scaling`, and `lengths` if it has them."""
+    """The pictures of what `results.as_dict` returned.
+
+    They are `scaling`, `costs` where seconds or money are known, and `lengths` if it has them.
+    """
     with styled():
         found = {"scaling": _scaling(result)}
+        if result["frontier"]["seconds"] or result["frontier"]["money"]:
+            found["costs"] = _costs(result)
         if result["lengths"] is not None:
             found["lengths"] = _lengths(result)
     return found
@@ -140,9 +151,8 @@ def _scaling(result: Values) -> "Figure":
     for name, curve in proxies.items():
         style = {"color": colours[name], "label": name, "ls": "--" if name in PLAIN else "-"}
         axes[0].plot(ns, curve["gold"]["mean"], "o", **style)
-        if curve["generated_tokens"] is not None:
-            tokens = numbers(curve["generated_tokens"]) + numbers(curve["scored_tokens"])
-            axes[1].plot(tokens, curve["gold"]["mean"], "o", **style)
+        if curve["costs"]["tokens"] is not None:
+            axes[1].plot(curve["costs"]["tokens"], curve["gold"]["mean"], "o", **style)
     _log2(axes[0], ns, "N", gold, f"{gold} of the selected candidate")
     _log10(axes[1])
     axes[1].set(xlabel="tokens drawn and scored, per prompt", ylabel=gold, title="by cost")
@@ -154,6 +164,29 @@ def _scaling(result: Values) -> "Figure":
         _banded(panel, ns, gains[name], colours[name])
         panel.axhline(0, color=PLAIN["random"], ls="--", lw=1)
         _log2(panel, ns, "N", f"minus random, {result['level']:.0%} interval", name)
+    return figure
+
+
+def _costs(result: Values) -> "Figure":
+    """Gold against each known cost, and the settings that no cheaper one is as good as."""
+    proxies, kinds = result["proxies"], [k for k, found in result["frontier"].items() if found]
+    figure, axes = _grid(len(kinds), result)
+    colours = colours_of([*proxies])
+    for kind, panel in zip(kinds, axes, strict=True):
+        for name in (name for name in proxies if name not in PLAIN):
+            curve = proxies[name]
+            costs, gold = curve["costs"][kind], curve["gold"]["mean"]
+            if costs is None:
+                continue
+            panel.plot(costs, gold, "o-", color=colours[name], label=name)
+            if kind == "seconds":
+                panel.hlines(gold, costs, curve["latency"][1], color=colours[name], lw=0.5)
+        points = result["frontier"][kind]
+        steps = [[point[end] for point in points] for end in ("cost", "gold")]
+        panel.step(*steps, where="post", color="#000000", lw=0.8, ls=":", label="best for less")
+        _log10(panel)
+        panel.set(xlabel=COSTS[kind], ylabel=result["gold"])
+    shared_legend(figure, axes[0])
     return figure
 
 

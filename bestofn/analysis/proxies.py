@@ -23,20 +23,25 @@ BASELINES = (*LENGTHS, "mean-logprob")
 
 READING = ("weighted", "soft", "pessimistic", "mob")
 """Selectors of a score, as in "soft:flip" or "soft=0.2:flip"."""
+DRAWING = ("adaptive", "reject")
+"""Rules that end drawing early, as in "adaptive=0.01:flip", see `early.Drawing`."""
 
 
-def parts(proxy: str) -> tuple[str | None, str | None]:
-    """The selector of a proxy, None where the highest value is chosen, and the score that it reads.
+def parts(proxy: str) -> tuple[list[str], str | None]:
+    """The rules that a proxy names before a score, and the score, None if it reads none.
 
-    The score is None if it reads none.
+    Without a rule the highest value is chosen.
     """
     first, colon, score = proxy.partition(":")
     name = first.partition("=")[0]
     if colon and name in READING:
-        return first, score
+        return [first], score
+    if colon and name in DRAWING:
+        rules, read = parts(score)
+        return [first, *rules], read
     if proxy == MAJORITY or name == "mbr":
-        return proxy, None
-    return None, None if proxy in (*FROM_GOLD, *BASELINES) else proxy
+        return [proxy], None
+    return [], None if proxy in (*FROM_GOLD, *BASELINES) else proxy
 
 
 def score_of(proxy: str) -> str | None:
@@ -50,8 +55,8 @@ def selector_of(proxy: str, answer: Callable[[str], str]) -> Selector | None:
     Raises:
         ConfigError: the selector's parameter makes no sense.
     """
-    spec = parts(proxy)[0]
-    return None if spec is None else load_selector(spec, answer)
+    rules = [rule for rule in parts(proxy)[0] if rule.partition("=")[0] not in DRAWING]
+    return load_selector(rules[0], answer) if rules else None
 
 
 def scores_of(pool: Pool, name: str) -> list[float]:

@@ -27,6 +27,7 @@ from bestofn.types import Pool, Score
 FEW = 40  # distinct values of a column that can be chosen from
 TITLES = {
     "scaling": "{gold} by N under each proxy, and of each proxy minus a random candidate",
+    "costs": "{gold} by what it costs",
     "lengths": "Selection by length, and by the first tokens of responses",
 }
 

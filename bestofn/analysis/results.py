@@ -22,6 +22,7 @@ from bestofn.analysis.findings import (
     too_few,
     verdict,
 )
+from bestofn.analysis.frontier import KINDS, cost_of, frontier, of_costs
 from bestofn.analysis.lengths import CutCurves, LengthAnalysis
 from bestofn.analysis.proxies import ORACLE, RANDOM
 from bestofn.errors import ConfigError
@@ -71,19 +72,23 @@ def write_recipe(folder: Path, recipe: Section) -> None:
 def as_dict(
     curve: ScalingCurve,
     lengths: LengthAnalysis | None = None,
+    margin: float = 0.02,
     *,
     title: str = "",
     pools: Sequence[Path] = (),
 ) -> dict[str, Any]:
     """Everything that was estimated, as JSON can hold it; NaN is null.
 
-    `title` is that of page and pictures, `pools` are the files that the pools were read from.
+    A setting that loses up to `margin` gold counts as good as the best. `title` is that of page and
+    pictures, `pools` are the files that the pools were read from.
     """
     proxies = {}
     for proxy in curve.curves:
         (peak, after), found = proxy.after_peak, as_json(proxy)
         del found["name"]
-        proxies[proxy.name] = found | {"after_peak": {"n": peak, "gold": as_json(after)}}
+        costs = {kind: as_json(cost_of(proxy, kind)) for kind in KINDS}
+        after_peak = {"n": peak, "gold": as_json(after)}
+        proxies[proxy.name] = found | {"after_peak": after_peak, "costs": costs}
     by_length = None
     if lengths is not None:
         by_length = {name: as_json(getattr(lengths, name)) for name in LENGTHS}
@@ -109,7 +114,8 @@ def as_dict(
             for d in curve.differences
         ],
         "lengths": by_length,
-        **as_result(findings(curve, lengths)),
+        "frontier": {kind: as_json(frontier(curve, kind)) for kind in KINDS},
+        **as_result(findings(curve, lengths, margin)),
     }
 
 
@@ -126,6 +132,10 @@ def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "failure_rate": proxy["failures"],
             "tie_rate": proxy["ties"],
             **{c: proxy[c] for c in ("generated_tokens", "scored_tokens", "seconds")},
+            **dict(
+                zip(("seconds_p50", "seconds_p95"), proxy["latency"] or (None, None), strict=True)
+            ),
+            "money": proxy["money"],
             "kl_bound": result["kl_bound"],
             "monte_carlo_error": proxy["monte_carlo_error"],
         }
@@ -151,7 +161,9 @@ def read(folder: Path) -> dict[str, Any]:
 # --- findings -------------------------------------------------------------------------------------
 
 
-def findings(curve: ScalingCurve, lengths: LengthAnalysis | None = None) -> list[Finding]:
+def findings(
+    curve: ScalingCurve, lengths: LengthAnalysis | None = None, margin: float = 0.02
+) -> list[Finding]:
     """The findings, the most important ones first; of a few prompts there are none."""
     sizes = " to ".join(dict.fromkeys(str(size) for size in (curve.sizes[0], curve.sizes[-1])))
     seeds = f", drawn {len(curve.pools)} times" if len(curve.pools) > 1 else ""
@@ -180,6 +192,7 @@ def findings(curve: ScalingCurve, lengths: LengthAnalysis | None = None) -> list
         found += [_headroom(c, highest, n) for c in curve.curves if c.name == ORACLE]
         compared = [d for d in curve.differences if highest.name in (d.a, d.b)]
         found += [_comparison(difference, highest.name, n) for difference in compared]
+    found += of_costs(curve, margin)
     return [*found, *(of_lengths(curve, lengths) if lengths else []), *left_out, covered(curve)]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from bestofn.analysis import plots, results
 from bestofn.analysis.curves import ScalingCurve
+from bestofn.analysis.early import drawing_of
 from bestofn.analysis.lengths import LengthAnalysis
 from bestofn.analysis.proxies import BASELINES, FROM_GOLD, score_of, selector_of
 from bestofn.analysis.report import write_report
@@ -64,7 +65,11 @@ def _check(recipe: Recipe) -> None:
         raise ConfigError(f"N={curve.ns[-1]} needs more than m={recipe.sample.m} candidates")
     scores = [reward.label for reward in score.rewards]
     for proxy in curve.proxies:
-        selector_of(proxy, str.strip)  # which knows the selectors and their values
+        drawing = drawing_of(proxy)  # which knows rules of drawing, and the other the selectors
+        selector_of(proxy, str.strip)
+        if drawing and drawing.reject and (lacking := {*drawing.reject.at} - {*score.limits}):
+            some = ", ".join(map(str, sorted(lacking)))
+            raise ConfigError(f"the recipe's curve needs {proxy!r}, so `limits` has to name {some}")
     needed = filter(None, map(score_of, curve.proxies))
     known = [*scores, *BASELINES, *FROM_GOLD]
     for name, known in [*((name, known) for name in needed), (curve.gold, scores)]:
@@ -95,11 +100,12 @@ def make_curve(
         level=config.level,
         seed=config.bootstrap_seed,
         iid=config.iid,
+        prices=config.prices,
     )
     curve.left_out += bad
     lengths = LengthAnalysis(curve, config.margin)
     places = [Path(os.path.relpath(path.resolve(), folder.resolve())) for path in paths]
-    result = results.as_dict(curve, lengths, title=title, pools=places)
+    result = results.as_dict(curve, lengths, config.margin, title=title, pools=places)
     results.write_results(folder, results.CURVE, result, results.table(result))
     plots.save_all(plots.figures(result), folder)
     return result

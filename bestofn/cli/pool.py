@@ -19,6 +19,7 @@ from bestofn.cli.app import (
 )
 from bestofn.cli.evals import run_bench
 from bestofn.config import (
+    AdviseConfig,
     CurveConfig,
     EngineConfig,
     ReportConfig,
@@ -104,6 +105,23 @@ def curve(
 
 
 @app.command()
+@options(AdviseConfig)
+def advise(
+    pool: Annotated[
+        Path,
+        typer.Argument(help="A pool file with scores of beginnings, by `bestofn score --limits`."),
+    ],
+    as_json: Json = False,
+    **given: Any,
+) -> None:
+    """Recommend when to reject candidates early, and how many; checked on half of the prompts."""
+    from bestofn.analysis import advice
+
+    _, result = advice.advise(pool, section(AdviseConfig, given))
+    show(result, as_json, _show_advice)
+
+
+@app.command()
 @options(ReportConfig)
 def report(
     folder: Annotated[Path, typer.Argument(help="A folder that `bestofn curve` wrote.")],
@@ -167,6 +185,17 @@ def _drawn_by(pool: Path, given: dict[str, Any]) -> EngineConfig | None:
     # What is given adds to the pool's own arguments, such as a key, which is never stored.
     added = {name: getattr(known, name) | value for name, value in named.items()}
     return known and known.model_copy(update=added)
+
+
+def _show_advice(result: dict[str, Any]) -> None:
+    rates = result["agreement"].values()
+    columns: list[Column] = [
+        ("agreement", [f"{rate['mean']:.3f}" for rate in rates]),
+        ("interval", [f"[{rate['low']:.2f}, {rate['high']:.2f}]" for rate in rates]),
+    ]
+    title = f"{result['reward']}: the choice by the first tokens is the final one"
+    show_table(title, "tokens", [*map(str, result["agreement"])], columns)
+    show_summary(result["summary"])
 
 
 def _show(result: dict[str, Any]) -> None:

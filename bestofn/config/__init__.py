@@ -1,6 +1,7 @@
 """The configuration of every command: the sections of recipes, and the command line's options."""
 
 from bestofn.config.commands import (
+    AdviseConfig,
     AskConfig,
     AuditConfig,
     ClusterConfig,
@@ -20,6 +21,7 @@ from bestofn.section import NO_ENGINE, Section, checked
 
 __all__ = [
     "NO_ENGINE",
+    "AdviseConfig",
     "AskConfig",
     "AuditConfig",
     "ClusterConfig",

@@ -34,6 +34,11 @@ InFlight = Annotated[
 Title = Annotated[str, Field(description="Of pages and pictures.")]
 
 
+TokenKind = Literal["input", "cached_input", "output"]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
 def _ascending(sizes: list[int]) -> list[int]:
     if any(size < 1 for size in sizes):
         raise ValueError("each must be at least 1")
@@ -299,8 +304,9 @@ class CurveConfig(BootstrapConfig):
 
     proxies: Annotated[list[str], Flag(("--proxy",))] = Field(default=[])
     """What selects: names of scores, or random, oracle, longest, shortest, mean-logprob, majority,
-    mbr, SELECTOR:SCORE such as weighted:flip or soft=0.2:flip; by default all scores of the pool
-    and the baselines."""
+    mbr, SELECTOR:SCORE such as weighted:flip or soft=0.2:flip, or a rule that ends drawing early,
+    adaptive=COST:SCORE and reject=TOKENS/TOKENS/KEEP:SCORE; by default all scores of the pool and
+    the baselines."""
     gold: str = "gold"
     """The score that says how good a candidate is."""
     ns: Annotated[Sizes, Flag(("--ns", "-n"))] = Field(default=[])
@@ -308,12 +314,27 @@ class CurveConfig(BootstrapConfig):
     answer: str | None = None
     """What votes compare: the verifier whose answers count, such as 'math'; by default the text."""
     margin: float = Field(default=0.02, ge=0)
-    """A choice from the first tokens is as good as one from the whole response if it loses less
-    gold than this."""
+    """A choice that costs less is as good if it loses less gold than this, such as one from the
+    first tokens."""
+    prices: Annotated[dict[TokenKind, Price], Flag(("--price",))] = Field(default={})
+    """Of a million tokens: input=0.1, cached_input=0.02, output=0.4."""
     bad_rows: Literal["fail", "skip"] = "fail"
     """Whether a row that cannot be used ends the run, or is left out and named."""
     iid: bool = True
     """The candidates are independent draws from one model; if not, there is no KL bound."""
+
+
+class AdviseConfig(BootstrapConfig):
+    """Early rejection from a pool whose beginnings are scored."""
+
+    reward: str | None = None
+    """The score that rejects and chooses, by default the only one that beginnings have."""
+    gold: str = "gold"
+    """The score that says what is lost; without it in the pool the reward itself."""
+    margin: float = Field(default=0.02, ge=0)
+    """The most that may be lost, in units of that score."""
+    keeps: Annotated[list[Share], Flag(("--keep",))] = Field(default=[0.25, 0.5, 0.75])
+    """Shares of the candidates to try."""
 
 
 class ReportConfig(Section):

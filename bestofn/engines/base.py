@@ -186,6 +186,28 @@ class Engine(ABC):
         """Frees what the engine holds; requests in flight fail."""
 
 
+class WatchedEngine(Engine):
+    """An engine that can show unfinished responses; a subclass defines `_generate`."""
+
+    shows_unfinished = True
+
+    async def generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    ) -> Completion:
+        return await self._generate(prompt, params, seed, None)
+
+    async def generate_watched(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch
+    ) -> Completion:
+        return await self._generate(prompt, params, seed, watch)
+
+    @abstractmethod
+    async def _generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None
+    ) -> Completion:
+        """One candidate, with a look at it on the way where `watch` is given."""
+
+
 def load_engine(spec: str, **options: Any) -> Engine:
     """The engine that a spec names.
 

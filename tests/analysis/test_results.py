@@ -309,8 +309,8 @@ def test_the_json_is_strict_and_what_is_not_known_is_null(
 
 
 COLUMNS = """proxy n gold gold_low gold_high gain gain_low gain_high noise_low noise_high
-proxy_value failure_rate tie_rate generated_tokens scored_tokens seconds kl_bound
-monte_carlo_error""".split()
+proxy_value failure_rate tie_rate generated_tokens scored_tokens seconds seconds_p50
+seconds_p95 money kl_bound monte_carlo_error""".split()
 
 
 def test_what_is_written_are_the_curves_numbers(

@@ -5,22 +5,24 @@ import importlib
 import math
 import socket
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from fakes import Recorded
 from faulty_server import CONTEXT, SPECIAL, FaultyServer, Key, seeded
 
-from bestofn import BestOfN, concurrency
-from bestofn.engines.base import Engine, SamplingParams, load_engine
+from bestofn import BestOfN, EarlyRejection, concurrency
+from bestofn.engines.base import Completion, Engine, SamplingParams, Watch, load_engine
 from bestofn.engines.hf import TransformersEngine
 from bestofn.engines.model_files import locate
 from bestofn.engines.openai import OpenAIEngine
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import as_prompt
 from bestofn.rewards.baselines import Longest
-from bestofn.types import Message, Prompt
+from bestofn.types import Candidate, Message, Prompt, Score
 
 KINDS = ("429", "500", "503", "slow", "cut", "garbage", "page", "no_choices")
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
@@ -598,3 +600,117 @@ def test_tokens_that_may_be_the_beginning_of_another_answer_are_refused() -> Non
 def test_a_server_without_likeliest_tokens_says_so() -> None:
     with serving(FaultyServer()) as engine, pytest.raises(EngineError, match="top_logprobs"):
         asyncio.run(engine.first_tokens(as_prompt("hello"), ["7", "8"]))
+
+
+# --- streamed answers -----------------------------------------------------------------------------
+
+
+def with_logprobs(word: str) -> dict[str, Any]:
+    """A piece as OpenAI's servers send it."""
+    entry = {"token": word, "bytes": [*word.encode()], "logprob": -0.5}
+    return {"delta": {"content": word}, "logprobs": {"content": [entry]}}
+
+
+def with_ids(word: str) -> dict[str, Any]:
+    """A piece as vLLM's server sends it, here a token for each word, its first letter."""
+    return {"delta": {"content": word}, "token_ids": [ord(word[0])]}
+
+
+LONG = {"content": "one two three four five"}
+
+
+def watched(engine: OpenAIEngine, at: tuple[int, ...]) -> tuple[Completion, Watch, list[Any]]:
+    seen: list[Any] = []
+    watch = Watch(at, lambda count, begun: seen.append((count, begun)))
+    work = engine.generate_watched(as_prompt("Count."), SamplingParams(), 1, watch)
+    return asyncio.run(work), watch, seen
+
+
+def test_a_streamed_answer_is_seen_on_the_way() -> None:
+    server = FaultyServer(message=lambda _: LONG, pieces=with_logprobs)
+    with serving(server) as engine:
+        completion, watch, seen = watched(engine, (2, 4, 5, 9))
+    assert (completion.text, completion.finish_reason) == (LONG["content"], "stop")
+    assert completion.token_logprobs == [-0.5] * 5
+    assert (completion.usage.prompt_tokens, completion.usage.generated_tokens) == (9, 5)
+    # It ends with its fifth token, so of that there is no beginning.
+    assert [(count, begun.text) for count, begun in seen] == [
+        (2, "one two"),
+        (4, "one two three four"),
+    ]
+    assert seen[0][1].token_logprobs == [-0.5] * 2
+    assert watch.generated == 5
+    assert server.requests[-1]["stream"] is True
+
+
+def test_beginnings_are_read_from_token_ids_where_there_are_any() -> None:
+    server = FaultyServer(vllm=True, message=lambda _: LONG, pieces=with_ids)
+    with serving(server) as engine:
+        completion, _, seen = watched(engine, (3,))
+    assert completion.token_ids == [ord(c) for c in "ottff"]
+    assert [(count, begun.text, begun.token_ids) for count, begun in seen] == [
+        (3, "ott", [ord(c) for c in "ott"])
+    ]
+
+
+@pytest.mark.parametrize("pieces", [None, lambda word: {"delta": {"content": word}}])
+def test_a_server_that_does_not_name_what_it_streams(pieces: Any) -> None:
+    server = FaultyServer(message=lambda _: LONG, pieces=pieces)
+    with serving(server) as engine, pytest.raises(ConfigError, match="does not stream"):
+        watched(engine, (2,))
+
+
+def test_a_refused_field_is_left_out_of_a_stream_too() -> None:
+    def refuse(body: dict[str, Any]) -> Any:
+        error = {"message": "unknown field stream_options", "param": "stream_options"}
+        return (400, {"error": error}) if "stream_options" in body else None
+
+    server = FaultyServer(message=lambda _: LONG, pieces=with_logprobs, refuse=refuse)
+    with serving(server) as engine:
+        assert watched(engine, (2,))[0].text == LONG["content"]
+
+
+def test_cancelling_ends_a_stream() -> None:
+    server = FaultyServer(message=lambda _: LONG, pieces=with_logprobs, pause=0.2)
+
+    async def cancelled(engine: OpenAIEngine) -> int:
+        reached = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        watch = Watch((1,), lambda *_: loop.call_soon_threadsafe(reached.set))
+        work = engine.generate_watched(as_prompt("Count."), SamplingParams(), 1, watch)
+        task = asyncio.create_task(work)
+        await reached.wait()
+        task.cancel()
+        await asyncio.wait([task])
+        return watch.generated
+
+    with serving(server, max_concurrency=1) as engine:
+        assert asyncio.run(cancelled(engine)) < 5
+        for _ in range(100):
+            if server.running == 0:
+                break
+            time.sleep(0.05)
+        assert (server.running, server.aborted) == (0, 1)
+        assert watched(engine, (2,))[0].text == LONG["content"]  # its slot is free again
+
+
+def test_the_worst_are_ended_on_a_server() -> None:
+    texts = {str(i): " ".join([str(i)] * 8) for i in range(4)}
+    drawn = iter(texts.values())
+    server = FaultyServer(
+        message=lambda _: {"content": next(drawn)}, pieces=with_logprobs, pause=0.02
+    )
+
+    class First(Recorded):
+        """The number that a response begins with."""
+
+        async def score(self, prompt: Prompt, candidates: Sequence[Candidate]) -> list[Score]:
+            return [Score(float(candidate.text[0])) for candidate in candidates]
+
+    with serving(server) as engine:
+        rejection = EarlyRejection((3,), 0.5)
+        best = BestOfN(engine, First(), n=4, reject=rejection)
+        selection = best.select("Count.")
+    assert selection.text == texts["3"]
+    ended = [c for c in selection.candidates if c.finish_reason == "rejected"]
+    assert sorted(c.text for c in ended) == ["0 0 0", "1 1 1"]

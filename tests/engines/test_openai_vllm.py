@@ -3,19 +3,21 @@
 import asyncio
 import json
 import re
+import time
 from collections.abc import Iterator
 from urllib.request import urlopen
 
 import pytest
 
-from bestofn import BestOfN, FLIPLikelihood, FLIPReward
+from bestofn import BestOfN, EarlyRejection, FLIPLikelihood, FLIPReward
 from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores, load_engine
 from bestofn.engines.hf import TransformersEngine
 from bestofn.engines.openai import OpenAIEngine
 from bestofn.errors import ContextLengthError
+from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
 from bestofn.tiny.world import heldout_tasks
-from bestofn.types import Message, Prompt
+from bestofn.types import Message, Prompt, Selection
 
 TASKS = [task.instruction for task in heldout_tasks(20)]
 RESPONSES = ["fig, peach", "1, 2, 3", "Zoë 🦉 said:\n\tno", " lead"]
@@ -150,6 +152,30 @@ def test_guided_answer(remote: OpenAIEngine) -> None:
     ]
     assert not answers[0].startswith("{")
     assert json.loads(answers[1])["fruit"] in ("fig", "peach")
+
+
+def test_the_worst_are_ended_early_and_the_others_are_the_same(
+    vllm_server: str, remote: OpenAIEngine
+) -> None:
+    reward, params = FLIPLikelihood(remote), SamplingParams(max_tokens=64)
+
+    def drawn(reject: EarlyRejection | None) -> Selection:
+        generator = EngineGenerator(remote, params, seed=0, keep_tokens=True)
+        return BestOfN(generator, reward, n=8, reject=reject).select(TASKS[1])
+
+    plain, early = drawn(None), drawn(EarlyRejection((4, 8), 0.5))
+    ended = [c.finish_reason == "rejected" for c in early.candidates]
+    assert any(ended)
+    for one, other, rejected in zip(plain.candidates, early.candidates, ended, strict=True):
+        assert other.token_ids is not None
+        assert one.token_ids is not None
+        assert other.token_ids == one.token_ids[: len(other.token_ids)]
+        assert (other.text == one.text) or rejected
+    for _ in range(100):
+        if running(vllm_server) == 0:
+            break
+        time.sleep(0.1)
+    assert running(vllm_server) == 0
 
 
 def running(url: str) -> float:

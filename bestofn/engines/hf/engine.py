@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores, Watch
+from bestofn.engines.base import Completion, SamplingParams, TokenScores, Watch, WatchedEngine
 from bestofn.engines.chat import ChatFormat, require_room
 from bestofn.engines.hf.model import Request, Worker, context_of, load, of_tokenizer
 from bestofn.engines.hf.scheduler import Scheduler, TextRequest
@@ -36,7 +36,7 @@ from bestofn.types import Prompt, Usage
 GIB = 1 << 30
 
 
-class TransformersEngine(Engine):
+class TransformersEngine(WatchedEngine):
     """A causal language model on the CPU or one GPU.
 
     Requests are gathered into batches whatever prompt they belong to: new ones join the running
@@ -88,20 +88,8 @@ class TransformersEngine(Engine):
         # view of the engine.
         weakref.finalize(self, self._scheduler.close)
 
-    shows_unfinished = True
-
-    async def generate(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
-    ) -> Completion:
-        return await self._generate(prompt, params, seed)
-
-    async def generate_watched(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch
-    ) -> Completion:
-        return await self._generate(prompt, params, seed, watch)
-
     async def _generate(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None = None
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None
     ) -> Completion:
         if params.extra:
             raise ConfigError(

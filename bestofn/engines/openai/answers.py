@@ -1,5 +1,6 @@
-"""Numbers in a server's answer, of which some servers leave parts out."""
+"""A server's answer: its numbers, of which some leave parts out, and one that comes in pieces."""
 
+import re
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
@@ -31,3 +32,72 @@ def usage_of(answer: Mapping[str, Any], tokens: int, seconds: float) -> Usage:
         generated_tokens=max(0, counts.get("completion_tokens") or tokens),
         seconds=seconds,
     )
+
+
+# How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
+CONTEXT_LIMIT = re.compile(r"context length(?: is| of)? \(?(\d+) tokens|context length of (\d+)")
+LENGTH = re.compile(
+    r"(\d+) (?:tokens )?(?:in|from) the (?:input )?(?:messages|prompt)"
+    r"|(?:resulted in|contains at least|contains|has) (\d+) (?:input )?tokens"
+    r"|input \((\d+) tokens\)"
+)
+
+
+def stated_lengths(said: str) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt and of the context, as a refusal states them."""
+    lengths, limits = (
+        [int(n) for found in pattern.findall(said) for n in found if n]
+        for pattern in (LENGTH, CONTEXT_LIMIT)
+    )
+    return lengths, limits
+
+
+class Streamed:
+    """An answer that arrives in pieces."""
+
+    def __init__(self) -> None:
+        self.token_ids: list[int] = []
+        self.entries: list[Mapping[str, Any]] = []
+        self.message: dict[str, str] = {}
+        self._reason: str | None = None
+        self._usage: Mapping[str, Any] | None = None
+
+    def add(self, piece: Mapping[str, Any]) -> None:
+        """Takes the next piece in."""
+        self._usage = piece.get("usage") or self._usage
+        for choice in piece.get("choices") or ():
+            for part, text in (choice.get("delta") or {}).items():
+                if isinstance(text, str):
+                    self.message[part] = self.message.get(part, "") + text
+            self.token_ids += choice.get("token_ids") or []
+            self.entries += (choice.get("logprobs") or {}).get("content") or []
+            self._reason = choice.get("finish_reason") or self._reason
+
+    @property
+    def count(self) -> int:
+        """Tokens so far, as far as the server names them."""
+        return len(self.token_ids) or len(self.entries)
+
+    def begun(self, tokens: int) -> dict[str, str]:
+        """The message of the first so many tokens, of a server that names their texts alone.
+
+        Where reasoning comes apart from the answer it is the message so far.
+        """
+        if self.message.keys() - {"content", "role"}:
+            return self.message
+        entries = self.entries[:tokens]
+        parts = [bytes(e.get("bytes") or str(e.get("token", "")).encode()) for e in entries]
+        return {"content": b"".join(parts).decode("utf-8", "replace")}
+
+    def choice(self, tokens: int | None = None) -> dict[str, Any]:
+        """What a whole answer has for a choice, of all or the first so many tokens."""
+        return {
+            "message": self.message,
+            "finish_reason": self._reason,
+            "token_ids": self.token_ids[:tokens],
+            "logprobs": {"content": self.entries[:tokens]},
+        }
+
+    def answer(self) -> dict[str, Any]:
+        """The answer as it would be whole."""
+        return {"choices": [self.choice()], "usage": self._usage}

@@ -5,17 +5,25 @@ import os
 import re
 import time
 import warnings
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from bestofn import concurrency
-from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores
+from bestofn.engines.base import Completion, SamplingParams, TokenScores, Watch, WatchedEngine
 from bestofn.engines.chat import REASONING_FIRST, ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import load_tokenizer
-from bestofn.engines.openai.answers import NO_LOGPROB, is_known, token_logprobs, usage_of
+from bestofn.engines.openai.answers import (
+    NO_LOGPROB,
+    Streamed,
+    is_known,
+    stated_lengths,
+    token_logprobs,
+    usage_of,
+)
 from bestofn.engines.openai.dialect import (
     LIMIT,
     NEGOTIABLE,
@@ -52,13 +60,7 @@ UNSEEN_REASONING = (
 )
 CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
 TOP = 20  # the most `top_logprobs` that the API takes
-# How servers say that a prompt is too long: OpenAI's, vLLM's, SGLang's.
-CONTEXT_LIMIT = re.compile(r"context length(?: is| of)? \(?(\d+) tokens|context length of (\d+)")
-LENGTH = re.compile(
-    r"(\d+) (?:tokens )?(?:in|from) the (?:input )?(?:messages|prompt)"
-    r"|(?:resulted in|contains at least|contains|has) (\d+) (?:input )?tokens"
-    r"|input \((\d+) tokens\)"
-)
+STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def on_server(
@@ -72,7 +74,7 @@ def on_server(
     return called
 
 
-class OpenAIEngine(Engine):
+class OpenAIEngine(WatchedEngine):
     """A model behind an OpenAI-compatible server.
 
     What the OpenAI API does not have is used where the server is vLLM's: token ids, a known
@@ -145,12 +147,14 @@ class OpenAIEngine(Engine):
         return Tokens(self._server, self.model, self._template_kwargs, self._chat)
 
     @on_server
-    async def generate(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
+    async def _generate(
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None
     ) -> Completion:
         started = time.perf_counter()
-        request = self._request(prompt, params, seed)
-        answer = await self._complete(prompt, request, asked=frozenset(params.extra))
+        request, post = self._request(prompt, params, seed), self._server.post
+        if watch is not None:
+            request, post = request | STREAMED, partial(self._follow, prompt, watch, started)
+        answer = await self._complete(prompt, request, frozenset(params.extra), post)
         choice = answer["choices"][0]
         reason = choice.get("finish_reason")
         if reason in BROKEN_OFF:
@@ -165,6 +169,43 @@ class OpenAIEngine(Engine):
             token_logprobs=token_logprobs(choice, len(token_ids)),
             usage=usage_of(answer, len(token_ids), time.perf_counter() - started),
         )
+
+    async def _follow(
+        self, prompt: Prompt, watch: Watch, started: float, path: str, request: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """A streamed answer as a whole one; a count is seen once the token behind it has come.
+
+        Raises:
+            ConfigError: the server does not stream, or names neither tokens nor log-probabilities.
+        """
+        streamed = Streamed()
+        async with aclosing(self._server.stream(path, request)) as pieces:
+            async for piece in pieces:
+                before = watch.generated
+                streamed.add(piece)
+                watch.generated = streamed.count
+                for at in watch.at:
+                    if before <= at < streamed.count:
+                        watch.reached(at, await self._begun(prompt, streamed, at, started))
+        if not streamed.count:
+            raise ConfigError(
+                f"the server at {self._server.url} does not stream answers with their tokens or "
+                "log-probabilities, without which unfinished responses cannot be scored"
+            )
+        return streamed.answer()
+
+    async def _begun(
+        self, prompt: Prompt, streamed: Streamed, at: int, started: float
+    ) -> Completion:
+        """The first `at` tokens of an answer."""
+        if token_ids := streamed.token_ids[:at]:
+            reasoning, text = await self.decode(prompt, token_ids)
+        else:
+            reasoning, text = await self._split(streamed.begun(at))
+        seconds = time.perf_counter() - started
+        logprobs = token_logprobs(streamed.choice(at), at)
+        usage = Usage(generated_tokens=at, seconds=seconds)
+        return Completion(text, reasoning, "length", token_ids, logprobs, usage)
 
     def _request(self, prompt: Prompt, params: SamplingParams, seed: int | None) -> dict[str, Any]:
         if own := OWN_FIELDS & set(params.extra):
@@ -194,14 +235,18 @@ class OpenAIEngine(Engine):
         return sent | dict(params.extra)
 
     async def _complete(
-        self, prompt: Prompt, request: dict[str, Any], asked: Collection[str]
+        self,
+        prompt: Prompt,
+        request: dict[str, Any],
+        asked: Collection[str],
+        post: Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]] | None = None,
     ) -> dict[str, Any]:
         """The answer to the request, changed as little as the server demands."""
+        post = post or self._server.post
         for _ in range(CHANGES):
             sent = self.stats.spell(request, asked)
             try:
-                answer: dict[str, Any] = await self._server.post("/chat/completions", sent)
-                return answer
+                return await post("/chat/completions", sent)
             except RefusedError as refusal:
                 if refusal.status not in NEGOTIABLE:
                     raise
@@ -216,10 +261,7 @@ class OpenAIEngine(Engine):
         self, prompt: Prompt, request: dict[str, Any], refusal: RefusedError
     ) -> dict[str, Any]:
         """The request with a `max_tokens` that fits behind the prompt, if that was refused."""
-        lengths, limits = (
-            [int(n) for found in pattern.findall(refusal.said) for n in found if n]
-            for pattern in (LENGTH, CONTEXT_LIMIT)
-        )
+        lengths, limits = stated_lengths(refusal.said)
         if self._vllm and self.context is not None:
             # Of a prompt that is too long, vLLM only says that it has at least one token too many.
             with suppress(CannotScoreError):

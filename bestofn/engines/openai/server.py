@@ -3,7 +3,7 @@
 import asyncio
 import json
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Mapping
 from contextlib import suppress
 from heapq import heappop, heappush
 from ipaddress import ip_address
@@ -150,14 +150,38 @@ class Server:
             self._require_open()
             return await self._answer(client.post(path, cast_to=object, body=dict(body)))
 
+    async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any]]:
+        """The pieces of an answer that is asked for as a stream; closing it ends the request.
+
+        Raises:
+            RefusedError, EngineError: as `post`; the second also in the middle.
+        """
+        slots, client = self._connection()
+        async with slots:
+            self._require_open()
+            kind = openai.AsyncStream[object]
+            request = client.post(
+                path, cast_to=object, body=dict(body), stream=True, stream_cls=kind
+            )
+            pieces: Any = await self._answer(request)
+            async with pieces:
+                try:
+                    async for piece in pieces:
+                        if isinstance(piece, Mapping):
+                            yield piece
+                except (openai.APIError, RuntimeError) as error:
+                    raise self._meant(error) from None
+
     async def _answer(self, request: Awaitable[Any]) -> Any:
         try:
             return await request
         except (openai.APIError, RuntimeError) as error:
-            self._require_open()
-            if isinstance(error, openai.APIError):
-                raise self._failure(error) from None  # a cause may show the key
-            raise
+            raise self._meant(error) from None  # a cause may show the key
+
+    def _meant(self, error: Exception) -> Exception:
+        """The error of the package that one of the client means, if it means one."""
+        self._require_open()
+        return self._failure(error) if isinstance(error, openai.APIError) else error
 
     def _require_open(self) -> None:
         if self._closed:
@@ -257,6 +281,9 @@ async def _as_openai_answers(response: Any) -> None:
 
     Gateways send errors with status 200, and some servers a web page or half an answer.
     """
+    kind = str(response.headers.get("content-type", ""))
+    if response.is_success and kind.startswith("text/event-stream"):
+        return
     await response.aread()
     try:
         body = json.loads(response.content)

@@ -19,7 +19,7 @@ from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from bestofn import concurrency
-from bestofn.engines.base import Completion, Engine, SamplingParams, TokenScores, Watch
+from bestofn.engines.base import Completion, SamplingParams, TokenScores, Watch, WatchedEngine
 from bestofn.engines.chat import ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import (
@@ -48,7 +48,7 @@ OWN = frozenset(
 )
 
 
-class VLLMEngine(Engine):
+class VLLMEngine(WatchedEngine):
     """A model on vLLM, for generation and for backward scoring.
 
     Each candidate is a request of its own, so that it can be scored as soon as it ends. The engine
@@ -68,7 +68,6 @@ class VLLMEngine(Engine):
 
     on_finished: Callable[[Any], None] | None = None
     """Called with each finished request as vLLM returns it, for measurements."""
-    shows_unfinished = True
 
     def __init__(self, model: str, *, name: str | None = None, **engine_args: Any) -> None:
         self.name = name or f"vllm:{model}"
@@ -99,18 +98,8 @@ class VLLMEngine(Engine):
         # The engine ends with its last view, and with the interpreter.
         weakref.finalize(self, self._process.close)
 
-    async def generate(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None = None
-    ) -> Completion:
-        return await self._generate(prompt, params, seed)
-
-    async def generate_watched(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch
-    ) -> Completion:
-        return await self._generate(prompt, params, seed, watch)
-
     async def _generate(
-        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None = None
+        self, prompt: Prompt, params: SamplingParams, seed: int | None, watch: Watch | None
     ) -> Completion:
         if seed is not None and self._dies_of_seeds:
             raise ConfigError(
