@@ -96,8 +96,8 @@ class BestOfN:
         drawn_by = self.generator
         if not (isinstance(drawn_by, EngineGenerator) and drawn_by.engine.shows_unfinished):
             raise ConfigError(
-                "`reject` needs an engine that shows unfinished responses, such as 'vllm:MODEL' or "
-                "'hf:MODEL'"
+                "`reject` needs an engine that shows unfinished responses, such as 'vllm:MODEL', "
+                "'hf:MODEL' or 'openai:URL#MODEL'"
             )
 
     @property

@@ -46,8 +46,8 @@ class FaultyServer:
     a slash are adapters of the first; `listed` and `elsewhere` replace the list of models and what
     is at other paths; with `thinks` the chat template opens a thinking tag. With `pieces` it
     streams where that is asked for, a word every `pause` seconds, each as the choice that `pieces`
-    makes. By prompt and seed it counts `attempts` and whole answers (`successes`), by kind
-    `faults`.
+    makes; `breaks` is how a stream ends before its time. By prompt and seed it counts `attempts`
+    and whole answers (`successes`), by kind `faults`.
     """
 
     def __init__(
@@ -67,8 +67,9 @@ class FaultyServer:
         changed: Callable[[Body], Any] = lambda answer: None,
         pieces: Callable[[str], Body] | None = None,
         pause: float = 0.0,
+        breaks: str = "",
     ) -> None:
-        self.pieces, self.pause = pieces, pause
+        self.pieces, self.pause, self.breaks = pieces, pause, breaks
         self.fault, self.refuse, self.message, self.changed = fault, refuse, message, changed
         self.vllm, self.owner, self.models, self.thinks = vllm, owner, models, thinks
         self.listed, self.elsewhere, self.key, self.delay = listed, elsewhere, key, delay
@@ -164,23 +165,27 @@ class FaultyServer:
             return _sent(refusal)
         self.successes[key] += 1
         if body.get("stream") and self.pieces is not None:
-            return await self._stream(request, prompt)
+            return await self._stream(request, prompt, "stream_options" in body)
         return web.json_response(self._completion(prompt, body))
 
-    async def _stream(self, request: web.Request, prompt: str) -> web.StreamResponse:
+    async def _stream(self, request: web.Request, prompt: str, counts: bool) -> web.StreamResponse:
         """The words of the message, then the reason and the usage."""
         assert self.pieces is not None
         words = re.findall(r"\S+\s*", self.message(prompt)["content"])
+        ends: dict[str, list[object]] = {
+            "": [{"choices": [{"delta": {}, "finish_reason": "stop"}]}],
+            "end": [],
+            "error": [{"error": {"message": "out of memory"}}],
+            "json": ["{"],
+        }
         pieces = [{"choices": [self.pieces(word)]} for word in words]
         usage = {"prompt_tokens": 9, "completion_tokens": len(words)}
-        last = [
-            {"choices": [{"delta": {}, "finish_reason": "stop"}]},
-            {"choices": [], "usage": usage},
-        ]
+        last = [{"choices": [], "usage": usage}] if counts else []
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for piece in [*pieces, *last]:
-            await response.write(f"data: {json.dumps(piece)}\n\n".encode())
+        for piece in [*pieces, *ends[self.breaks], *last]:
+            line = piece if isinstance(piece, str) else json.dumps(piece)
+            await response.write(f"data: {line}\n\n".encode())
             await asyncio.sleep(self.pause)
         await response.write(b"data: [DONE]\n\n")
         return response

@@ -1,27 +1,28 @@
 """Which checkpoints and share of early rejection suit a pool's prompts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bestofn.analysis.costs import spent
 from bestofn.analysis.early import Drawing, draw_early
 from bestofn.analysis.findings import FEW, Finding, as_json, as_result, coverage, too_few
-from bestofn.analysis.lengths import CUT
+from bestofn.analysis.lengths import limits_of
 from bestofn.analysis.proxies import Array, scores_of, unknown_gold
 from bestofn.config import AdviseConfig
 from bestofn.dataset.pools import cut_name
 from bestofn.errors import ConfigError
-from bestofn.estimators import Interval, best_of_n, bootstrap_mean
+from bestofn.estimators import Interval, bootstrap_mean
 from bestofn.rejection import EarlyRejection
 from bestofn.store import pool
 from bestofn.types import Pool
 
 CHECKPOINTS = 3  # the most that are tried together
+GOLD = "gold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,11 @@ class Advice:
         value: The score that says what is lost: gold, or the reward itself.
         candidates: Of a prompt, the fewest and the most.
         prompts: How many it was found on, and how many it was checked on.
+        left_out: Prompts of which `value` is not known, with the reason.
         agreement: By checkpoint, how often the candidate chosen by the first tokens is the one
             chosen by whole responses, on all prompts.
-        best: The recommendation; None if every setting loses more than the margin.
+        best: The recommendation, which saves most and loses no more than the margin; None if no
+            setting that saves any does.
         promised: On the half that it was found on.
         checked: On the other half.
         margin: The most that may be lost.
@@ -53,33 +56,44 @@ class Advice:
     value: str
     candidates: tuple[int, int]
     prompts: tuple[int, int]
+    left_out: list[tuple[str, str]]
     agreement: dict[int, Interval]
     best: EarlyRejection | None
     promised: Effect | None
     checked: Effect | None
     margin: float
 
-    def findings(self, level: float, resamples: int) -> list[Finding]:
+    def findings(self) -> Iterator[Finding]:
         """What is said of it."""
         sizes = " to ".join(map(str, dict.fromkeys(self.candidates)))
-        found = [Finding(f"{sum(self.prompts)} prompts with {sizes} candidates each")]
+        yield Finding(f"{sum(self.prompts)} prompts with {sizes} candidates each")
+        if self.left_out:
+            count, first = len(self.left_out), ": ".join(self.left_out[0])
+            yield Finding(f"{count} others are left out; the first, {first}")
         if min(self.prompts) < FEW:
-            return [*found, too_few("prompts of each half")]
+            yield too_few("prompts of each half")
+            return
         if self.best is None or self.promised is None or self.checked is None:
-            text = f"Every setting loses more than {self.margin:g} {self.value}: reject none"
-            return [*found, Finding(text)]
+            text = f"No setting saves tokens and loses up to {self.margin:g} {self.value} at most"
+            yield Finding(f"{text}: reject none")
+            return
         option = ",".join(map(str, self.best.at))
-        use = f"Best for least: --reject {option} --reject-keep {self.best.keep:g}"
-        found.append(Finding(f"{use}, found on {self.prompts[0]} prompts"))
-        for where, effect in (("there", self.promised), ("on the other half", self.checked)):
+        use = f"Recommended: --reject {option} --reject-keep {self.best.keep:g}"
+        yield Finding(f"{use}, found on {self.prompts[0]} prompts")
+        for where, effect in (("there", self.promised), ("on the others", self.checked)):
             saved = f"Tokens saved {where}, of those drawn and scored"
-            found.append(Finding(saved, effect.saving, kind="rate"))
-            found.append(Finding(f"{self.value} lost {where}", effect.loss, kind="difference"))
-        return [*found, coverage(level, "prompts", resamples, "generator, reward or data set")]
+            yield Finding(saved, effect.saving, kind="rate")
+            yield Finding(f"{self.value} lost {where}", effect.loss, self._verdict(effect))
+
+    def _verdict(self, effect: Effect) -> str:
+        if effect.saving.mean <= 0:
+            return "nothing is saved; reject none"
+        within = effect.loss.mean <= self.margin
+        return f"{'within' if within else 'above'} the margin of {self.margin:g}"
 
 
 def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
-    """Tries all settings on every other prompt of a pool and checks the cheapest good one.
+    """Tries all settings on every other prompt of a pool and checks the best one on the rest.
 
     A setting is one to three of the limits that the pool has scores for, and a share. The second
     part of the result is the first as JSON has it.
@@ -87,24 +101,25 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
     Raises:
         ConfigError: the pool lacks scores of beginnings, or has too few prompts.
     """
-    pools = [*pool.read(path)]
-    if not pools:
+    every = [*pool.read(path)]
+    if not every:
         raise ConfigError(f"the pool {path} has no rows")
-    reward, limits = _reward(pools, config.reward)
-    known = all(config.gold in c.scores for row in pools for c in row.candidates)
-    value = config.gold if known else reward
-    pools = [row for row in pools if unknown_gold(row, value) is None]
+    named = {name for row in every for c in row.candidates for name in c.scores}
+    gold = config.gold or (GOLD if GOLD in named else None)
+    reward, limits = _reward(every, config.reward, gold or GOLD)
+    value = gold or reward
+    reasons = {row.prompt.id: _unknown(row, gold, reward) for row in every}
+    pools = [row for row in every if reasons[row.prompt.id] is None]
     if len(pools) < 2:
         raise ConfigError(
-            f"{len(pools)} prompts of {path} have all {value}; half of them is too few"
+            f"{path} has {len(pools)} prompts whose {value} is known, too few to halve"
         )
-    sizes = [len(row.candidates) for row in pools]
     halves = pools[::2], pools[1::2]
-    bootstrap: Any = {
-        "resamples": config.resamples,
-        "level": config.level,
-        "seed": config.bootstrap_seed,
-    }
+    level = {"resamples": config.resamples, "seed": config.bootstrap_seed}
+
+    def effect(parts: tuple[Array, Array]) -> Effect:
+        return Effect(*(bootstrap_mean(part, level=config.level, **level) for part in parts))
+
     tried = [
         EarlyRejection(chosen, keep)
         for count in range(1, min(CHECKPOINTS, len(limits)) + 1)
@@ -114,62 +129,66 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
     trials = [(rejection, _measure(halves[0], reward, value, rejection)) for rejection in tried]
     good = [t for t in trials if t[1][0].mean() > 0 and t[1][1].mean() <= config.margin]
     best = max(good, key=lambda trial: trial[1][0].mean(), default=None)
-    promised = checked = None
-    if best is not None:
-        promised = Effect(*(bootstrap_mean(part, **bootstrap) for part in best[1]))
-        again = _measure(halves[1], reward, value, best[0])
-        checked = Effect(*(bootstrap_mean(part, **bootstrap) for part in again))
+    sizes = [len(row.candidates) for row in pools]
     advice = Advice(
         reward=reward,
         value=value,
         candidates=(min(sizes), max(sizes)),
         prompts=(len(halves[0]), len(halves[1])),
+        left_out=[(name, why) for name, why in reasons.items() if why is not None],
         agreement={
-            limit: bootstrap_mean(_agreement(pools, reward, limit), **bootstrap) for limit in limits
+            limit: bootstrap_mean(_agreement(pools, reward, limit), level=config.level, **level)
+            for limit in limits
         },
         best=best and best[0],
-        promised=promised,
-        checked=checked,
+        promised=best and effect(best[1]),
+        checked=best and effect(_measure(halves[1], reward, value, best[0])),
         margin=config.margin,
     )
-    return advice, as_json(advice) | as_result(advice.findings(config.level, config.resamples))
+    covered = coverage(config.level, "prompts", config.resamples, "generator, reward or data set")
+    return advice, as_json(advice) | as_result([*advice.findings(), covered])
 
 
-def _reward(pools: Sequence[Pool], wanted: str | None) -> tuple[str, list[int]]:
+def _reward(pools: Sequence[Pool], wanted: str | None, gold: str) -> tuple[str, list[int]]:
     """The reward that has scores of beginnings, and their lengths."""
-    first = pools[0].candidates[0].scores
-    found: dict[str, list[int]] = {}
-    for name in first:
-        if (match := CUT.fullmatch(name)) and match[1] in first:
-            found.setdefault(match[1], []).append(int(match[2]))
-    if wanted is None and len(found) == 1:
-        wanted = next(iter(found))
-    if wanted not in found:
-        known = ", ".join(found) or "no reward"
+    limits, rewards, lacking = limits_of(pools, gold)
+    if wanted in lacking:
+        raise ConfigError(
+            f"{wanted} lacks the score {lacking[wanted]}; add it with `bestofn score`"
+        )
+    if wanted is None and len(rewards) == 1:
+        wanted = rewards[0]
+    if wanted is None or wanted not in rewards:
+        known = ", ".join(rewards) or "no reward"
         raise ConfigError(
             f"{known} has scores of beginnings in the pool; name one with --reward, or add them "
             "with `bestofn score POOL --reward flip-likelihood --limits 32,64,128`"
         )
-    return wanted, sorted(found[wanted])
+    return wanted, limits
+
+
+def _unknown(row: Pool, gold: str | None, reward: str) -> str | None:
+    """Why nothing can be said of a prompt, None if something can."""
+    if gold is not None:
+        return unknown_gold(row, gold)
+    return f"every {reward} failed" if all(map(isnan, scores_of(row, reward))) else None
 
 
 def _measure(
     pools: Sequence[Pool], reward: str, value: str, rejection: EarlyRejection
 ) -> tuple[Array, Array]:
     """`[prompts]` each: tokens saved over the mean prompt's, and value lost."""
-    found = np.zeros((3, len(pools)))
-    sizes = [len(row.candidates) for row in pools]
-    for n in dict.fromkeys(sizes):
-        block = np.flatnonzero(np.equal(sizes, n))
-        part = [pools[i] for i in block]
-        truth = np.array([scores_of(row, value) for row in part])
-        early = draw_early(part, Drawing(reward, reject=rejection), truth, [n])
-        generated, scored, *_ = spent(part, reward, [n], {})
-        kept = best_of_n([scores_of(row, reward) for row in part], truth, [n])
-        whole, less = generated + scored, early.generated + early.scored
-        found[:, block] = whole[:, 0], less[:, 0], (kept - early.values)[:, 0]
-    whole, less, lost = found
-    return (whole - less) / whole.mean(), lost
+    truth = [_finite(scores_of(row, value)) for row in pools]
+    whole = draw_early(pools, Drawing(reward), truth)
+    early = draw_early(pools, Drawing(reward, reject=rejection), truth)
+    before, after = (drawn.generated + drawn.scored for drawn in (whole, early))
+    saved = (before - after) / max(before.mean(), 1.0)
+    return saved[:, 0], (whole.values - early.values)[:, 0]
+
+
+def _finite(values: Sequence[float]) -> list[float]:
+    """The values with the lowest one where there is none, as nothing worse can be chosen."""
+    return np.nan_to_num(values, nan=np.nanmin(values)).tolist()  # type: ignore[no-any-return]
 
 
 def _agreement(pools: Sequence[Pool], reward: str, limit: int) -> Array:

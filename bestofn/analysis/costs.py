@@ -1,18 +1,19 @@
 """What drawing and scoring N candidates costs: tokens, seconds and money."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from math import nan
 from operator import attrgetter
 from statistics import fmean
-from typing import Literal
 
 import numpy as np
 
 from bestofn.analysis.proxies import Array
+from bestofn.config.commands import TokenKind
 from bestofn.estimators import best_of_n, expected_cost
-from bestofn.types import Pool, Usage
+from bestofn.types import Candidate, Pool, Usage
 
-TokenKind = Literal["input", "cached_input", "output"]
 Prices = Mapping[TokenKind, float]
 """Of a million tokens, by "input", "cached_input" and "output": answers that are scored are input,
 what is not named costs nothing."""
@@ -29,21 +30,36 @@ def price(usage: Usage, prices: Prices) -> float:
     return sum(prices.get(kind, 0.0) * count for kind, count in counts.items()) / 1e6
 
 
+def drawing_price(candidate: Candidate, prices: Prices, tokens: int | None = None) -> float:
+    """What drawing a candidate costs, by default all its tokens; NaN where its usage is unknown."""
+    usage = candidate.usage
+    if candidate.error is None and not usage.generated_tokens:
+        return nan
+    return price(usage if tokens is None else replace(usage, generated_tokens=tokens), prices)
+
+
+def drawing_seconds(candidate: Candidate) -> float:
+    """From its request to its end, NaN where that was not measured."""
+    return candidate.usage.seconds or (nan if candidate.error is None else 0.0)
+
+
 def spent(
     pools: Sequence[Pool], score: str | None, ns: Sequence[int], prices: Prices
 ) -> list[Array]:
     """Tokens drawn and scored, money, and seconds to the last score, `[prompts, ns]` each.
+
+    NaN where it is not known.
 
     Equal responses are scored once: their cost is paid when the first of them is drawn.
     """
     sizes = np.array(ns, dtype=np.float64)
     drawn = [[0 if c.error else c.token_count for c in pool.candidates] for pool in pools]
     generated = np.array(drawn, dtype=np.float64).mean(axis=1, keepdims=True) * sizes
-    paid = np.array([[price(c.usage, prices) for c in pool.candidates] for pool in pools])
+    paid = np.array([[drawing_price(c, prices) for c in pool.candidates] for pool in pools])
     money = paid.mean(axis=1, keepdims=True) * sizes
-    seconds = np.array([[c.usage.seconds for c in pool.candidates] for pool in pools])
+    seconds = np.array([[drawing_seconds(c) for c in pool.candidates] for pool in pools])
     if score is None:
-        return [generated, np.zeros_like(money), money, best_of_n(seconds, seconds, ns)]
+        return [generated, np.zeros_like(money), money, _longest(seconds, ns)]
     usages = [[c.scores[score].usage for c in pool.candidates] for pool in pools]
     texts = [[(c.error, c.text) for c in pool.candidates] for pool in pools]
     groups = np.array([[row.index(text) for text in row] for row in texts])
@@ -52,7 +68,14 @@ def spent(
         for measure in (attrgetter("computed_tokens"), partial(price, prices=prices))
     )
     seconds = seconds + [[usage.seconds for usage in row] for row in usages]
-    return [generated, tokens, money + costs, best_of_n(seconds, seconds, ns)]
+    return [generated, tokens, money + costs, _longest(seconds, ns)]
+
+
+def _longest(seconds: Array, ns: Sequence[int]) -> Array:
+    """`[prompts, ns]`, of the slowest of n candidates; NaN where one is not known."""
+    known = np.isfinite(seconds).all(axis=1, keepdims=True)
+    finite = np.nan_to_num(seconds)
+    return np.where(known, best_of_n(finite, finite, ns), nan)
 
 
 def throughput_seconds(

@@ -55,8 +55,8 @@ class Expected:
     ties: Array
     generated_tokens: Array  # NaN where candidates have no token count
     scored_tokens: Array
-    money: Array
-    latency: Array  # seconds; 0 where they were not measured
+    money: Array  # NaN where the usage is not known
+    latency: Array  # seconds; NaN where they were not measured
     monte_carlo_error: Array  # 0 where `gold` is exact
 
 
@@ -120,7 +120,7 @@ class ScalingCurve:
         seed: Of the resampling, and of votes that have to be simulated.
         iid: Whether the candidates are independent draws from one model; if not, there is no
             bound on the KL divergence.
-        prices: Of a million tokens, see `early.Prices`.
+        prices: Of a million tokens, see `costs.Prices`.
 
     Attributes:
         pools: Those that were used, one list for each seed, prompts in the same order.
@@ -187,22 +187,21 @@ class ScalingCurve:
         columns = np.zeros((8, len(seeds), len(seeds[0]), len(self.ns)))
         variances = np.zeros((len(seeds), len(self.ns)))
         for place, of_seed in enumerate(seeds):
+            seed = self.seed + place
+            rows = [scores_of(p, self.gold) if value is None else value(p) for p in of_seed]
+            if drawing is not None:
+                early = draw_early(of_seed, drawing, rows, self.ns, prices=self.prices, seed=seed)
+                columns[[0, 2, 3], place] = early.values, early.failures, early.ties
+                columns[4:, place] = early.generated, early.scored, early.money, early.seconds
+                variances[place] = early.error**2
+                continue
             sizes = [len(pool.candidates) for pool in of_seed]
             for size in dict.fromkeys(sizes):
                 block = np.flatnonzero(np.equal(sizes, size))
-                part = [of_seed[i] for i in block]
-                rows = [scores_of(p, self.gold) if value is None else value(p) for p in part]
-                truth, seed = np.array(rows), self.seed + place
-                if drawing is None:
-                    found, error = self._selected(part, proxy, truth, seed)
-                    took = spent(part, score, self.ns, self.prices)
-                else:
-                    early = draw_early(part, drawing, truth, self.ns, prices=self.prices, seed=seed)
-                    found = [early.values, np.zeros(1), early.failures, early.ties]
-                    took = [early.generated, early.scored, early.money, early.seconds]
-                    error = early.error
-                for column, values in enumerate([*found, *took]):
-                    columns[column, place, block] = values
+                part, truth = [of_seed[i] for i in block], np.array([rows[i] for i in block])
+                found, error = self._selected(part, proxy, truth, seed)
+                columns[:4, place, block] = found
+                columns[4:, place, block] = spent(part, score, self.ns, self.prices)
                 # Blocks are simulated apart: the errors of their sums add in squares.
                 variances[place] += (len(block) / len(of_seed) * error) ** 2
         errors = np.sqrt(variances)
@@ -288,8 +287,8 @@ class ScalingCurve:
             generated_tokens=None if np.isnan(generated).any() else generated,
             scored_tokens=scored,
             seconds=throughput_seconds(pools, score, self.ns, generated, scored),
-            latency=latency if found.latency.all() else None,
-            money=money if self.prices else None,
+            latency=None if np.isnan(latency).any() else latency,
+            money=money if self.prices and not np.isnan(money).any() else None,
             monte_carlo_error=errors if np.any(errors > 0) else None,
         )
 

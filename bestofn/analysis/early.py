@@ -6,7 +6,7 @@ from math import isnan, nan
 
 import numpy as np
 
-from bestofn.analysis.costs import Prices, price
+from bestofn.analysis.costs import Prices, drawing_price, drawing_seconds, price
 from bestofn.analysis.proxies import DRAWING, Array, parts, scores_of
 from bestofn.dataset.pools import cut_name
 from bestofn.errors import ConfigError
@@ -35,26 +35,29 @@ def drawing_of(proxy: str) -> Drawing | None:
     can stand before a score. None where a proxy names neither rule.
 
     Raises:
-        ConfigError: a rule's values make no sense, or it stands with a selector.
+        ConfigError: a rule's values make no sense, or it stands before something else.
     """
     rules, score = parts(proxy)
     values = {name: value for name, _, value in (rule.partition("=") for rule in rules)}
-    if not values.keys() & set(DRAWING) or score is None:
+    if not values.keys() & set(DRAWING):
         return None
-    if other := values.keys() - set(DRAWING):
-        raise ConfigError(f"{proxy!r}: {', '.join(other)} cannot stand with a rule of drawing")
+    if score is None or values.keys() - set(DRAWING) or len(values) < len(rules):
+        raise ConfigError(f"{proxy!r}: each rule of drawing stands once, and before a score")
     found = Drawing(score)
     try:
         if "adaptive" in values:
             cost, _, size = values["adaptive"].partition("/")
-            ExpectedGain(float(cost))
             found = replace(found, cost=float(cost), round_size=int(size or ROUND))
+            ExpectedGain(float(cost))
         if "reject" in values:
             *at, keep = values["reject"].split("/")
             rejection = EarlyRejection(tuple(map(int, at)), float(keep))
             found = replace(found, reject=rejection)
-    except (ValueError, ConfigError) as error:
+    except ConfigError as error:
         raise ConfigError(f"{proxy!r}: {error}") from None
+    except ValueError:
+        forms = "adaptive=COST, adaptive=COST/ROUND and reject=TOKENS/TOKENS/KEEP"
+        raise ConfigError(f"{proxy!r}: rules of drawing are {forms}, in numbers") from None
     if found.round_size < 1:
         raise ConfigError(f"{proxy!r}: a round has at least 1 candidate")
     return found
@@ -64,38 +67,39 @@ def drawing_of(proxy: str) -> Drawing | None:
 class Drawn:
     """What is chosen and spent, `[prompts, ns]`; the error of `values` is `[ns]`."""
 
-    values: Array  # of the chosen candidate, in the mean
+    values: Array  # of the chosen candidate, its expectation
     failures: Array  # share of the orders in which no score is known
     ties: Array
     generated: Array  # tokens
     scored: Array  # tokens that the scoring model computes
-    money: Array
-    seconds: Array  # from the first request to the last score
+    money: Array  # NaN where the usage is not known
+    seconds: Array  # to the last whole score, without those of beginnings; NaN as money
     error: Array  # Monte Carlo standard error
 
 
 def draw_early(
     pools: Sequence[Pool],
     drawing: Drawing,
-    truth: Array,
-    ns: Sequence[int],
+    truth: Sequence[Sequence[float]],
+    ns: Sequence[int] | None = None,
     *,
     prices: Prices | None = None,
     seed: int = 0,
 ) -> Drawn:
-    """What a rule of drawing comes to on pools, in 64 random orders of each prompt's candidates.
+    """Simulates a rule of drawing on pools, in 64 random orders of each prompt's candidates.
 
-    What `EarlyRejection` decides is told from the scores of beginnings, "SCORE@TOKENS", and
+    What `EarlyRejection` decides follows from the scores of beginnings, "SCORE@TOKENS", and
     `ExpectedGain` has the scores of the other prompts as its prior. A candidate that is rejected
     counts as many tokens as it had then; in a run it has a few more, which are written while its
-    score is being computed. A later score of the same response computes what its request has
-    more than the one before, and what it scores or generates.
+    score is being computed. A score is computed as in a cache that holds what it held for the whole
+    response; a later one of the same response computes what its prompt has more than the one
+    before, and what it scores or generates.
 
     Args:
-        pools: Of equal size.
+        pools: One for each prompt.
         drawing: The rule.
-        truth: `[prompts, M]`, how good a candidate is.
-        ns: The most candidates of a prompt, each from 1 to M.
+        truth: `[prompts][M]`, how good a candidate is.
+        ns: The most candidates of a prompt, each from 1 to its M; None is all, a single column.
         prices: Of tokens.
         seed: Of the orders.
 
@@ -103,20 +107,20 @@ def draw_early(
         ConfigError: a pool lacks the scores, or the number of tokens of its candidates.
     """
     rng = np.random.default_rng(seed)
-    size = len(pools[0].candidates)
     scores = [scores_of(pool, drawing.score) for pool in pools]
-    found = np.zeros((7, len(pools), len(ns)))
-    variance = np.zeros(len(ns))
+    columns = 1 if ns is None else len(ns)
+    found, variance = np.zeros((7, len(pools), columns)), np.zeros(columns)
     for place, pool in enumerate(pools):
-        stop = None
+        stop, size = None, len(pool.candidates)
         if drawing.cost is not None:
-            stop = ExpectedGain(drawing.cost, prior=scores[:place] + scores[place + 1 :] or scores)
-        prompt = _Prompt(pool, drawing, stop, prices or {})
+            others = [score for row in scores[:place] + scores[place + 1 :] for score in row]
+            stop = ExpectedGain(drawing.cost, prior=others or scores[place])
+        prompt, values = _Prompt(pool, drawing, stop, prices or {}), np.asarray(truth[place])
         orders = rng.random((ORDERS, size)).argsort(axis=1)
-        for column, n in enumerate(ns):
+        for column, n in enumerate([size] if ns is None else ns):
             # All of them at once are the same in any order.
             wanted = orders[:1] if n == size and stop is None else orders
-            runs = np.array([prompt.run(order[:n].tolist(), truth[place]) for order in wanted])
+            runs = np.array([prompt.run(order[:n].tolist(), values) for order in wanted])
             found[:, place, column] = runs.mean(axis=0)
             if len(runs) > 1:
                 variance[column] += runs[:, 0].var(ddof=1) / len(runs)
@@ -180,15 +184,16 @@ class _Prompt:
                 before[index], ends[index] = at, None if goes_on else at
         for index, end in ends.items():
             written = self.tokens[index] if end is None else end
-            usage = replace(self.candidates[index].usage, generated_tokens=written)
-            seconds = usage.seconds * written / max(self.tokens[index], 1)
+            candidate = self.candidates[index]
+            seconds = drawing_seconds(candidate) * written / max(self.tokens[index], 1)
             if end is None:
-                seconds += self._whole(index).usage.seconds
+                seconds += candidate.scores[self.score].usage.seconds
                 if self.texts[index] not in known:
                     known.add(self.texts[index])
                     spent[1:3] += self._scoring(index, before[index], None)
-            spent += written, 0, price(usage, self.prices), 0
-            spent[3] = max(spent[3], seconds)
+            spent[0] += written
+            spent[2] += drawing_price(candidate, self.prices, written)
+            spent[3] = np.maximum(spent[3], seconds)  # NaN stays
         return [*ends.values()], spent
 
     def _whole(self, index: int) -> Score:
@@ -201,13 +206,13 @@ class _Prompt:
         """
         scores, whole = self.candidates[index].scores, self._whole(index).usage
         usage = whole if at is None else scores[cut_name(self.score, at)].usage
-        # In a cache without this response: what the whole one's request has more is saved.
-        computed = max(whole.computed_tokens - (_asked(whole) - _asked(usage)), 0)
+        own = usage.scored_tokens + usage.generated_tokens
+        # What the whole response's request has more is saved.
+        computed = max(whole.computed_tokens - (_asked(whole) - _asked(usage)), own)
         if before:
-            more = _asked(usage) - _asked(scores[cut_name(self.score, before)].usage)
-            own = usage.scored_tokens + usage.generated_tokens
-            computed = min(computed, max(more, 0) + own)
-        cached = max(_asked(usage) - computed, 0)
+            known = scores[cut_name(self.score, before)].usage.prompt_tokens
+            computed = min(computed, max(usage.prompt_tokens - known, 0) + own)
+        cached = min(max(_asked(usage) - computed, 0), usage.prompt_tokens)
         cost = price(replace(usage, cached_tokens=cached, repeated_tokens=0), self.prices)
         return computed, cost
 

@@ -76,9 +76,11 @@ def of_costs(curve: ScalingCurve, margin: float) -> Iterator[Finding]:
             found = f"{verdict(loss, 'better', 'worse')}; {share}"
             claim = f"Least {what} within {margin:g} of the highest, {top.named}: {cheapest.named}"
             yield Finding(claim, loss, found, "difference")
+        told = {cheapest}
         for budget in BUDGETS:
             within = [s for s in best if s.cost <= budget * top.cost]
-            if within and within[-1] != cheapest:
+            if within and within[-1] not in told:
+                told.add(within[-1])
                 claim = f"Highest with up to {budget * top.cost:{form}} {what}: {within[-1].named}"
                 yield Finding(
                     claim, _minus(curve, within[-1], top), f"minus {top.named}", "difference"

@@ -64,7 +64,7 @@ class LengthAnalysis:
         self.pools = [pool for pools in curve.pools for pool in pools]
         drawn = [c for pool in self.pools for c in pool.candidates if c.whole]
         self.counted = sum(c.token_count is not None for c in drawn) / max(len(drawn), 1)
-        self.limits, rewards, self.lacking = _limits(self.pools, curve.gold)
+        self.limits, rewards, self.lacking = limits_of(self.pools, curve.gold)
         every = np.array([n for pool in self.pools for n in lengths_of(pool, self.unit)])
         known = self.unit == "tokens"
         self.cut_share = np.array([(every > n).mean() if known else nan for n in self.limits])
@@ -220,7 +220,7 @@ def _ranks(*columns: Sequence[float]) -> Array | None:
     return centred / scale if scale.all() else None
 
 
-def _limits(pools: Sequence[Pool], gold: str) -> tuple[list[int], list[str], dict[str, str]]:
+def limits_of(pools: Sequence[Pool], gold: str) -> tuple[list[int], list[str], dict[str, str]]:
     """The limits that there are, the rewards that have them all, and what the others lack."""
     every = [candidate.scores.keys() for pool in pools for candidate in pool.candidates]
     scores = set(every[0]).intersection(*every[1:])

@@ -68,9 +68,11 @@ def scores_of(pool: Pool, name: str) -> list[float]:
     for candidate in pool.candidates:
         if name not in candidate.scores:
             known = ", ".join(sorted(score for score in candidate.scores if "@" not in score))
+            limit = name.rpartition("@")[2]
+            option = f" --limits {limit}" if "@" in name and limit.isdecimal() else ""
             raise ConfigError(
                 f"candidate {candidate.index} of prompt {pool.prompt.id!r} has no score {name!r}, "
-                f"only {known or 'none at all'}; add it with `bestofn score`"
+                f"only {known or 'none at all'}; add it with `bestofn score{option}`"
             )
     return [candidate.scores[name].value for candidate in pool.candidates]
 

@@ -151,7 +151,12 @@ def read(folder: Path) -> dict[str, Any]:
         result = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         result, why = None, f": {error}"
-    if not isinstance(result, dict) or not result.keys() >= {"findings", "proxies", "pools"}:
+    if not isinstance(result, dict) or not result.keys() >= {
+        "findings",
+        "proxies",
+        "pools",
+        "frontier",
+    }:
         raise ConfigError(
             f"{path} is not a curve of this version{why}; make it with `bestofn curve -o {folder}`"
         )

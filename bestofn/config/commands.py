@@ -329,8 +329,8 @@ class AdviseConfig(BootstrapConfig):
 
     reward: str | None = None
     """The score that rejects and chooses, by default the only one that beginnings have."""
-    gold: str = "gold"
-    """The score that says what is lost; without it in the pool the reward itself."""
+    gold: str | None = None
+    """The score that says what is lost, by default 'gold', without it in the pool the reward."""
     margin: float = Field(default=0.02, ge=0)
     """The most that may be lost, in units of that score."""
     keeps: Annotated[list[Share], Flag(("--keep",))] = Field(default=[0.25, 0.5, 0.75])

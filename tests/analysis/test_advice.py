@@ -1,6 +1,7 @@
 """Advice is found on half of the prompts, told with what the other half says of it."""
 
 import json
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,30 @@ def test_wrong_pools(tmp_path: Path) -> None:
     path = written(tmp_path / "pool.jsonl", pools_of(4))
     with pytest.raises(ConfigError, match="r has scores of beginnings"):
         advise(path, AdviseConfig(reward="flip"))
+
+
+def test_what_is_left_out_is_named_and_a_missing_gold_refused(tmp_path: Path) -> None:
+    pools = pools_of(40)
+    pools[3].candidates[2].scores["gold"].value = nan
+    path = written(tmp_path / "pool.jsonl", pools)
+    advice, result = advise(path, AdviseConfig())
+    assert [name for name, _ in advice.left_out] == ["p3"]
+    assert "1 others are left out" in " ".join(result["summary"])
+    with pytest.raises(ConfigError, match="too few to halve"):
+        advise(path, AdviseConfig(gold="accuracy"))
+    for pool in pools:
+        pool.candidates[0].scores["r"].value = nan
+        del pool.candidates[0].scores["gold"], pool.candidates[1].scores["gold"]
+    with pytest.raises(ConfigError, match="too few to halve"):
+        advise(written(tmp_path / "pool.jsonl", pools), AdviseConfig())
+
+
+def test_a_failed_score_leaves_a_prompt_in(tmp_path: Path) -> None:
+    pools = pools_of(40, gold=False)
+    for pool in pools:
+        pool.candidates[0].scores["r"].value = nan
+    advice, _ = advise(written(tmp_path / "pool.jsonl", pools), AdviseConfig())
+    assert (advice.prompts, advice.left_out) == ((20, 20), [])
 
 
 def test_prompts_may_have_more_or_fewer_candidates(tmp_path: Path) -> None:

@@ -147,11 +147,14 @@ def test_what_usage_costs() -> None:
         ("reject=0.5:r", "rising"),
         ("reject=8/4/0.5:r", "rising"),
         ("reject=8/2:r", "keep"),
-        ("reject=x/0.5:r", "invalid literal"),
+        ("reject=x/0.5:r", "rules of drawing are"),
         ("adaptive=-1:r", "cost"),
-        ("adaptive=:r", "could not convert"),
+        ("adaptive:r", "rules of drawing are"),
         ("adaptive=0.1/0:r", "a round has"),
-        ("reject=8/0.5:soft=0.1:r", "soft"),
+        ("reject=8/0.5:soft=0.1:r", "before a score"),
+        ("adaptive=1:adaptive=2:r", "stands once"),
+        ("adaptive=0.05:majority", "before a score"),
+        ("reject=8/0.5:oracle", "before a score"),
     ],
 )
 def test_rules_that_make_no_sense(proxy: str, said: str) -> None:
@@ -159,10 +162,31 @@ def test_rules_that_make_no_sense(proxy: str, said: str) -> None:
         drawing_of(proxy)
 
 
+def test_costs_that_are_not_known() -> None:
+    pool = pool_of([0.0, 1.0], t4=[0.0, 1.0])
+    pool.candidates[0].usage = Usage()
+    proxies = ["r", "reject=4/0.5:r"]
+    for found in ScalingCurve([pool], proxies=proxies, resamples=10, prices={"input": 1}).curves:
+        assert (found.money, found.latency) == (None, None)
+        assert found.generated_tokens is not None
+
+
+def test_a_beginning_costs_at_least_what_is_scored_of_it() -> None:
+    """Though the whole response was in the cache, as another reward had read it."""
+    pool = pool_of([0.0, 1.0], t4=[0.0, 1.0])
+    for candidate in pool.candidates:
+        candidate.scores["r"].usage = Usage(prompt_tokens=300, cached_tokens=290, scored_tokens=20)
+        candidate.scores["r@4"].usage = Usage(prompt_tokens=60, scored_tokens=20)
+    drawing = Drawing("r", reject=EarlyRejection((4,), 0.5))
+    found = run(pool, drawing, 2, prices={"input": 1e6, "cached_input": 1e6})
+    assert found.scored[0, 0] == 20 + 20 + 30
+    assert found.money[0, 0] == 2 * 5 + 80 + 80 + 320
+
+
 def test_what_a_pool_lacks_is_named() -> None:
     pool, drawing = pool_of([0.0, 1.0]), Drawing("r", reject=EarlyRejection((4,), 0.5))
-    simulate = partial(draw_early, truth=np.zeros((1, 2)), ns=[2])
-    with pytest.raises(ConfigError, match="no score 'r@4'"):
+    simulate = partial(draw_early, truth=[[0.0, 0.0]], ns=[2])
+    with pytest.raises(ConfigError, match=r"no score 'r@4'.*--limits 4"):
         simulate([pool], drawing)
     pool.candidates[1].token_count = None
     with pytest.raises(ConfigError, match="no token count"):

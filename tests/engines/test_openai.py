@@ -635,8 +635,8 @@ def test_a_streamed_answer_is_seen_on_the_way() -> None:
     assert (completion.usage.prompt_tokens, completion.usage.generated_tokens) == (9, 5)
     # It ends with its fifth token, so of that there is no beginning.
     assert [(count, begun.text) for count, begun in seen] == [
-        (2, "one two"),
-        (4, "one two three four"),
+        (2, "one two "),
+        (4, "one two three four "),
     ]
     assert seen[0][1].token_logprobs == [-0.5] * 2
     assert watch.generated == 5
@@ -660,6 +660,39 @@ def test_a_server_that_does_not_name_what_it_streams(pieces: Any) -> None:
         watched(engine, (2,))
 
 
+def test_an_answer_may_be_empty_but_must_end() -> None:
+    with serving(FaultyServer(message=lambda _: {"content": ""}, pieces=with_logprobs)) as engine:
+        completion, _, seen = watched(engine, (2,))
+    assert (completion.text, completion.finish_reason, seen) == ("", "stop", [])
+    server = FaultyServer(message=lambda _: LONG, pieces=with_logprobs, breaks="end")
+    with serving(server) as engine, pytest.raises(EngineError, match="ended a stream"):
+        watched(engine, (2,))
+
+
+@pytest.mark.parametrize(("breaks", "said"), [("error", "out of memory"), ("json", "broke its")])
+def test_a_stream_that_breaks_off_says_why(breaks: str, said: str) -> None:
+    server = FaultyServer(message=lambda _: LONG, pieces=with_logprobs, breaks=breaks)
+    with serving(server) as engine, pytest.raises(EngineError, match=said):
+        watched(engine, (2,))
+
+
+def test_reasoning_that_comes_apart_is_no_text() -> None:
+    def thinking(word: str) -> dict[str, Any]:
+        part = "reasoning_content" if word in ("one ", "two ") else "content"
+        return with_logprobs(word) | {"delta": {part: word, "refusal": ""}}
+
+    with serving(FaultyServer(message=lambda _: LONG, pieces=thinking)) as engine:
+        completion, _, seen = watched(engine, (2, 4))
+    assert (completion.reasoning, completion.text) == ("one two", "three four five")
+    assert [begun.text for _, begun in seen] == ["", "three four"]
+
+
+def test_a_stream_needs_no_slot_for_what_is_asked_about_it() -> None:
+    server = FaultyServer(vllm=True, message=lambda _: LONG, pieces=with_ids)
+    with serving(server, max_concurrency=1) as engine:
+        assert [begun.text for _, begun in watched(engine, (3,))[2]] == ["ott"]
+
+
 def test_a_refused_field_is_left_out_of_a_stream_too() -> None:
     def refuse(body: dict[str, Any]) -> Any:
         error = {"message": "unknown field stream_options", "param": "stream_options"}
@@ -667,7 +700,8 @@ def test_a_refused_field_is_left_out_of_a_stream_too() -> None:
 
     server = FaultyServer(message=lambda _: LONG, pieces=with_logprobs, refuse=refuse)
     with serving(server) as engine:
-        assert watched(engine, (2,))[0].text == LONG["content"]
+        completion = watched(engine, (2,))[0]
+    assert (completion.text, completion.usage.generated_tokens) == (LONG["content"], 5)
 
 
 def test_cancelling_ends_a_stream() -> None:
@@ -713,4 +747,4 @@ def test_the_worst_are_ended_on_a_server() -> None:
         selection = best.select("Count.")
     assert selection.text == texts["3"]
     ended = [c for c in selection.candidates if c.finish_reason == "rejected"]
-    assert sorted(c.text for c in ended) == ["0 0 0", "1 1 1"]
+    assert sorted(c.text for c in ended) == ["0 0 0 ", "1 1 1 "]

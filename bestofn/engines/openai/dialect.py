@@ -30,7 +30,7 @@ NEGOTIABLE = frozenset({400, 403, 422})
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 NEUTRAL = {name: getattr(SamplingParams(), name) for name in SAMPLING}
 # What may be left out because it asks for no other answer.
-OPTIONAL = frozenset({"logprobs", "return_token_ids"})
+OPTIONAL = frozenset({"logprobs", "return_token_ids", "stream_options"})
 # What may be left out with a warning.
 MISSED = {
     "temperature": "answers are sampled at a temperature of the server's choice",

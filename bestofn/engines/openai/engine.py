@@ -18,6 +18,7 @@ from bestofn.engines.identity import Described
 from bestofn.engines.model_files import load_tokenizer
 from bestofn.engines.openai.answers import (
     NO_LOGPROB,
+    REASONING,
     Streamed,
     is_known,
     stated_lengths,
@@ -86,10 +87,12 @@ class OpenAIEngine(WatchedEngine):
             `#MODEL` it is the server's only model.
         name: What to call the engine.
         api_key: By default the environment's `OPENAI_API_KEY`; local servers need none.
-        max_concurrency: Requests under way at once, over all views of the engine.
+        max_concurrency: Requests under way at once, over all views of the engine; with early
+            rejection streams and others are counted apart, and it should be N at least.
         timeout: Seconds to wait for one answer.
         max_retries: How often a request is repeated after status 429 or 5xx, a timeout, a broken
-            connection, and at most twice after an unparseable answer.
+            connection, and at most twice after an unparseable answer; a stream that has begun is
+            not repeated.
         tokenizer: Name or folder of the model's tokenizer, with the server's chat template, to
             tokenise on this machine. By default the server is asked, where it is vLLM's.
         template: The backward template that suits the model.
@@ -153,7 +156,9 @@ class OpenAIEngine(WatchedEngine):
         started = time.perf_counter()
         request, post = self._request(prompt, params, seed), self._server.post
         if watch is not None:
-            request, post = request | STREAMED, partial(self._follow, prompt, watch, started)
+            # A server that is not vLLM's names tokens with their log-probabilities alone.
+            request |= STREAMED | ({} if self._vllm else {"logprobs": True})
+            post = partial(self._follow, prompt, watch, started)
         answer = await self._complete(prompt, request, frozenset(params.extra), post)
         choice = answer["choices"][0]
         reason = choice.get("finish_reason")
@@ -187,11 +192,13 @@ class OpenAIEngine(WatchedEngine):
                 for at in watch.at:
                     if before <= at < streamed.count:
                         watch.reached(at, await self._begun(prompt, streamed, at, started))
-        if not streamed.count:
+        if not streamed.names_tokens:
             raise ConfigError(
                 f"the server at {self._server.url} does not stream answers with their tokens or "
                 "log-probabilities, without which unfinished responses cannot be scored"
             )
+        if not streamed.ended:
+            raise EngineError(f"the server at {self._server.url} ended a stream before its answer")
         return streamed.answer()
 
     async def _begun(
@@ -204,7 +211,7 @@ class OpenAIEngine(WatchedEngine):
             reasoning, text = await self._split(streamed.begun(at))
         seconds = time.perf_counter() - started
         logprobs = token_logprobs(streamed.choice(at), at)
-        usage = Usage(generated_tokens=at, seconds=seconds)
+        usage = Usage(streamed.prompt_tokens, generated_tokens=at, seconds=seconds)
         return Completion(text, reasoning, "length", token_ids, logprobs, usage)
 
     def _request(self, prompt: Prompt, params: SamplingParams, seed: int | None) -> dict[str, Any]:
@@ -280,8 +287,7 @@ class OpenAIEngine(WatchedEngine):
         content = message.get("content") or ""
         if isinstance(content, list):  # of parts, some of which hold reasoning
             content = "".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
-        # Servers that split off the reasoning name it in one of two ways.
-        apart = message.get("reasoning") or message.get("reasoning_content")
+        apart = message.get(REASONING[0]) or message.get(REASONING[1])
         if isinstance(apart, str):
             return apart.strip(), content.strip()
         if self._vllm or self._chat is not None:

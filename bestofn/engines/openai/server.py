@@ -117,8 +117,9 @@ class Server:
         self._timeout = timeout
         self._closed = False
 
-        def connect() -> tuple[Slots, openai.AsyncOpenAI]:
-            return Slots(max_concurrency), _client(url, key, timeout, max_retries, headers)
+        def connect() -> tuple[Slots, Slots, openai.AsyncOpenAI]:
+            client = _client(url, key, timeout, max_retries, headers)
+            return Slots(max_concurrency), Slots(max_concurrency), client
 
         self._connection = concurrency.PerProcess(connect)
         self._connection()
@@ -131,7 +132,7 @@ class Server:
         """
         # One repetition: who mistypes a URL does not wait for a minute.
         options: Any = {"max_retries": 1}
-        get = self._connection()[1].get(f"{url}/models", cast_to=object, options=options)
+        get = self._connection()[-1].get(f"{url}/models", cast_to=object, options=options)
         answer: Any = await self._answer(get)
         listed = answer.get("data") if isinstance(answer, Mapping) else answer
         cards = listed if isinstance(listed, list) else []
@@ -145,7 +146,7 @@ class Server:
             EngineError: it gave no usable answer, however often it was asked; or was closed.
         """
         # The slot is kept while waiting: a server that is overloaded gets fewer requests.
-        slots, client = self._connection()
+        slots, _, client = self._connection()
         async with slots:
             self._require_open()
             return await self._answer(client.post(path, cast_to=object, body=dict(body)))
@@ -153,10 +154,12 @@ class Server:
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any]]:
         """The pieces of an answer that is asked for as a stream; closing it ends the request.
 
+        Streams have slots of their own: while one goes on, others are asked about what it says.
+
         Raises:
-            RefusedError, EngineError: as `post`; the second also in the middle.
+            RefusedError, EngineError: as `post`; the second also in the middle, and then for good.
         """
-        slots, client = self._connection()
+        _, slots, client = self._connection()
         async with slots:
             self._require_open()
             kind = openai.AsyncStream[object]
@@ -169,19 +172,21 @@ class Server:
                     async for piece in pieces:
                         if isinstance(piece, Mapping):
                             yield piece
-                except (openai.APIError, RuntimeError) as error:
-                    raise self._meant(error) from None
+                except Exception as error:  # of the client, of its HTTP library or of JSON
+                    self._require_open()
+                    first = next(iter(str(error).splitlines()), "") or type(error).__name__
+                    said = redacted(first[:LONGEST].rstrip("."), self._secrets)
+                    what = f"the server at {self.url} broke its answer off ({said})"
+                    raise EngineError(what) from None
 
     async def _answer(self, request: Awaitable[Any]) -> Any:
         try:
             return await request
         except (openai.APIError, RuntimeError) as error:
-            raise self._meant(error) from None  # a cause may show the key
-
-    def _meant(self, error: Exception) -> Exception:
-        """The error of the package that one of the client means, if it means one."""
-        self._require_open()
-        return self._failure(error) if isinstance(error, openai.APIError) else error
+            self._require_open()
+            if isinstance(error, openai.APIError):
+                raise self._failure(error) from None  # a cause may show the key
+            raise
 
     def _require_open(self) -> None:
         if self._closed:
@@ -216,7 +221,7 @@ class Server:
         """Closes all connections; requests under way fail."""
         if not self._closed:
             self._closed = True
-            client = self._connection()[1]
+            client = self._connection()[-1]
             asyncio.run_coroutine_threadsafe(client.close(), concurrency.background_loop())
 
 
