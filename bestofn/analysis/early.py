@@ -118,11 +118,13 @@ def draw_early(
         prompt, values = _Prompt(pool, drawing, stop, prices or {}), np.asarray(truth[place])
         orders = rng.random((ORDERS, size)).argsort(axis=1)
         for column, n in enumerate([size] if ns is None else ns):
-            # All of them at once are the same in any order.
-            wanted = orders[:1] if n == size and stop is None else orders
-            runs = np.array([prompt.run(order[:n].tolist(), values) for order in wanted])
+            exact = n == 1 or (n == size and stop is None)
+            wanted = orders[:, :n]
+            if exact:  # each once, or all of them at once, which are the same in any order
+                wanted = np.arange(size).reshape(-1, n)
+            runs = np.array([prompt.run(order.tolist(), values) for order in wanted])
             found[:, place, column] = runs.mean(axis=0)
-            if len(runs) > 1:
+            if not exact:
                 variance[column] += runs[:, 0].var(ddof=1) / len(runs)
     values, failures, ties, generated, scored, money, seconds = found
     error = np.sqrt(variance) / len(pools)

@@ -106,6 +106,7 @@ def test_a_proxy_with_a_rule_has_its_costs_and_nothing_of_its_own() -> None:
     curve = ScalingCurve([pool], proxies=proxies, resamples=10, prices={"input": 1.0})
     plain, rejecting, both = curve.curves
     assert rejecting.gold.mean[-1] == plain.gold.mean[-1] == 3
+    assert rejecting.gold.mean[0] == plain.gold.mean[0] == 1.5
     assert rejecting.generated_tokens is not None
     assert rejecting.generated_tokens[-1] == 28
     assert plain.latency is not None

@@ -161,7 +161,9 @@ def test_the_worst_are_ended_early_and_the_others_are_the_same(
 
     def drawn(reject: EarlyRejection | None) -> Selection:
         generator = EngineGenerator(remote, params, seed=0, keep_tokens=True)
-        return BestOfN(generator, reward, n=8, reject=reject).select(TASKS[1])
+        return BestOfN(generator, reward, n=8, reject=reject).select(
+            "Name 4 fruits as a numbered list."
+        )
 
     plain, early = drawn(None), drawn(EarlyRejection((4, 8), 0.5))
     ended = [c.finish_reason == "rejected" for c in early.candidates]
