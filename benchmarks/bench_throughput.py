@@ -135,7 +135,7 @@ def main() -> None:
     }
     print("| | seconds | candidates/s |\n|---|---|---|")
     for name, key in (("BestOfN", "bestofn_seconds"), ("by hand", "by_hand_seconds")):
-        print(f"| {name} | {report[key]:.2f} | {args.prompts * args.n / report[key]:.0f} |")
+        print(f"| {name} | {report[key]:.2f} | {args.prompts * args.n / report[key]:.3g} |")
     print(f"\nspeed-up {report['speed_up']:.2f} (each pair: ", end="")
     print(", ".join(f"{ratio:.2f}" for ratio in report["ratios"]), end=")\n")
     print(f"wall time outside forward passes: {report['outside_forward_passes']:.1%}")
