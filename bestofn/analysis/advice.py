@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isnan
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bestofn.analysis.early import Drawing, draw_early
+from bestofn.analysis.early import Drawing, Drawn, draw_early
 from bestofn.analysis.findings import FEW, Finding, as_json, as_result, coverage, too_few
 from bestofn.analysis.lengths import limits_of
 from bestofn.analysis.proxies import Array, scores_of, unknown_gold
@@ -22,6 +23,7 @@ from bestofn.store import pool
 from bestofn.types import Pool
 
 CHECKPOINTS = 3  # the most that are tried together
+ORDERS = 16  # of each prompt's candidates, for each of many settings
 GOLD = "gold"
 
 
@@ -40,13 +42,15 @@ class Advice:
     Attributes:
         reward: The score that rejects and chooses.
         value: The score that says what is lost: gold, or the reward itself.
-        candidates: Of a prompt, the fewest and the most.
+        n: Candidates that are drawn; all numbers are expectations over orders of a pool's.
+        candidates: Of a prompt in the pool, the fewest and the most.
         prompts: How many it was found on, and how many it was checked on.
         left_out: Prompts of which `value` is not known, with the reason.
         agreement: By checkpoint, how often the candidate chosen by the first tokens is the one
             chosen by whole responses, on all prompts.
-        best: The recommendation, which saves most and loses no more than the margin; None if no
-            setting that saves any does.
+        best: The recommendation, which saves most of those whose loss is shown to be at most the
+            margin, by the upper end of an interval that allows for as many settings as were tried
+            (Bonferroni); None if there are none that save any.
         promised: On the half that it was found on.
         checked: On the other half.
         margin: The most that may be lost.
@@ -54,6 +58,7 @@ class Advice:
 
     reward: str
     value: str
+    n: int
     candidates: tuple[int, int]
     prompts: tuple[int, int]
     left_out: list[tuple[str, str]]
@@ -66,7 +71,7 @@ class Advice:
     def findings(self) -> Iterator[Finding]:
         """What is said of it."""
         sizes = " to ".join(map(str, dict.fromkeys(self.candidates)))
-        yield Finding(f"{sum(self.prompts)} prompts with {sizes} candidates each")
+        yield Finding(f"{sum(self.prompts)} prompts, {self.n} of {sizes} candidates each")
         if self.left_out:
             count, first = len(self.left_out), ": ".join(self.left_out[0])
             yield Finding(f"{count} others are left out; the first, {first}")
@@ -74,8 +79,10 @@ class Advice:
             yield too_few("prompts of each half")
             return
         if self.best is None or self.promised is None or self.checked is None:
-            text = f"No setting saves tokens and loses up to {self.margin:g} {self.value} at most"
-            yield Finding(f"{text}: reject none")
+            text = (
+                f"No setting saves tokens and is shown to lose at most {self.margin:g} {self.value}"
+            )
+            yield Finding(f"{text}: reject none, or ask with more prompts")
             return
         option = ",".join(map(str, self.best.at))
         use = f"Recommended: --reject {option} --reject-keep {self.best.keep:g}"
@@ -88,12 +95,13 @@ class Advice:
     def _verdict(self, effect: Effect) -> str:
         if effect.saving.mean <= 0:
             return "nothing is saved; reject none"
-        within = effect.loss.mean <= self.margin
-        return f"{'within' if within else 'above'} the margin of {self.margin:g}"
+        shown = effect.loss.high <= self.margin
+        within = "at most" if shown else "not shown to be at most"
+        return f"{within} {self.margin:g}"
 
 
 def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
-    """Tries all settings on every other prompt of a pool and checks the best one on the rest.
+    """Tries all settings on a random half of a pool's prompts and checks the best one on the rest.
 
     A setting is one to three of the limits that the pool has scores for, and a share. The second
     part of the result is the first as JSON has it.
@@ -114,11 +122,17 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
         raise ConfigError(
             f"{path} has {len(pools)} prompts whose {value} is known, too few to halve"
         )
-    halves = pools[::2], pools[1::2]
-    level = {"resamples": config.resamples, "seed": config.bootstrap_seed}
+    # By chance: neighbours in a data set are often of alternating kinds.
+    order = np.random.default_rng(config.bootstrap_seed).permutation(len(pools))
+    halves = [[pools[i] for i in sorted(part)] for part in np.array_split(order, 2)]
+    sizes = [len(row.candidates) for row in pools]
+    n = config.n or max(min(sizes) // 2, 1)
+    if n > min(sizes):
+        raise ConfigError(f"N={n} needs more than the {min(sizes)} candidates of a prompt")
 
-    def effect(parts: tuple[Array, Array]) -> Effect:
-        return Effect(*(bootstrap_mean(part, level=config.level, **level) for part in parts))
+    def mean(values: Array, level: float = config.level) -> Interval:
+        resampled: Any = {"resamples": config.resamples, "seed": config.bootstrap_seed}
+        return bootstrap_mean(values, level=level, **resampled)
 
     tried = [
         EarlyRejection(chosen, keep)
@@ -126,23 +140,26 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
         for chosen in combinations(limits, count)
         for keep in config.keeps
     ]
-    trials = [(rejection, _measure(halves[0], reward, value, rejection)) for rejection in tried]
-    good = [t for t in trials if t[1][0].mean() > 0 and t[1][1].mean() <= config.margin]
-    best = max(good, key=lambda trial: trial[1][0].mean(), default=None)
-    sizes = [len(row.candidates) for row in pools]
+    first, second = (_Half(half, reward, value, n) for half in halves)
+    strict = 1 - (1 - config.level) / max(len(tried), 1)
+    good = [
+        (float(saved.mean()), each)
+        for each in tried
+        for saved, lost in [first.effect(each)]
+        if saved.mean() > 0 and mean(lost, strict).high <= config.margin
+    ]
+    best = max(good, key=itemgetter(0), default=(0.0, None))[1]
     advice = Advice(
         reward=reward,
         value=value,
+        n=n,
         candidates=(min(sizes), max(sizes)),
         prompts=(len(halves[0]), len(halves[1])),
         left_out=[(name, why) for name, why in reasons.items() if why is not None],
-        agreement={
-            limit: bootstrap_mean(_agreement(pools, reward, limit), level=config.level, **level)
-            for limit in limits
-        },
-        best=best and best[0],
-        promised=best and effect(best[1]),
-        checked=best and effect(_measure(halves[1], reward, value, best[0])),
+        agreement={limit: mean(_agreement(pools, reward, limit)) for limit in limits},
+        best=best,
+        promised=None if best is None else Effect(*map(mean, first.effect(best))),
+        checked=None if best is None else Effect(*map(mean, second.effect(best))),
         margin=config.margin,
     )
     covered = coverage(config.level, "prompts", config.resamples, "generator, reward or data set")
@@ -174,16 +191,24 @@ def _unknown(row: Pool, gold: str | None, reward: str) -> str | None:
     return f"every {reward} failed" if all(map(isnan, scores_of(row, reward))) else None
 
 
-def _measure(
-    pools: Sequence[Pool], reward: str, value: str, rejection: EarlyRejection
-) -> tuple[Array, Array]:
-    """`[prompts]` each: tokens saved over the mean prompt's, and value lost."""
-    truth = [_finite(scores_of(row, value)) for row in pools]
-    whole = draw_early(pools, Drawing(reward), truth)
-    early = draw_early(pools, Drawing(reward, reject=rejection), truth)
-    before, after = (drawn.generated + drawn.scored for drawn in (whole, early))
-    saved = (before - after) / max(before.mean(), 1.0)
-    return saved[:, 0], (whole.values - early.values)[:, 0]
+class _Half:
+    """Some of the prompts, and what best-of-N chooses and spends on them."""
+
+    def __init__(self, pools: Sequence[Pool], reward: str, value: str, n: int) -> None:
+        self.pools, self.reward, self.ns = pools, reward, [n]
+        self.truth = [_finite(scores_of(row, value)) for row in pools]
+        self.plain = self._drawn(None)
+
+    def effect(self, rejection: EarlyRejection) -> tuple[Array, Array]:
+        """`[prompts]` each: tokens saved over the mean prompt's, and value lost."""
+        early = self._drawn(rejection)
+        before, after = (drawn.generated + drawn.scored for drawn in (self.plain, early))
+        saved = (before - after) / max(before.mean(), 1.0)
+        return saved[:, 0], (self.plain.values - early.values)[:, 0]
+
+    def _drawn(self, rejection: EarlyRejection | None) -> Drawn:
+        drawing = Drawing(self.reward, reject=rejection)
+        return draw_early(self.pools, drawing, self.truth, self.ns, orders=ORDERS)
 
 
 def _finite(values: Sequence[float]) -> list[float]:

@@ -14,7 +14,7 @@ from bestofn.rejection import EarlyRejection
 from bestofn.stopping import ExpectedGain
 from bestofn.types import Candidate, Pool, Score, Usage
 
-ORDERS = 64  # random ones of each prompt's candidates
+ORDERS = 64  # random ones of each prompt's candidates, by default
 ROUND = 4  # candidates that are drawn at once with adaptive N, as in `SelectConfig`
 
 
@@ -84,9 +84,10 @@ def draw_early(
     ns: Sequence[int] | None = None,
     *,
     prices: Prices | None = None,
+    orders: int = ORDERS,
     seed: int = 0,
 ) -> Drawn:
-    """Simulates a rule of drawing on pools, in 64 random orders of each prompt's candidates.
+    """Simulates a rule of drawing on pools, in random orders of each prompt's candidates.
 
     What `EarlyRejection` decides follows from the scores of beginnings, "SCORE@TOKENS", and
     `ExpectedGain` has the scores of the other prompts as its prior. A candidate that is rejected
@@ -101,6 +102,7 @@ def draw_early(
         truth: `[prompts][M]`, how good a candidate is.
         ns: The most candidates of a prompt, each from 1 to its M; None is all, a single column.
         prices: Of tokens.
+        orders: How many for each prompt, the same for every rule with the same seed.
         seed: Of the orders.
 
     Raises:
@@ -116,10 +118,10 @@ def draw_early(
             others = [score for row in scores[:place] + scores[place + 1 :] for score in row]
             stop = ExpectedGain(drawing.cost, prior=others or scores[place])
         prompt, values = _Prompt(pool, drawing, stop, prices or {}), np.asarray(truth[place])
-        orders = rng.random((ORDERS, size)).argsort(axis=1)
+        shuffled = rng.random((orders, size)).argsort(axis=1)
         for column, n in enumerate([size] if ns is None else ns):
             exact = n == 1 or (n == size and stop is None)
-            wanted = orders[:, :n]
+            wanted = shuffled[:, :n]
             if exact:  # each once, or all of them at once, which are the same in any order
                 wanted = np.arange(size).reshape(-1, n)
             runs = np.array([prompt.run(order.tolist(), values) for order in wanted])

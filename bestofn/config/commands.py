@@ -333,6 +333,9 @@ class AdviseConfig(BootstrapConfig):
     """The score that says what is lost, by default 'gold', without it in the pool the reward."""
     margin: float = Field(default=0.02, ge=0)
     """The most that may be lost, in units of that score."""
+    n: Annotated[int | None, Flag(("-n",)), Field(ge=1)] = None
+    """Candidates that will be drawn, by default half of the pool's, so that many draws of so many
+    can be looked at."""
     keeps: Annotated[list[Share], Flag(("--keep",))] = Field(default=[0.25, 0.5, 0.75])
     """Shares of the candidates to try."""
 

@@ -10,7 +10,6 @@ import pytest
 from making import made
 
 from bestofn import BestOfN, EarlyRejection, FLIPLikelihood, SamplingParams, load_engine
-from bestofn.analysis import early
 from bestofn.analysis.costs import price
 from bestofn.analysis.curves import ScalingCurve
 from bestofn.analysis.early import Drawing, draw_early, drawing_of
@@ -49,8 +48,8 @@ def test_early_rejection_is_told_from_a_pool_as_it_runs(at: tuple[int, ...], kee
         assert told.generated[row, 0] == sum(tokens)
         usages = (s.usage for c in selection.candidates for s in c.scores.values())
         scored += sum(usage.computed_tokens for usage in usages)
-    # Equal beginnings of different candidates, and what they share in blocks, are not known.
-    assert told.scored.sum() == pytest.approx(scored, rel=0.15)
+    # Requests that overlap share what is in the cache by then, equal beginnings are not known.
+    assert told.scored.sum() == pytest.approx(scored, rel=0.4)
     whole = sum(c.token_count or 0 for pool in pools for c in pool.candidates)
     assert told.generated.sum() < whole
 
@@ -118,8 +117,7 @@ def test_a_proxy_with_a_rule_has_its_costs_and_nothing_of_its_own() -> None:
     assert both.generated_tokens[-1] == 10
 
 
-def test_an_exact_order_agrees_with_all_orders(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(early, "ORDERS", 4000)
+def test_random_orders_agree_with_all_orders() -> None:
     rng = np.random.default_rng(1)
     pool = pool_of(rng.random(5).tolist())
     other = pool_of(rng.random(5).tolist())
@@ -131,7 +129,9 @@ def test_an_exact_order_agrees_with_all_orders(monkeypatch: pytest.MonkeyPatch) 
         lengths.append(10 * (ends[0] + 1))
         golds.append(max(order[: ends[0] + 1]))
     truth = np.array([[c.scores["r"].value for c in p.candidates] for p in (pool, other)])
-    found = draw_early([pool, other], Drawing("r", cost=0.05, round_size=1), truth, [5])
+    found = draw_early(
+        [pool, other], Drawing("r", cost=0.05, round_size=1), truth, [5], orders=4000
+    )
     assert found.generated[0, 0] == pytest.approx(np.mean(lengths), rel=0.05)
     assert found.values[0, 0] == pytest.approx(np.mean(golds), abs=0.02)
 
