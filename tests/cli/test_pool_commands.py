@@ -63,7 +63,8 @@ def test_a_curve_is_shown_and_written(scored: Path, tmp_path: Path) -> None:
     assert "gold by N, 6 prompts" in result.stdout
     assert "random candidate" in " ".join(result.stdout.split())
     assert {file.name for file in (tmp_path / "far").iterdir()} == {
-        "curve.json", "curve.csv", "scaling.svg", "scaling.png", "lengths.svg", "lengths.png",
+        "curve.json", "curve.csv", "scaling.svg", "scaling.png", "costs.svg", "costs.png",
+        "lengths.svg", "lengths.png",
     }  # fmt: skip
     assert "My title" in (tmp_path / "far" / "scaling.svg").read_text()
     done("report", tmp_path / "link", "-o", tmp_path / "page.html")
