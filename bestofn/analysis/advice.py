@@ -118,10 +118,10 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
     value = gold or reward
     reasons = {row.prompt.id: _unknown(row, gold, reward) for row in every}
     pools = [row for row in every if reasons[row.prompt.id] is None]
+    left_out = [(name, why) for name, why in reasons.items() if why is not None]
     if len(pools) < 2:
-        raise ConfigError(
-            f"{path} has {len(pools)} prompts whose {value} is known, too few to halve"
-        )
+        why = "; the first that is left out, {}: {}".format(*left_out[0]) if left_out else ""
+        raise ConfigError(f"{path} has {len(pools)} prompts to learn from, too few to halve{why}")
     # By chance: neighbours in a data set are often of alternating kinds.
     order = np.random.default_rng(config.bootstrap_seed).permutation(len(pools))
     halves = [[pools[i] for i in sorted(part)] for part in np.array_split(order, 2)]
@@ -155,7 +155,7 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
         n=n,
         candidates=(min(sizes), max(sizes)),
         prompts=(len(halves[0]), len(halves[1])),
-        left_out=[(name, why) for name, why in reasons.items() if why is not None],
+        left_out=left_out,
         agreement={limit: mean(_agreement(pools, reward, limit)) for limit in limits},
         best=best,
         promised=None if best is None else Effect(*map(mean, first.effect(best))),
@@ -176,10 +176,10 @@ def _reward(pools: Sequence[Pool], wanted: str | None, gold: str) -> tuple[str, 
     if wanted is None and len(rewards) == 1:
         wanted = rewards[0]
     if wanted is None or wanted not in rewards:
-        known = ", ".join(rewards) or "no reward"
         raise ConfigError(
-            f"{known} has scores of beginnings in the pool; name one with --reward, or add them "
-            "with `bestofn score POOL --reward flip-likelihood --limits 32,64,128`"
+            f"rewards with scores of beginnings in the pool: {', '.join(rewards) or 'none'}; name "
+            "one with --reward, or add them with `bestofn score POOL --reward flip-likelihood "
+            "--limits 32,64,128`"
         )
     return wanted, limits
 
