@@ -24,9 +24,15 @@ class MutualInformation(Pointwise):
     forced passes of one engine, the second behind a prompt that asks for nothing special. Both
     prefixes are the same for all candidates and stay in the cache.
 
+    Prefer it to `FLIPLikelihood` where all responses are on topic and differ in how well they
+    follow the instruction, and the model has some half a billion parameters or more. At 135 million
+    it gains nothing once length is balanced. Where longer responses are the better ones it needs
+    `length_exponent=0` (docs/real.md).
+
     Args:
         engine: The model that reads.
-        length_exponent: 1 is the mean over the tokens, 0 their sum.
+        length_exponent: 1 is the mean over the tokens, which leans to short responses; 0 is their
+            sum, which does not.
         neutral: The prompt that asks for nothing special.
         backward_weight: Adds this times what `FLIPLikelihood` gives on the same engine, without
             its floor.
