@@ -1,10 +1,9 @@
 """Which checkpoints and share of early rejection suit a pool's prompts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from math import isnan
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -142,13 +141,7 @@ def advise(path: Path, config: AdviseConfig) -> tuple[Advice, dict[str, Any]]:
     ]
     first, second = (_Half(half, reward, value, n) for half in halves)
     strict = 1 - (1 - config.level) / max(len(tried), 1)
-    good = [
-        (float(saved.mean()), each)
-        for each in tried
-        for saved, lost in [first.effect(each)]
-        if saved.mean() > 0 and mean(lost, strict).high <= config.margin
-    ]
-    best = max(good, key=itemgetter(0), default=(0.0, None))[1]
+    best = first.best(tried, lambda lost: float(mean(lost, strict).high) <= config.margin)
     advice = Advice(
         reward=reward,
         value=value,
@@ -206,13 +199,24 @@ class _Half:
         saved = (before - after) / max(before.mean(), 1.0)
         return saved[:, 0], (self.plain.values - early.values)[:, 0]
 
+    def best(
+        self, tried: Sequence[EarlyRejection], loses_little: Callable[[Array], bool]
+    ) -> EarlyRejection | None:
+        """The one that saves most of those that lose little, None if there is none."""
+        best, most = None, 0.0
+        for each in tried:
+            saved, lost = self.effect(each)
+            if saved.mean() > most and loses_little(lost):
+                best, most = each, float(saved.mean())
+        return best
+
     def _drawn(self, rejection: EarlyRejection | None) -> Drawn:
         drawing = Drawing(self.reward, reject=rejection)
         return draw_early(self.pools, drawing, self.truth, self.ns, orders=ORDERS)
 
 
 def _finite(values: Sequence[float]) -> list[float]:
-    """The values with the lowest one where there is none, as nothing worse can be chosen."""
+    """The values, a missing one as low as the lowest."""
     return np.nan_to_num(values, nan=np.nanmin(values)).tolist()  # type: ignore[no-any-return]
 
 

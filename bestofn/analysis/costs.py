@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 
 from bestofn.analysis.proxies import Array
-from bestofn.config.commands import TokenKind
+from bestofn.config.evaluations import TokenKind
 from bestofn.estimators import best_of_n, expected_cost
 from bestofn.types import Candidate, Pool, Usage
 

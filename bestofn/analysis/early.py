@@ -31,18 +31,18 @@ class Drawing:
 def drawing_of(proxy: str) -> Drawing | None:
     """What "adaptive=COST:SCORE", "adaptive=COST/ROUND:SCORE" or "reject=32/64/0.5:SCORE" says.
 
-    Of the last, candidates are looked at after 32 and 64 tokens and half are kept each time. Both
-    can stand before a score. None where a proxy names neither rule.
+    With the last, candidates are looked at after 32 and 64 tokens and half are kept each time. A
+    proxy can name both. Returns None if it names neither.
 
     Raises:
-        ConfigError: a rule's values make no sense, or it stands before something else.
+        ConfigError: a rule's values make no sense, or no score follows.
     """
     rules, score = parts(proxy)
     values = {name: value for name, _, value in (rule.partition("=") for rule in rules)}
     if not values.keys() & set(DRAWING):
         return None
     if score is None or values.keys() - set(DRAWING) or len(values) < len(rules):
-        raise ConfigError(f"{proxy!r}: each rule of drawing stands once, and before a score")
+        raise ConfigError(f"{proxy!r}: name each rule of drawing once, before a score")
     found = Drawing(score)
     try:
         if "adaptive" in values:

@@ -1,20 +1,22 @@
 """The configuration of every command: the sections of recipes, and the command line's options."""
 
 from bestofn.config.commands import (
-    AdviseConfig,
     AskConfig,
-    AuditConfig,
     ClusterConfig,
-    CurveConfig,
     DrawConfig,
-    ModelConfig,
     PromptsConfig,
-    ReportConfig,
-    RewardBenchConfig,
     SampleConfig,
     ScoreConfig,
     ScorerConfig,
     SelectConfig,
+)
+from bestofn.config.evaluations import (
+    AdviseConfig,
+    AuditConfig,
+    CurveConfig,
+    ModelConfig,
+    ReportConfig,
+    RewardBenchConfig,
 )
 from bestofn.config.parts import EngineConfig, RewardConfig
 from bestofn.section import NO_ENGINE, Section, checked

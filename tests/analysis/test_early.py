@@ -153,7 +153,7 @@ def test_what_usage_costs() -> None:
         ("adaptive:r", "rules of drawing are"),
         ("adaptive=0.1/0:r", "a round has"),
         ("reject=8/0.5:soft=0.1:r", "before a score"),
-        ("adaptive=1:adaptive=2:r", "stands once"),
+        ("adaptive=1:adaptive=2:r", "rule of drawing once"),
         ("adaptive=0.05:majority", "before a score"),
         ("reject=8/0.5:oracle", "before a score"),
     ],

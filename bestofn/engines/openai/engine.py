@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -16,10 +16,10 @@ from bestofn.engines.base import Completion, SamplingParams, TokenScores, Watch,
 from bestofn.engines.chat import REASONING_FIRST, ChatFormat, require_room
 from bestofn.engines.identity import Described
 from bestofn.engines.model_files import load_tokenizer
+from bestofn.engines.openai import streaming
 from bestofn.engines.openai.answers import (
     NO_LOGPROB,
     REASONING,
-    Streamed,
     is_known,
     stated_lengths,
     token_logprobs,
@@ -61,7 +61,6 @@ UNSEEN_REASONING = (
 )
 CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
 TOP = 20  # the most `top_logprobs` that the API takes
-STREAMED = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 def on_server(
@@ -157,8 +156,9 @@ class OpenAIEngine(WatchedEngine):
         request, post = self._request(prompt, params, seed), self._server.post
         if watch is not None:
             # A server that is not vLLM's names tokens with their log-probabilities alone.
-            request |= STREAMED | ({} if self._vllm else {"logprobs": True})
-            post = partial(self._follow, prompt, watch, started)
+            request |= streaming.FIELDS | ({} if self._vllm else {"logprobs": True})
+            begun = partial(self._begun, prompt, started)
+            post = partial(streaming.follow, self._server, watch, begun)
         answer = await self._complete(prompt, request, frozenset(params.extra), post)
         choice = answer["choices"][0]
         reason = choice.get("finish_reason")
@@ -175,34 +175,8 @@ class OpenAIEngine(WatchedEngine):
             usage=usage_of(answer, len(token_ids), time.perf_counter() - started),
         )
 
-    async def _follow(
-        self, prompt: Prompt, watch: Watch, started: float, path: str, request: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """A streamed answer as a whole one; a count is seen once the token behind it has come.
-
-        Raises:
-            ConfigError: the server does not stream, or names neither tokens nor log-probabilities.
-        """
-        streamed = Streamed()
-        async with aclosing(self._server.stream(path, request)) as pieces:
-            async for piece in pieces:
-                before = watch.generated
-                streamed.add(piece)
-                watch.generated = streamed.count
-                for at in watch.at:
-                    if before <= at < streamed.count:
-                        watch.reached(at, await self._begun(prompt, streamed, at, started))
-        if not streamed.names_tokens:
-            raise ConfigError(
-                f"the server at {self._server.url} does not stream answers with their tokens or "
-                "log-probabilities, without which unfinished responses cannot be scored"
-            )
-        if not streamed.ended:
-            raise EngineError(f"the server at {self._server.url} ended a stream before its answer")
-        return streamed.answer()
-
     async def _begun(
-        self, prompt: Prompt, streamed: Streamed, at: int, started: float
+        self, prompt: Prompt, started: float, streamed: streaming.Streamed, at: int
     ) -> Completion:
         """The first `at` tokens of an answer."""
         if token_ids := streamed.token_ids[:at]:

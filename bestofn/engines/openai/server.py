@@ -154,7 +154,7 @@ class Server:
     async def stream(self, path: str, body: Mapping[str, Any]) -> AsyncGenerator[Mapping[str, Any]]:
         """The pieces of an answer that is asked for as a stream; closing it ends the request.
 
-        Streams have slots of their own: while one goes on, others are asked about what it says.
+        Streams have slots of their own, as requests about their text are made while they run.
 
         Raises:
             RefusedError, EngineError: as `post`; the second also in the middle, and then for good.
