@@ -202,7 +202,7 @@ class _Half:
     def best(
         self, tried: Sequence[EarlyRejection], loses_little: Callable[[Array], bool]
     ) -> EarlyRejection | None:
-        """The one that saves most of those that lose little, None if there is none."""
+        """Whichever saves most and loses little, None if nothing does both."""
         best, most = None, 0.0
         for each in tried:
             saved, lost = self.effect(each)

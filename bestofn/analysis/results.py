@@ -132,9 +132,8 @@ def table(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             "failure_rate": proxy["failures"],
             "tie_rate": proxy["ties"],
             **{c: proxy[c] for c in ("generated_tokens", "scored_tokens", "seconds")},
-            **dict(
-                zip(("seconds_p50", "seconds_p95"), proxy["latency"] or (None, None), strict=True)
-            ),
+            "seconds_p50": proxy["latency"] and proxy["latency"][0],
+            "seconds_p95": proxy["latency"] and proxy["latency"][1],
             "money": proxy["money"],
             "kl_bound": result["kl_bound"],
             "monte_carlo_error": proxy["monte_carlo_error"],
@@ -151,12 +150,8 @@ def read(folder: Path) -> dict[str, Any]:
         result = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         result, why = None, f": {error}"
-    if not isinstance(result, dict) or not result.keys() >= {
-        "findings",
-        "proxies",
-        "pools",
-        "frontier",
-    }:
+    needed = {"findings", "proxies", "pools", "frontier"}
+    if not isinstance(result, dict) or not result.keys() >= needed:
         raise ConfigError(
             f"{path} is not a curve of this version{why}; make it with `bestofn curve -o {folder}`"
         )
