@@ -48,7 +48,8 @@ def spent(
 ) -> list[Array]:
     """Tokens drawn and scored, money, and seconds to the last score, `[prompts, ns]` each.
 
-    NaN where one is not known. Equal responses are scored once: their cost is paid when the first of them is drawn.
+    NaN where one is not known. Equal responses are scored once: their cost is paid when the first
+    of them is drawn.
     """
     sizes = np.array(ns, dtype=np.float64)
     drawn = [[0 if c.error else c.token_count for c in pool.candidates] for pool in pools]
