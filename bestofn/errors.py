@@ -24,9 +24,11 @@ class RunFailedError(EngineError):
 class ContextLengthError(EngineError):
     """One request does not fit into the model's context; other requests are not affected."""
 
+    SAYS = "but the model's context holds"
+
     def __init__(self, length: int, limit: int, prompt_tokens: int) -> None:
         super().__init__(
-            f"the prompt needs {length} tokens but the model's context holds {limit}; "
+            f"the prompt needs {length} tokens {self.SAYS} {limit}; "
             "shorten it or load a model with a longer context"
         )
         self.length = length  # tokens that the request needs at least

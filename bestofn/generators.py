@@ -17,6 +17,7 @@ from bestofn.identity import identity_of
 from bestofn.prompts import as_given, candidate_seed, clean, plain
 from bestofn.registry import find, is_own, make
 from bestofn.store.pool import as_candidate
+from bestofn.tools import as_calls, called, check_json, read_calls, with_calls
 from bestofn.types import Candidate, Prompt, Usage
 
 GenerateFunction = Callable[
@@ -48,6 +49,12 @@ class EngineGenerator:
     seed: int | None  # of the run; None takes the engine's unseeded path
     keep_tokens: bool  # whether candidates keep their token ids and log-probabilities
 
+    def __post_init__(self) -> None:
+        """What has to be written in a form is held to it where the engine can do so."""
+        if self.params.json_schema is not None or self.params.tool_choice != "auto":
+            with contextlib.suppress(ConfigError):
+                self.engine = self.engine.with_options(guided=True)
+
     _drawn = _lost = 0
     _warned = False
 
@@ -77,7 +84,35 @@ class EngineGenerator:
         except EngineError as error:
             return Candidate(index, "", finish_reason="error", error=str(error), seed=seed)
         self._watch(completion)
-        return self.candidate(prompt, index, completion)
+        return self._formed(prompt, self.candidate(prompt, index, completion), completion)
+
+    def _formed(self, prompt: Prompt, candidate: Candidate, completion: Completion) -> Candidate:
+        """The candidate with its calls of tools, or an error if it lacks the form asked for."""
+        params, content, written = self.params, candidate.text, completion.tool_calls or []
+        wrong, cut = None, candidate.finish_reason == "length"
+        if prompt.tools and not written:
+            content, written = read_calls(content)
+        try:
+            if written:
+                key = f"{prompt.id}\x1f{candidate.index}"
+                candidate.tool_calls = as_calls(written, prompt.tools, key)
+                candidate.text = with_calls(content, candidate.tool_calls)
+                if len(written) > 1 and not params.parallel_tool_calls:
+                    wrong = f"it has {len(written)} calls of tools, and may have one"
+            choice = params.tool_choice if prompt.tools else "auto"
+            if choice not in ("auto", "required", *called(candidate)):
+                wrong = f"it does not call the tool {choice!r}"
+            elif choice == "required" and not written:
+                wrong = "it calls no tool"
+            elif params.json_schema is not None and not written:
+                wrong = check_json(candidate.text, params.json_schema)
+        except ConfigError as error:
+            wrong = str(error)
+        if wrong is not None:
+            limit = f", cut at max_tokens={params.max_tokens}" if cut else ""
+            candidate.finish_reason, candidate.error = "error", f"the response{limit}: {wrong}"
+            candidate.tool_calls = None
+        return candidate
 
     def _seed(self, prompt: Prompt, index: int) -> int | None:
         return None if self.seed is None else candidate_seed(self.seed, prompt, index)
@@ -175,6 +210,10 @@ def _as_candidate(index: int, response: str | Candidate) -> Candidate:
             if None in (fields[name] or ()):
                 fields[name] = None
         spent = {name: plain(getattr(response.usage, name)) or 0 for name in Usage.__slots__}
+        if fields["tool_calls"] and not fields["text"].endswith(
+            with_calls("", fields["tool_calls"])
+        ):
+            fields["text"] = with_calls(fields["text"], fields["tool_calls"])
         return as_candidate(fields | {"index": index, "usage": spent})
     except ConfigError as error:
         message = f"a response of the generator cannot be used: {error}"

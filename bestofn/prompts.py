@@ -11,9 +11,10 @@ from random import Random
 from typing import Any, get_args
 
 from bestofn.errors import ConfigError
-from bestofn.types import Message, Prompt, Role
+from bestofn.types import Candidate, Message, Prompt, Role
 
 PromptLike = str | Prompt | Sequence[Message | Mapping[str, Any]]
+Tools = tuple[Mapping[str, Any], ...]
 ROLES: tuple[Role, ...] = get_args(Role)
 SHAREGPT: dict[str, Role] = {
     "system": "system",
@@ -30,12 +31,15 @@ ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
 def as_prompt(
-    value: PromptLike, id: str | None = None, columns: Mapping[str, Any] | None = None
+    value: PromptLike,
+    id: str | None = None,
+    columns: Mapping[str, Any] | None = None,
+    tools: Tools | None = None,
 ) -> Prompt:
     """A Prompt from a string (one user message), chat messages, or a Prompt.
 
     Without an id the prompt gets a hash of its content, so that equal prompts have equal ids.
-    Without columns a Prompt keeps its own. Half of a surrogate pair becomes U+FFFD.
+    Without columns or tools a Prompt keeps its own. Half of a surrogate pair becomes U+FFFD.
 
     Raises:
         ConfigError: it is empty, has no user message, or is not of one of these forms.
@@ -51,10 +55,11 @@ def as_prompt(
     if not asked[-1].strip():
         raise ConfigError("the prompt is empty; give it some text")
     known = value if isinstance(value, Prompt) else Prompt(messages)
+    tools = known.tools if tools is None else tools
     # The hash is of the text as it was given, so that ids are those of version 0.1.
-    name = clean(str(id or known.id or _hash(_as_text(messages))))
+    name = clean(str(id or known.id or _hash(_as_text(messages, tools))))
     cleaned = tuple(replace(turn, content=clean(turn.content)) for turn in messages)
-    return Prompt(cleaned, name, known.columns if columns is None else columns)
+    return Prompt(cleaned, name, known.columns if columns is None else columns, tools)
 
 
 def conversation(value: PromptLike) -> tuple[Message, ...]:
@@ -73,9 +78,9 @@ def _hash(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
-def _as_text(messages: Sequence[Message]) -> str:
+def _as_text(messages: Sequence[Message], tools: Tools) -> str:
     """All that tells one conversation from another."""
-    texts = []
+    texts = [json.dumps(tools, sort_keys=True, ensure_ascii=False)] if tools else []
     for turn in messages:
         more = [json.dumps(turn.extra, sort_keys=True, ensure_ascii=False)] if turn.extra else []
         texts.append("\x1f".join([turn.role, turn.content, *more]))
@@ -89,12 +94,12 @@ def folded(text: str) -> str:
 
 def content_key(prompt: Prompt) -> str:
     """A hash of what is asked, the same before a prompt is written and after it is read."""
-    return _hash(folded(_as_text(prompt.messages)))
+    return _hash(folded(_as_text(prompt.messages, prompt.tools)))
 
 
 def comparable(prompt: Prompt) -> Any:
     """Messages and columns in a form that is the same before they are written and after."""
-    parts = [as_turns(prompt.messages), dict(prompt.columns)]
+    parts = [as_turns(prompt.messages), dict(prompt.columns), list(prompt.tools)]
     return json.loads(folded(json.dumps(parts, ensure_ascii=False)))
 
 
@@ -186,7 +191,7 @@ def answer_text(value: object) -> str:
         message = as_message(last)
         if message.role != "assistant":
             raise ConfigError(f"a response ends with a message of the assistant, not {last!r}")
-        return clean(message.content)
+        return clean(spoken(message))
     text = _joined(turns) if last is not None or turns == "" else None
     if text is None:
         raise ConfigError(f"a response is a text or chat messages, not {value!r}")
@@ -232,8 +237,21 @@ def transcript(messages: Sequence[Message]) -> str:
     )
 
 
+def answer_message(candidate: Candidate) -> Message:
+    """The turn that a candidate is: what it says and the tools that it calls, apart."""
+    if not candidate.tool_calls:
+        return Message("assistant", candidate.text)
+    calls = {"tool_calls": candidate.tool_calls}
+    content = candidate.text.removesuffix(spoken(Message("assistant", "", calls))).rstrip()
+    return Message("assistant", content, calls)
+
+
 def spoken(message: Message) -> str:
-    """What a turn says, tool calls and results as text."""
+    """What a turn says, tool calls and results as text.
+
+    A call is a paragraph, `Tool call: NAME(ARGUMENTS)`, with the arguments as JSON whose keys are
+    sorted, so that equal calls are the same text.
+    """
     if message.role == "tool":
         return f"Tool result: {message.content}"
     calls = message.extra.get("tool_calls") or message.extra.get("function_call") or []
@@ -245,9 +263,9 @@ def _call(call: Any) -> str:
     function = call.get("function", call) if isinstance(call, Mapping) else call
     if not isinstance(function, Mapping):
         return f"Tool call: {function}"
-    arguments = function.get("arguments", "")
+    arguments = _parsed(function.get("arguments", ""))
     if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, ensure_ascii=False, default=str)
+        arguments = json.dumps(arguments, ensure_ascii=False, sort_keys=True, default=str)
     return f"Tool call: {function.get('name')}({arguments})"
 
 

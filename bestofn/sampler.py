@@ -3,9 +3,10 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sized
 from dataclasses import replace
 from functools import partial
+from math import isnan
 from operator import attrgetter
 
 from bestofn import concurrency
@@ -18,9 +19,13 @@ from bestofn.rejection import EarlyRejection, draw_rejecting
 from bestofn.scoring import RewardModel, Scoring
 from bestofn.selectors import Best, Selector
 from bestofn.stopping import ExpectedGain
-from bestofn.types import Candidate, Prompt, Selection, Usage
+from bestofn.types import Candidate, Pool, Prompt, Selection, Usage
 
 BEST = Best()
+
+
+def _ignore(candidate: Candidate) -> None:
+    pass
 
 
 class BestOfN:
@@ -43,6 +48,9 @@ class BestOfN:
             candidates; larger ones wait less often.
         reject: Ends the worst candidates while they are being written. With `stop` those of a round
             compete with each other, and a rejected one counts as a draw of the lowest score.
+        budget: Tokens that a prompt's candidates may have together, of an engine. Each is allowed
+            `max_tokens`, so as many are drawn as would fit if all were that long, then as many as
+            fit into what these left; `n` is the most.
         selector: Chooses by the scores, see `bestofn.selectors`; by default the highest one.
 
     Raises:
@@ -63,8 +71,10 @@ class BestOfN:
         round_size: int = 4,
         selector: Selector | None = None,
         reject: EarlyRejection | None = None,
+        budget: int | None = None,
     ) -> None:
-        for name, value in (("n", n), ("round_size", round_size), ("window", window)):
+        sizes = {"n": n, "round_size": round_size, "window": window, "budget": budget}
+        for name, value in sizes.items():
             if value is not None and value < 1:
                 raise ConfigError(f"{name} must be at least 1, not {value}")
         if not isinstance(reward, RewardModel):
@@ -84,6 +94,11 @@ class BestOfN:
         self.stop = stop
         self.reject = None if reject is None or reject.keep == 1 else reject
         self.selector = selector or BEST
+        self.budget = budget
+        if budget is not None and not isinstance(self.generator, EngineGenerator):
+            raise ConfigError("`budget` needs an engine, whose candidates have at most max_tokens")
+        if budget is not None and budget < self._longest:
+            raise ConfigError(f"`budget` must be at least max_tokens, which is {self._longest}")
         self.round_size = n if stop is None else min(n, round_size)
         self._window = window
 
@@ -113,9 +128,17 @@ class BestOfN:
         """
         return concurrency.run(self._select(as_prompt(prompt)))
 
-    async def aselect(self, prompt: PromptLike) -> Selection:
-        """`select` for use inside an event loop."""
-        return await concurrency.on_background_loop(self._select(as_prompt(prompt)))
+    async def aselect(
+        self, prompt: PromptLike, *, on_candidate: Callable[[Candidate], None] | None = None
+    ) -> Selection:
+        """`select` for use inside an event loop.
+
+        `on_candidate` is called with each candidate as it is drawn, before it has its score, on the
+        package's event loop.
+        """
+        return await concurrency.on_background_loop(
+            self._select(as_prompt(prompt), on_candidate or _ignore)
+        )
 
     def select_many(
         self, prompts: Iterable[PromptLike], *, progress: bool = True
@@ -136,23 +159,24 @@ class BestOfN:
         """`select_many` for use inside an event loop, without a progress bar."""
         return concurrency.amap_in_window(self._select, _numbered(prompts), self.window)
 
-    async def _select(self, prompt: Prompt) -> Selection:
+    async def _select(
+        self, prompt: Prompt, on_candidate: Callable[[Candidate], None] = _ignore
+    ) -> Selection:
         """Draws rounds of candidates, each scored while its siblings are still being drawn."""
         started = time.perf_counter()
         scoring = Scoring(prompt, self.reward)
         candidates: list[Candidate] = []
         try:
-            for start in range(0, self.n, self.round_size):
-                size = min(self.round_size, self.n - start)
+            while size := self._next_round(candidates):
+                start = len(candidates)
                 async with contextlib.aclosing(self._draw(prompt, size, start)) as draws:
                     async for candidate in draws:
+                        on_candidate(candidate)
                         if self.reject is not None and candidate.finish_reason == "rejected":
                             candidates.append(candidate)
                         else:
                             scoring.add(candidate)
                 candidates = sorted([*candidates, *await scoring.finish()], key=attrgetter("index"))
-                if self._is_enough(candidates):
-                    break
         finally:
             await scoring.cancel()
         chosen = partial(choose, prompt, candidates, self.reward.name, selector=self.selector)
@@ -172,9 +196,32 @@ class BestOfN:
             self.generator, prompt, n, start=start, reward=self.reward, rejection=self.reject
         )
 
-    def _is_enough(self, candidates: list[Candidate]) -> bool:
-        values = [candidate.scores[self.reward.name].value for candidate in candidates]
-        return self.stop is not None and bool(self.stop.stops(values)[-1])
+    def _next_round(self, candidates: list[Candidate]) -> int:
+        """How many more to draw now."""
+        size = min(self.round_size, self.n - len(candidates))
+        if self.budget is not None:
+            spent = sum(candidate.usage.generated_tokens for candidate in candidates)
+            size = min(size, (self.budget - spent) // self._longest)
+        if self.stop is not None and candidates and size:
+            values = [candidate.scores[self.reward.name].value for candidate in candidates]
+            size *= not self.stop.stops(values)[-1]
+        return max(0, size)
+
+    @property
+    def _longest(self) -> int:
+        """Tokens that a candidate can have."""
+        assert isinstance(self.generator, EngineGenerator)
+        return self.generator.params.max_tokens
+
+
+def by_rank(pool: Pool, reward: str) -> list[Candidate]:
+    """The candidates by their scores, best first; failed scores last, errors behind them."""
+
+    def place(candidate: Candidate) -> tuple[bool, bool, float, int]:
+        value = candidate.scores[reward].value
+        return candidate.error is not None, isnan(value), -value, candidate.index
+
+    return sorted(pool.candidates, key=place)
 
 
 def choose(

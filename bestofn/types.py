@@ -30,6 +30,8 @@ class Prompt:
     id: str = ""  # names it in seeds and rows; empty for prompts that rewards make
     # What else its row holds, such as a reference answer, for verifiers; no model ever sees it.
     columns: Mapping[str, Any] = field(default_factory=dict, hash=False, compare=False)
+    # Functions that the answer may call, as OpenAI's API declares them; see `bestofn.tools`.
+    tools: tuple[Mapping[str, Any], ...] = field(default=(), hash=False)
 
 
 @dataclass(slots=True)
@@ -71,11 +73,11 @@ class Candidate:
     """One response to a prompt."""
 
     index: int  # its place among the candidates of its prompt
-    text: str  # without its reasoning
+    text: str  # without its reasoning; calls of tools are a part of it, see `prompts.spoken`
     reasoning: str | None = None  # what a thinking model wrote before its answer
     # "length": cut at the token limit; "rejected": ended early for its score, `text` is so far.
     finish_reason: FinishReason = "stop"
-    error: str | None = None  # why there is no response, where finish_reason is "error"
+    error: str | None = None  # why there is no usable response, where finish_reason is "error"
     token_count: int | None = None  # generated, reasoning and closing token included
     # Of the generated tokens under the raw model, in nats; None where the generator gives none.
     mean_logprob: float | None = None
@@ -87,6 +89,7 @@ class Candidate:
     confidence_over: int | None = None  # the tokens that each of them is over; None for all
     scores: dict[str, Score] = field(default_factory=dict)  # by the reward's name
     usage: Usage = field(default_factory=Usage)  # what drawing it cost
+    tool_calls: list[dict[str, Any]] | None = None  # in the form of OpenAI's API
 
     @property
     def whole(self) -> bool:

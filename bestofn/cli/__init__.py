@@ -4,10 +4,10 @@ import signal
 import sys
 import warnings
 
-from bestofn.cli import ask, doctor, evals, pool, select
+from bestofn.cli import ask, doctor, evals, pool, select, serve
 from bestofn.cli.app import app
 
-__all__ = ["app", "ask", "doctor", "evals", "pool", "run", "select"]
+__all__ = ["app", "ask", "doctor", "evals", "pool", "run", "select", "serve"]
 
 
 def run() -> None:

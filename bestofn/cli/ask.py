@@ -23,9 +23,10 @@ from bestofn.progress import redraws
 from bestofn.prompts import as_prompt
 from bestofn.rewards.base import load_reward
 from bestofn.rewards.similarity import words
+from bestofn.sampler import by_rank
 from bestofn.section import Flag
 from bestofn.store import pool
-from bestofn.types import Candidate, Pool, Score, Selection
+from bestofn.types import Pool, Score, Selection
 
 if TYPE_CHECKING:
     from bestofn.analysis.curves import ScalingCurve
@@ -116,7 +117,7 @@ def _as_json(curve: "ScalingCurve") -> dict[str, Any]:
 
 
 def _show_selection(selection: Selection, instruction: str) -> None:
-    order = _by_rank(selection, selection.reward)
+    order = by_rank(selection, selection.reward)
     table = Table(title=f"{len(order)} candidates by {selection.reward}", title_justify="left")
     infers = any(candidate.scores[selection.reward].inferred for candidate in order)
     inferred = ["inferred instruction"] if infers else []
@@ -141,14 +142,6 @@ def _show_selection(selection: Selection, instruction: str) -> None:
         console.print(Text(label, "bold"), Text(selection.text), sep="")
 
 
-def _by_rank(pool: Pool, reward: str) -> list[Candidate]:
-    """The candidates, best first, failed scores last."""
-    return sorted(
-        pool.candidates,
-        key=lambda c: (isnan(value := c.scores[reward].value), -value, c.index),
-    )
-
-
 def _marked(score: Score, instruction: str) -> Text:
     """The inferred instruction, with the words that it shares with the true one in bold."""
     true, marked = set(words(instruction)), Text()
@@ -171,7 +164,7 @@ def _show_examples(pools: Sequence[Pool]) -> None:
     """What FLIP chose, and the first candidate."""
     for row in pools:
         console.print(Text(row.prompt.messages[-1].content, "bold"))
-        chosen = {"flip": _by_rank(row, "flip")[0], "first": row.candidates[0]}
+        chosen = {"flip": by_rank(row, "flip")[0], "first": row.candidates[0]}
         for selector, candidate in chosen.items():
             right = candidate.scores["gold"].value > 0
             verdict = Text(" right ", "green") if right else Text(" wrong ", "red")

@@ -3,6 +3,8 @@
 Each field's description is what `--help` shows.
 """
 
+import json
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
@@ -18,6 +20,7 @@ from bestofn.config.parts import (
 from bestofn.engines.base import SamplingParams
 from bestofn.rewards.base import share
 from bestofn.section import OPTIONS, Flag, Section, checked
+from bestofn.tools import check_schema
 
 InFlight = Annotated[
     int | None,
@@ -38,6 +41,21 @@ def _ascending(sizes: list[int]) -> list[int]:
 
 def _as_text(value: Any) -> Any:
     return str(value) if isinstance(value, int) else value
+
+
+def _schema(value: Any) -> Any:
+    """A JSON schema as text: of a mapping, a text, or the file of that name."""
+    if isinstance(value, str) and not value.lstrip().startswith("{"):
+        try:
+            value = Path(value).read_text("utf-8")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"the file {value!r} cannot be read: {error}") from None
+    try:
+        schema = json.loads(value) if isinstance(value, str) else value
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    check_schema(schema, "the values")
+    return json.dumps(schema, sort_keys=True)
 
 
 Sizes = Annotated[list[int], AfterValidator(_ascending)]
@@ -63,6 +81,11 @@ class DrawConfig(EngineConfig):
     """Of a candidate."""
     stop: Annotated[list[str], Flag(text=True)] = Field(default=[])
     """End before any of these strings."""
+    json_schema: Annotated[str, BeforeValidator(_schema)] | None = None
+    """A file with a JSON schema that answers have to fit, in YAML also the schema itself. Engines
+    that can, hold them to it; an answer that does not fit is a candidate that failed."""
+    tool_choice: str = "auto"
+    """Of prompts with tools: 'auto', 'required', or the name of the tool that has to be called."""
     confidence: Annotated[str, BeforeValidator(_as_text)] | None = None
     """Keep how certain the model was of each token, read from so many of the likeliest, such as 20,
     or 'all'; rewards such as self-certainty need it."""
@@ -79,6 +102,7 @@ class DrawConfig(EngineConfig):
         """
         shared = DrawConfig.model_fields.keys() & SamplingParams.__dataclass_fields__.keys()
         values = {name: getattr(self, name) for name in shared} | {"stop": tuple(self.stop)}
+        values["json_schema"] = None if self.json_schema is None else json.loads(self.json_schema)
         if self.confidence is not None and self.confidence.isdecimal():
             values["confidence"] = int(self.confidence)
         return SamplingParams(**values, extra=self.sampling_extra)
@@ -98,6 +122,8 @@ class PromptsConfig(Section):
     """What names a prompt; without it a hash of its content does."""
     system_column: str | None = None
     """Holds a system prompt."""
+    tools_column: str | None = None
+    """Holds the functions that an answer may call, as OpenAI's API declares them."""
     template: Annotated[str | None, Flag(text=True)] = None
     """Makes the prompt of several columns, such as 'Solve: {problem}'."""
     drop_last_assistant: bool = False

@@ -7,7 +7,7 @@ from math import isnan
 from typing import Any, Literal
 
 from bestofn.errors import ConfigError
-from bestofn.prompts import as_turns, plain
+from bestofn.prompts import answer_message, as_turns, plain
 from bestofn.sampler import choose
 from bestofn.types import Candidate, Pool, Selection, Usage
 
@@ -34,6 +34,7 @@ _KINDS: Columns = {
     **dict.fromkeys(("index", "candidates", "token_count", *_TOKENS), "int"),
     **dict.fromkeys(("score", "score_chosen", "score_rejected", "mean_logprob"), "float"),
     **dict.fromkeys(("tie", "fallback", "selected"), "bool"),
+    **dict.fromkeys(("tools", "tool_calls"), "json"),
     **dict.fromkeys(("prompt", "chosen", "rejected", "messages"), "messages"),
 }
 _PARTS: Columns = {"reason": "text", "inferred": "json", "flags": "json", "counts": "json"}
@@ -77,6 +78,7 @@ class Records:
         for pool in pools:
             self.rows += 1
             self.tools |= any(turn.extra for turn in pool.prompt.messages)
+            self.tools |= any(candidate.tool_calls for candidate in pool.candidates)
             self.chat |= self.tools or len(pool.prompt.messages) > 1
             for record in self._made(pool):
                 for name in record:
@@ -86,10 +88,11 @@ class Records:
 
     def columns(self) -> Columns:
         """What all records have."""
-        asked = "messages" if self.keep == "sft" else "prompt"
         kind: Kind = "tool_messages" if self.tools else "messages" if self.chat else "text"
+        asked = "messages" if self.keep == "sft" else "prompt"
+        turns = {name: kind for name in ("chosen", "rejected") if name in self.own}
         extras = {new: self.extras[name] or "text" for name, new in self._names().items()}
-        return self.own | {asked: kind} | extras
+        return self.own | turns | {asked: kind} | extras
 
     def records(self, pools: Iterable[Pool]) -> Iterator[Record]:
         """The records of the rows of the first pass; rows that give none are counted."""
@@ -144,6 +147,7 @@ def _best(pool: Pool, reward: str | None, _: float) -> Made:
     record = {
         **_asked(pool),
         "response": best.text if best and error is None else None,
+        **(_calls(best) if best and error is None else {}),
         "score": best.scores[selection.reward].value if best else None,
         "reward": selection.reward,
         "index": best.index if best else None,
@@ -168,6 +172,7 @@ def _all(pool: Pool, reward: str | None, _: float) -> Made:
             "selected": selection and candidate is selection.best and candidate.error is None,
             "token_count": candidate.token_count,
             "finish_reason": candidate.finish_reason,
+            **_calls(candidate),
             "mean_logprob": candidate.mean_logprob,
             **{plain(f"score_{name}"): score.value for name, score in candidate.scores.items()},
             **{
@@ -207,7 +212,8 @@ def _sft(pool: Pool, reward: str | None, _: float) -> Made:
     if selection.fallback:
         return "fallback"
     turns = [*as_turns(pool.prompt.messages), _answer(selection.best)]
-    return [{"id": pool.prompt.id, "messages": turns}]
+    tools = {"tools": list(pool.prompt.tools)} if pool.prompt.tools else {}
+    return [{"id": pool.prompt.id, "messages": turns, **tools}]
 
 
 _MAKERS: dict[str, Callable[[Pool, str | None, float], Made]] = {
@@ -250,9 +256,14 @@ def _usage(candidates: Iterable[Candidate]) -> Usage:
     return sum((usage for part in parts for usage in part), Usage())
 
 
+def _calls(candidate: Candidate) -> Record:
+    return {"tool_calls": candidate.tool_calls} if candidate.tool_calls else {}
+
+
 def _asked(pool: Pool) -> Record:
-    return {"id": pool.prompt.id, "prompt": as_turns(pool.prompt.messages)}
+    tools = {"tools": list(pool.prompt.tools)} if pool.prompt.tools else {}
+    return {"id": pool.prompt.id, "prompt": as_turns(pool.prompt.messages), **tools}
 
 
-def _answer(candidate: Candidate) -> dict[str, str]:
-    return {"role": "assistant", "content": candidate.text}
+def _answer(candidate: Candidate) -> dict[str, Any]:
+    return as_turns([answer_message(candidate)])[0]

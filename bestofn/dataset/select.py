@@ -208,16 +208,21 @@ def check(config: AskConfig) -> None:
             f"the reward {config.reward!r} reads how certain the model was; have that kept with "
             "confidence: 'all', or so many of the likeliest tokens (--confidence 20)"
         )
-    if isinstance(selector, WeightedVote) and config.reward in NEGATIVE:
-        raise ConfigError(
-            f"a vote's weight cannot be negative, as values of {config.reward!r} are; weigh with a "
-            "reward from 0 on, such as 'flip'"
-        )
+    check_weights(selector, config.reward)
     if config.reject and not is_pointwise(config.reward):
         raise ConfigError(f"reject needs a pointwise reward, which {config.reward!r} is not")
     rejection(config)
     if stop is not None and type(selector) is not Best:
         raise ConfigError("adaptive expects the highest score to be chosen; leave out selector")
+
+
+def check_weights(selector: Selector, reward: str) -> None:
+    """Refuses votes that would be weighed with negative numbers."""
+    if isinstance(selector, WeightedVote) and reward in NEGATIVE:
+        raise ConfigError(
+            f"a vote's weight cannot be negative, as values of {reward!r} are; weigh with a reward "
+            "from 0 on, such as 'flip'"
+        )
 
 
 def selector_of(config: AskConfig) -> Selector:
@@ -326,6 +331,8 @@ def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str
     found: dict[str, Any] = {"engine": identity_of(generator), "reward": identity_of(best.reward)}
     if best.stop is not None:
         found["stop_rule"] = identity_of(best.stop) | {"round_size": best.round_size}
+    if best.budget is not None:
+        found["budget"] = best.budget
     if best.reject is not None:
         found["reject"] = identity_of(best.reject)
     if type(best.selector) is not Best:

@@ -10,6 +10,7 @@ from bestofn.engines.chat import CONTROL
 from bestofn.errors import ConfigError, EngineError
 from bestofn.redaction import without_secrets
 from bestofn.registry import construct, find, is_own, make
+from bestofn.tools import calls_schema
 from bestofn.types import FinishReason, Prompt, Usage
 
 
@@ -28,8 +29,12 @@ class SamplingParams:
     logprobs: bool = True  # whether the log-probabilities of the generated tokens are wanted
     # Tokens that confidence is read from, see `Completion`: so many of the likeliest, or "all".
     confidence: int | Literal["all"] | None = None
-    # What the output is meant to be; only views with `guided=True` enforce it.
+    # What the output is meant to be; only views with `guided=True` enforce it. A candidate that is
+    # not has an error.
     json_schema: Mapping[str, Any] | None = field(default=None, hash=False)
+    # Of a prompt with tools: "auto", "required", or the name of the one that has to be called.
+    tool_choice: str = "auto"
+    parallel_tool_calls: bool = True  # whether an answer may have several calls
     extra: Mapping[str, Any] = field(default_factory=dict, hash=False)  # passed on by name
 
     def __post_init__(self) -> None:
@@ -48,6 +53,12 @@ class SamplingParams:
             if not holds:
                 raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)!r}")
 
+    def schema_for(self, prompt: Prompt) -> Mapping[str, Any] | None:
+        """The JSON schema of what a model has to write: of the answer, or of calls."""
+        if prompt.tools and self.tool_choice != "auto":
+            return calls_schema(prompt.tools, self.tool_choice)
+        return self.json_schema
+
 
 @dataclass(slots=True)
 class Completion:
@@ -64,6 +75,7 @@ class Completion:
     # log(k p) over the k likeliest tokens, or all, in nats under the raw model. That is from 0 on,
     # and over all tokens KL(uniform || model).
     token_confidences: list[float] | None = None
+    tool_calls: list[Any] | None = None  # as a server tells them apart; others leave them in `text`
 
 
 @dataclass(slots=True)
@@ -160,6 +172,13 @@ class Engine(ABC):
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         """Reasoning, if any, and answer that the first tokens of a response to `prompt` read as."""
         raise EngineError(f"the engine {self.name!r} cannot decode tokens")
+
+    async def token_texts(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token of a response; U+FFFD where it is no character by itself."""
+        raise EngineError(f"the engine {self.name!r} does not name its tokens")
+
+    async def check(self) -> None:  # noqa: B027 (most cannot tell)
+        """Raises EngineError if the engine cannot work any more, or its server does not answer."""
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
         """Tokens of the prompt as the model reads it, None if the engine cannot tell."""

@@ -5,13 +5,14 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, get_args
 
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
-from bestofn.prompts import as_turns, clean, split_opening, spoken, transcript
+from bestofn.prompts import Tools, as_turns, clean, split_opening, spoken, transcript
 from bestofn.thinking import ends_in_opening, split_thinking
+from bestofn.tools import declaration
 from bestofn.types import Message, Prompt, Role
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ Way = tuple[Change, Change, tuple[str, ...]]
 FORMS: list[tuple[str, ...]] = [(), ("user",), get_args(Role)]
 # What is tried to see which turns a template writes.
 CALL = {"name": "probe_tool", "arguments": '{"probe_argument": "probe value"}'}
+PROBE = {"name": "probe_tool", "description": "", "parameters": {"type": "object"}}
 CALLS = [{"id": "probe0123", "type": "function", "function": CALL}]
 RESULT = {"tool_call_id": "probe0123", "name": "probe_tool"}
 
@@ -52,7 +54,8 @@ class ChatFormat:
     A chat template writes the turns that it knows, with their content as a text or, where it wants
     that, as content parts. What it does not know becomes something that it does: a developer is
     the system; without a system role the system text goes in front of the first user message; tool
-    calls and their results become readable text. Without a template a conversation is plain text:
+    calls and their results become readable text; tools that may be called are described in the
+    system text. Without a template a conversation is plain text:
     "User: ...", "Assistant: ..." in paragraphs, ending in "Assistant:".
 
     Chat templates write added tokens, special ones and others like `<think>` or `<tool_call>`; what
@@ -89,23 +92,26 @@ class ChatFormat:
     def with_kwargs(self, template_kwargs: Mapping[str, Any]) -> "ChatFormat":
         return ChatFormat(self.tokenizer, self.template_kwargs | dict(template_kwargs))
 
-    def render(self, messages: Messages, prompt: bool = True) -> str:
+    def render(self, messages: Messages, prompt: bool = True, tools: Tools = ()) -> str:
         """The conversation as text, up to where the model is to answer.
 
         Args:
             messages: The turns.
             prompt: Whether they end with a question; the text of an answered one ends with them.
+            tools: What the answer may call.
 
         Raises:
             EngineError: the template refuses the conversation, or drops a part of it.
         """
+        if tools and not self._writes_tools:
+            messages, tools = _with_declaration(messages, tools), ()
         if not self.has_template:
             return f"{transcript(messages)}\n\nAssistant:"
         ways = self._ways(tuple((turn.role, bool(_calls(turn))) for turn in messages), prompt)
         text, failure = None, None
         for way in ways or [SIMPLEST]:
             try:
-                text = self._apply(way, messages, prompt)
+                text = self._apply(way, messages, prompt, tools)
                 break
             except Exception as error:  # a template can go wrong like any other program
                 failure = error
@@ -150,14 +156,28 @@ class ChatFormat:
             return False
         return all(part in text for part in parts)
 
-    def _apply(self, way: Way, messages: Messages, prompt: bool) -> str:
+    @cached_property
+    def _writes_tools(self) -> bool:
+        """Whether the chat template shows the model which tools there are."""
+        declared = ({"type": "function", "function": PROBE},)
+        try:
+            text = self._apply((tuple, tuple, ()), (Message("user", "x"),), True, declared)
+        except Exception:  # of any kind: not written
+            return False
+        return "probe_tool" in text
+
+    def _apply(self, way: Way, messages: Messages, prompt: bool, declared: Tools = ()) -> str:
         tools, system, in_parts = way
         turns = as_turns(system(tools(messages)))
         for turn in turns:
             if turn["role"] in in_parts:
                 turn["content"] = [{"type": "text", "text": turn["content"]}]
         text = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=prompt, **self.template_kwargs
+            turns,
+            tokenize=False,
+            add_generation_prompt=prompt,
+            **({"tools": list(declared)} if declared else {}),
+            **self.template_kwargs,
         )
         assert isinstance(text, str)
         return text
@@ -173,7 +193,7 @@ class ChatFormat:
     def _encode(self, prompt: Prompt) -> tuple[tuple[int, ...], bool]:
         """Token ids of the prompt, and whether it ends inside an opened thinking tag."""
         messages, opening = split_opening(prompt)
-        text = self.render(self._as_text(messages))
+        text = self.render(self._as_text(messages), tools=self._cut(prompt.tools))
         thinking = ends_in_opening(text)
         # A template writes its own special tokens; plain text needs the tokenizer's.
         ids = self._ids(text, special=not self.has_template)
@@ -190,8 +210,8 @@ class ChatFormat:
         Raises:
             EngineError: the template refuses it.
         """
-        messages = (*prompt.messages, Message("assistant", answer))
-        return self._ids(self.render(self._as_text(messages), prompt=False))
+        messages = self._as_text((*prompt.messages, Message("assistant", answer)))
+        return self._ids(self.render(messages, prompt=False, tools=self._cut(prompt.tools)))
 
     def encode_scored(
         self, prompt: Prompt, continuation: str, close: bool, max_tokens: int | None
@@ -337,6 +357,14 @@ def _without_system(messages: Messages) -> Messages:
             message, waiting = replace(message, content=content), []
         turns.append(message)
     return (*turns, *(Message("user", text) for text in waiting))
+
+
+def _with_declaration(messages: Messages, tools: Tools) -> Messages:
+    """The tools as a text at the end of the system's."""
+    text, first = declaration(tools), messages[0]
+    if first.role not in ("system", "developer"):
+        return (Message("system", text), *messages)
+    return (replace(first, content=f"{first.content}\n\n{text}".strip()), *messages[1:])
 
 
 def _without_tools(messages: Messages) -> Messages:

@@ -45,6 +45,8 @@ def to_row(pool: Pool) -> dict[str, Any]:
     """
     prompt = pool.prompt
     row: dict[str, Any] = {"id": prompt.id, "prompt": as_given(prompt.messages)}
+    if prompt.tools:
+        row["tools"] = list(prompt.tools)
     if prompt.columns:
         row["columns"] = plain(prompt.columns)
     if isinstance(pool, Selection):
@@ -119,6 +121,7 @@ class _Row(BaseModel):
     id: str
     prompt: Any
     columns: dict[str, Any] = {}
+    tools: list[dict[str, Any]] = []
     candidates: list[_Candidate]
     seconds: dict[str, float] = {}
     error: str | None = None
@@ -165,7 +168,7 @@ def from_row(row: Mapping[str, Any]) -> Pool:
     row = _made_by_hand(row) if "responses" in row and "candidates" not in row else row
     found = _validated(_SELECTED if CHOICE & row.keys() else _ROW, row)
     candidates, columns = found.candidates, plain(found.columns)
-    prompt = as_prompt(written(found.prompt), found.id, columns)
+    prompt = as_prompt(written(found.prompt), found.id, columns, tuple(found.tools))
     places = [candidate.index for candidate in candidates]
     if places != list(range(len(places))):
         raise ConfigError(f"the row's candidates must be numbered from 0, not {places}")

@@ -14,7 +14,8 @@ from typing import Any, TypedDict, Unpack
 from bestofn.dataset.sources.files import Entry, Row, fault
 from bestofn.dataset.sources.rows import Source, open_source, read_rows, without_faults
 from bestofn.errors import BestOfNError, ConfigError
-from bestofn.prompts import as_prompt, clean, conversation, plain
+from bestofn.prompts import Tools, as_prompt, clean, conversation, plain
+from bestofn.tools import as_tools
 from bestofn.types import Message, Prompt
 
 USUAL_COLUMNS = ("prompt", "messages", "conversations", "conversation")
@@ -31,6 +32,7 @@ class SourceOptions(TypedDict, total=False):
     prompt_column: str
     id_column: str | None
     system_column: str | None
+    tools_column: str | None
     template: str | None
     system: str | None
     drop_last_assistant: bool
@@ -103,6 +105,8 @@ class PromptForm:
         id_column: Names the prompt, by a text or an integer; by default a hash of its content does.
         system_column: Holds a system prompt; null and blank text are none. By default "system" for
             a prompt out of "conversations" or "conversation", as ShareGPT has it.
+        tools_column: Holds the functions that the answer may call, in the form of OpenAI's API or
+            as JSON text; null is none.
         template: A text such as "Solve: {problem}" over columns, in place of `prompt_column`;
             "{{" and "}}" are braces.
         system: A system prompt for prompts that have none.
@@ -116,6 +120,7 @@ class PromptForm:
     prompt_column: str = "prompt"
     id_column: str | None = None
     system_column: str | None = None
+    tools_column: str | None = None
     template: str | None = None
     system: str | None = None
     drop_last_assistant: bool = False
@@ -163,14 +168,17 @@ class PromptForm:
             name, others = value.id, dict(value.columns)
         name = self._id(values) or name
         system = self._system(values, column)
-        taken = (self.id_column, self.system_column)
+        taken = (self.id_column, self.system_column, self.tools_column)
+        tools = value.tools if isinstance(value, Prompt) else ()
+        if self.tools_column is not None:
+            tools = self._tools(values, self.tools_column)
         columns = plain({key: item for key, item in others.items() if key not in taken})
         try:
             messages = self._asking(conversation(value), columns)
             first = messages[0].role if messages else ""
             if system is not None and first not in ("system", "developer"):
                 messages = (Message("system", system), *messages)
-            return as_prompt(messages, name, columns)
+            return as_prompt(messages, name, columns, tools)
         except BestOfNError as error:
             label = "the template" if column is None else f"column {column!r}"
             raise ConfigError(f"{label}: {error}") from None
@@ -208,6 +216,12 @@ class PromptForm:
                 f"column {self.id_column!r}: an id is a text or an integer, not {_kind(value)}"
             )
         return str(value)
+
+    def _tools(self, values: Mapping[str, Any], column: str) -> Tools:
+        try:
+            return as_tools(_cell(values, column))
+        except ConfigError as error:
+            raise ConfigError(f"column {column!r}: {error}") from None
 
     def _system(self, values: Mapping[str, Any], column: str | None) -> str | None:
         # ShareGPT has a system prompt beside the conversation.

@@ -149,6 +149,12 @@ class TransformersEngine(WatchedEngine):
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
 
+    async def token_texts(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str]:
+        return [self._chat.text([token]) for token in token_ids]
+
+    async def check(self) -> None:
+        self._scheduler.require_alive()
+
     async def count_tokens(self, prompt: Prompt) -> int | None:
         return len(self._chat.encode(prompt)[0])
 

@@ -122,11 +122,15 @@ class Worker(threading.Thread, Generic[R]):
         """
         concurrency.require_process(self._pid, "a loaded model")
         with self._wake:
-            if self._closed:
-                raise EngineError(f"{self.what} is closed; load it again")
+            self.require_alive()
             self._inbox.append(request)
             self._wake.notify()
         return await asyncio.wrap_future(request.future)
+
+    def require_alive(self) -> None:
+        """Raises EngineError if it is closed."""
+        if self._closed:
+            raise EngineError(f"{self.what} is closed; load it again")
 
     def close(self) -> None:
         """Ends the thread after its turn; open requests fail."""

@@ -220,7 +220,8 @@ class Tokens:
         """Ids of the conversation up to where the model is to answer."""
         if self._chat is not None:
             return self._chat.encode(prompt)[0]
-        return await self._render(*prompt.messages, **opening_fields(prompt))
+        tools = {"tools": list(prompt.tools)} if prompt.tools else {}
+        return await self._render(*prompt.messages, **opening_fields(prompt), **tools)
 
     async def continuation(self, text: str, close: bool) -> Ids:
         """Ids of plain text, with the token that ends an answer if it is to be closed.
@@ -269,7 +270,7 @@ class Tokens:
         answer = await self._ask("tokenize", {"prompt": text, "add_special_tokens": False})
         return tuple(answer["tokens"])
 
-    async def _render(self, *messages: Message, **options: bool) -> Ids:
+    async def _render(self, *messages: Message, **options: Any) -> Ids:
         request = {"messages": turns(messages), "chat_template_kwargs": self._template_kwargs}
         return tuple((await self._ask("tokenize", request | options))["tokens"])
 

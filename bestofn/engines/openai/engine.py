@@ -29,6 +29,7 @@ from bestofn.engines.openai.dialect import (
     LIMIT,
     NEGOTIABLE,
     NEW_LIMIT,
+    NO_LIST,
     SAMPLING,
     CannotScoreError,
     Fields,
@@ -60,6 +61,7 @@ UNSEEN_REASONING = (
     "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
 )
 CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
+TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 TOP = 20  # the most `top_logprobs` that the API takes
 
 
@@ -159,12 +161,14 @@ class OpenAIEngine(WatchedEngine):
             request |= streaming.FIELDS | ({} if self._vllm else {"logprobs": True})
             begun = partial(self._begun, prompt, started)
             post = partial(streaming.follow, self._server, watch, begun)
-        answer = await self._complete(prompt, request, frozenset(params.extra), post)
+        asked = frozenset(params.extra) | TOOL_FIELDS
+        answer = await self._complete(prompt, request, asked, post)
         choice = answer["choices"][0]
         reason = choice.get("finish_reason")
         if reason in BROKEN_OFF:
             raise EngineError(f"the server broke the answer off ({reason})")
-        reasoning, text = await self._split(choice.get("message") or {})
+        message = choice.get("message") or {}
+        reasoning, text = await self._split(message)
         token_ids = choice.get("token_ids") or []
         return Completion(
             text=text,
@@ -173,6 +177,7 @@ class OpenAIEngine(WatchedEngine):
             token_ids=token_ids,
             token_logprobs=token_logprobs(choice, len(token_ids)),
             usage=usage_of(answer, len(token_ids), time.perf_counter() - started),
+            tool_calls=message.get("tool_calls") or None,
         )
 
     async def _begun(
@@ -211,6 +216,7 @@ class OpenAIEngine(WatchedEngine):
             "stop": [clean(text) for text in params.stop] or None,
             "seed": None if seed is None else seed % (1 << 63),
             "response_format": (schema and {"type": "json_schema", "json_schema": named}) or None,
+            **_tool_fields(prompt, params),
         }
         sent = {name: value for name, value in fields.items() if value is not None}
         return sent | dict(params.extra)
@@ -350,6 +356,23 @@ class OpenAIEngine(WatchedEngine):
         return TokenScores([], [named.get(text, least) for text in answers], usage, complete=False)
 
     @on_server
+    async def token_texts(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str]:
+        if not (self._vllm or self._chat is not None):
+            return await super().token_texts(prompt, token_ids)
+        distinct = list(dict.fromkeys(token_ids))
+        texts = await concurrency.gather(*(self._tokens.decode((token,)) for token in distinct))
+        named = dict(zip(distinct, texts, strict=True))
+        return [named[token] for token in token_ids]
+
+    @on_server
+    async def check(self) -> None:
+        try:
+            await self._server.models(self._server.url)
+        except RefusedError as refusal:
+            if refusal.status not in NO_LIST:
+                raise
+
+    @on_server
     async def count_tokens(self, prompt: Prompt) -> int | None:
         if self._vllm or self._chat is not None:
             with suppress(CannotScoreError):
@@ -394,3 +417,14 @@ class OpenAIEngine(WatchedEngine):
 
     def close(self) -> None:
         self._server.close()
+
+
+def _tool_fields(prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
+    """Of a request whose answer may call tools."""
+    if not prompt.tools:
+        return {}
+    choice: Any = params.tool_choice
+    if choice not in ("auto", "required"):
+        choice = {"type": "function", "function": {"name": choice}}
+    single = {} if params.parallel_tool_calls else {"parallel_tool_calls": False}
+    return {"tools": list(prompt.tools), "tool_choice": choice, **single}

@@ -59,7 +59,8 @@ class Streamed:
         self.token_ids: list[int] = []
         self.entries: list[Mapping[str, Any]] = []
         self.prompt_tokens = 0  # as far as the server tells before the end
-        self._message: dict[str, str] = {}
+        self._message: dict[str, Any] = {}
+        self._calls: dict[int, dict[str, Any]] = {}
         self._lengths = [(0, 0)]  # after each piece: tokens, and characters of the answer
         self._reason: str | None = None
         self._usage: Mapping[str, Any] | None = None
@@ -72,10 +73,20 @@ class Streamed:
             for part, text in (choice.get("delta") or {}).items():
                 if isinstance(text, str) and text:
                     self._message[part] = self._message.get(part, "") + text
+            for call in (choice.get("delta") or {}).get("tool_calls") or ():
+                self._add_call(call)
             self.token_ids += choice.get("token_ids") or []
             self.entries += (choice.get("logprobs") or {}).get("content") or []
             self._reason = choice.get("finish_reason") or self._reason
         self._lengths.append((self.count, len(self._message.get("content", ""))))
+
+    def _add_call(self, piece: Mapping[str, Any]) -> None:
+        """Takes a piece of a call in; its name and arguments may come bit by bit."""
+        call = self._calls.setdefault(piece.get("index") or 0, {"function": {}})
+        self._message["tool_calls"] = list(self._calls.values())
+        call["id"] = piece.get("id") or call.get("id")
+        for part, text in (piece.get("function") or {}).items():
+            call["function"][part] = call["function"].get(part, "") + (text or "")
 
     @property
     def count(self) -> int:

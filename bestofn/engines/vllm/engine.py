@@ -107,7 +107,7 @@ class VLLMEngine(WatchedEngine):
                 "with enable_chunked_prefill=False, or draw without a seed"
             )
         ids, thinking = self._chat.encode(prompt)
-        options = self._options(params, require_room(ids, 1, self.context), seed)
+        options = self._options(prompt, params, require_room(ids, 1, self.context), seed)
         started = time.perf_counter()
 
         def read(output: Any, first: int | None = None) -> Completion:
@@ -145,7 +145,7 @@ class VLLMEngine(WatchedEngine):
             raise EngineError(f"vLLM ended a request early: {reason}")
         return read(output)
 
-    def _options(self, params: SamplingParams, room: int, seed: int | None) -> Any:
+    def _options(self, prompt: Prompt, params: SamplingParams, room: int, seed: int | None) -> Any:
         """vLLM's parameters for ours."""
         known = set(VLLMParams.__struct_fields__) - OWN
         if unknown := [name for name in params.extra if name not in known]:
@@ -159,8 +159,8 @@ class VLLMEngine(WatchedEngine):
         if not options.get("ignore_eos"):
             stops = options.get("stop_token_ids") or []
             options["stop_token_ids"] = [*stops, *self._chat.closing_ids]
-        if self._guided and params.json_schema is not None:
-            options["structured_outputs"] = StructuredOutputsParams(json=params.json_schema)
+        if self._guided and (schema := params.schema_for(prompt)) is not None:
+            options["structured_outputs"] = StructuredOutputsParams(json=dict(schema))
         try:
             return versions.params(
                 **options,
@@ -246,6 +246,12 @@ class VLLMEngine(WatchedEngine):
 
     async def decode(self, prompt: Prompt, token_ids: Sequence[int]) -> tuple[str | None, str]:
         return self._chat.decode(list(token_ids), self._chat.encode(prompt)[1])
+
+    async def token_texts(self, prompt: Prompt, token_ids: Sequence[int]) -> list[str]:
+        return [self._chat.text([token]) for token in token_ids]
+
+    async def check(self) -> None:
+        self._process.require_alive()
 
     async def count_tokens(self, prompt: Prompt) -> int | None:
         return len(self._chat.encode(prompt)[0])

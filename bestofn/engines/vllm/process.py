@@ -109,6 +109,11 @@ class EngineProcess:
             raise EngineError(self._death_message())
         return last
 
+    def require_alive(self) -> None:
+        """Raises EngineError if the engine has died or is closed."""
+        if self.opened().errored:
+            raise EngineError(self._death_message())
+
     def opened(self) -> AsyncLLM:
         concurrency.require_process(self._pid, "a loaded model")
         if self.llm is None:

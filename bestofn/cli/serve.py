@@ -1,0 +1,71 @@
+"""The command that serves: best-of-N behind OpenAI's API."""
+
+import logging
+import socket
+from typing import Any
+
+from bestofn.cli.app import app, notes, options, section
+from bestofn.config.serving import ServeConfig, read_keys
+from bestofn.errors import ConfigError
+
+
+@app.command()
+@options(ServeConfig)
+def serve(**given: Any) -> None:
+    """Answer requests in the form of OpenAI's API with the best of N.
+
+    It listens on this machine alone, unless there are keys. SIGTERM ends it once the requests under
+    way are answered.
+    """
+    config = section(ServeConfig, given)
+    try:
+        import uvicorn
+
+        from bestofn.serve.app import create_app
+        from bestofn.serve.border import Protocol
+        from bestofn.serve.service import serving
+    except ImportError as error:
+        raise ConfigError(f"serving needs {error.name}: pip install 'bestofn[serve]'") from None
+    keys = read_keys(config.api_key_file) if config.api_key_file else []
+    listener = _listener(config)
+    port = listener.getsockname()[1]
+    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
+    logging.getLogger("bestofn.serve").setLevel(logging.INFO)
+    with listener, serving(config) as service:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(service, config, keys),
+                http=Protocol,
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=config.max_connections,
+                timeout_graceful_shutdown=config.drain_seconds,
+            )
+        )
+        host = f"[{config.host}]" if ":" in config.host else config.host
+        rewards = ", ".join(service.rewards)
+        notes.print(
+            f"serving {service.name} at http://{host}:{port}/v1: the best of {config.n} "
+            f"by {rewards}",
+            soft_wrap=True,
+            highlight=False,
+        )
+        server.run(sockets=[listener])
+
+
+def _listener(config: ServeConfig) -> socket.socket:
+    """The socket to listen on, bound before anything is loaded."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((config.host, config.port))
+    except OSError as error:
+        listener.close()
+        where = f"{config.host}:{config.port}"
+        raise ConfigError(f"the server cannot listen on {where}: {error.strerror}") from None
+    return listener

@@ -1,0 +1,1 @@
+"""Best-of-N behind OpenAI's API: `bestofn serve`."""
