@@ -8,6 +8,10 @@ class BestOfNError(Exception):
 class ConfigError(BestOfNError, ValueError):
     """An option, a file or an argument is not usable as given."""
 
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field  # which one is wrong, where what was given has fields
+
 
 class EngineError(BestOfNError, RuntimeError):
     """An engine cannot be loaded, or cannot do what was asked of it."""

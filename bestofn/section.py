@@ -47,7 +47,8 @@ def checked(kind: type[S], fields: Mapping[str, Any], where: str) -> S:
     try:
         return kind.model_validate(dict(fields))
     except ValidationError as error:
-        raise ConfigError(f"{where}: {_sentence(kind, error, where)}") from None
+        field = ".".join(map(str, error.errors()[0]["loc"])) or None
+        raise ConfigError(f"{where}: {_sentence(kind, error, where)}", field) from None
 
 
 def _sentence(kind: type[Section], error: ValidationError, where: str) -> str:

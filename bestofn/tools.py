@@ -80,6 +80,44 @@ def declaration(tools: Tools) -> str:
     return WRITING + "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
 
 
+def chosen_tool(choice: Any, tools: Tools) -> str:
+    """What `SamplingParams` has for a `tool_choice` of OpenAI's API, which may be an object.
+
+    Raises:
+        ConfigError: it is of another form, or names none of the tools.
+    """
+    if choice in (None, *TAKEN):
+        return choice or "auto"
+    function = choice.get("function") if isinstance(choice, Mapping) else None
+    name = function.get("name") if isinstance(function, Mapping) else None
+    if name not in [name_of(tool) for tool in tools]:
+        said = "tool_choice is 'none', 'auto', 'required' or one of the tools"
+        raise ConfigError(said, "tool_choice")
+    return str(name)
+
+
+def held_schema(form: Any) -> Any:
+    """The JSON schema that a `response_format` of OpenAI's API asks for, None for none.
+
+    Raises:
+        ConfigError: it is of another form.
+    """
+    kind = form.get("type") if isinstance(form, Mapping) else form
+    if kind in (None, "text"):
+        return None
+    if kind == "json_object":
+        return {"type": "object"}
+    named = form.get("json_schema") if kind == "json_schema" else None
+    if not isinstance(named, Mapping) or not isinstance(named.get("schema"), Mapping):
+        raise ConfigError(
+            "response_format has the type 'text', 'json_object', or 'json_schema' with a "
+            "json_schema that has a schema",
+            "response_format",
+        )
+    check_schema(named["schema"], "the values in response_format", "response_format")
+    return named["schema"]
+
+
 def calls_schema(tools: Tools, choice: str) -> dict[str, Any]:
     """The JSON schema of a list of calls: of any tool, or of the one that `choice` names."""
     wanted = [tool["function"] for tool in tools if choice in ("required", name_of(tool))]
@@ -196,14 +234,14 @@ def called(candidate: Candidate) -> list[str]:
 # --- JSON by a schema -----------------------------------------------------------------------------
 
 
-def check_schema(schema: Any, what: str) -> None:
+def check_schema(schema: Any, what: str, field: str | None = None) -> None:
     """Refuses what is no JSON schema, or refers to another document."""
     if not isinstance(schema, Mapping):
-        raise ConfigError(f"{what} are no JSON schema, which is an object")
+        raise ConfigError(f"{what} are no JSON schema, which is an object", field)
     try:
         _validator(json.dumps(plain(schema), sort_keys=True))
     except (ValueError, jsonschema_rs.ValidationError) as error:
-        raise ConfigError(f"{what} are no JSON schema: {_sentence(error)}") from None
+        raise ConfigError(f"{what} are no JSON schema: {_sentence(error)}", field) from None
 
 
 def check_json(text: str, schema: Mapping[str, Any]) -> str | None:

@@ -12,6 +12,7 @@ PACKAGE = Path(bestofn.__file__).parent
 FLOORS = [
     {"types", "errors", "thinking", "identity", "redaction", "tiny"},
     {"prompts", "concurrency", "registry", "progress", "section"},
+    {"tools"},
     {"store", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},
     {"rewards", "generators"},
@@ -19,7 +20,7 @@ FLOORS = [
     {"sampler", "recipe", "resuming", "models"},
     {"dataset", "integrations"},
     {"analysis"},
-    {"evals"},
+    {"evals", "serve"},
     {"cli"},
 ]
 

@@ -5,7 +5,8 @@ import socket
 from typing import Any
 
 from bestofn.cli.app import app, notes, options, section
-from bestofn.config.serving import ServeConfig, read_keys
+from bestofn.config.keys import read_keys
+from bestofn.config.serving import ServeConfig
 from bestofn.errors import ConfigError
 
 

@@ -137,12 +137,10 @@ def _differently_called(rewards: list[RewardConfig]) -> list[RewardConfig]:
     return rewards
 
 
-Rewards = Annotated[
-    list[RewardConfig],
-    BeforeValidator(_names_as_rewards),
-    AfterValidator(_differently_called),
-    Flag(("--reward",)),
+NamedRewards = Annotated[
+    list[RewardConfig], BeforeValidator(_names_as_rewards), AfterValidator(_differently_called)
 ]
+Rewards = Annotated[NamedRewards, Flag(("--reward",))]
 RewardOptions = Annotated[dict[str, Any], Flag(("--reward-option",))]
 
 

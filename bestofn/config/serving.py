@@ -1,30 +1,13 @@
 """The configuration of the server, and of those who may ask it."""
 
 from ipaddress import ip_address
-from pathlib import Path
-from typing import Any
 
-import yaml
 from pydantic import Field, model_validator
 
 from bestofn.config.commands import AskConfig
-from bestofn.errors import ConfigError
-from bestofn.section import Section, checked
-
-
-class Limits(Section):
-    """What one request, and all those with one key, may ask for."""
-
-    max_n: int = Field(default=64, ge=1)
-    """The most candidates that a request may have drawn."""
-    max_answer_tokens: int = Field(default=4096, ge=1)
-    """The most tokens that a request may allow a candidate."""
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
-    """The longest prompt, by default what the model's context holds."""
-    max_body: int = Field(default=1 << 20, ge=1)
-    """The most bytes of a request."""
-    max_requests: int = Field(default=512, ge=1)
-    """The most requests under way or waiting with one key, or of all where there are no keys."""
+from bestofn.config.keys import Limits
+from bestofn.config.parts import NamedRewards
+from bestofn.rewards.base import reads_confidence
 
 
 class ServeConfig(AskConfig, Limits):
@@ -39,7 +22,7 @@ class ServeConfig(AskConfig, Limits):
     and limits of their own such as max_n."""
     model_name: str | None = None
     """What requests call the model, by default the last part of its name."""
-    also: list[str] = Field(default=[])
+    also: NamedRewards = Field(default=[])
     """Further rewards that a request may name, such as flip,majority."""
     max_running: int = Field(default=64, ge=1)
     """Requests that are worked on at once; others wait."""
@@ -53,6 +36,13 @@ class ServeConfig(AskConfig, Limits):
     """Write the text of prompts into the log, which is else without any."""
 
     @model_validator(mode="after")
+    def _have_confidence(self) -> "ServeConfig":
+        for reward in self.also if self.confidence is None else ():
+            if reads_confidence(reward.reward):
+                raise ValueError(f"{reward.reward!r} needs --confidence, such as 20")
+        return self
+
+    @model_validator(mode="after")
     def _needs_keys(self) -> "ServeConfig":
         if self.api_key_file is None and not is_loopback(self.host):
             raise ValueError(
@@ -62,54 +52,9 @@ class ServeConfig(AskConfig, Limits):
         return self
 
 
-class KeyConfig(Section):
-    """One who is let in; limits that are not given are the server's."""
-
-    key: str = Field(min_length=8, pattern=r"^[!-~]+$")
-    """The secret, at least 8 characters of ASCII without spaces."""
-    name: str = ""
-    """What logs call its owner."""
-    max_n: int | None = Field(default=None, ge=1)
-    max_answer_tokens: int | None = Field(default=None, ge=1)
-    max_prompt_tokens: int | None = Field(default=None, ge=1)
-    max_body: int | None = Field(default=None, ge=1)
-    max_requests: int | None = Field(default=None, ge=1)
-
-    def limits(self, of_server: Limits) -> Limits:
-        """The limits that hold for it."""
-        names = Limits.model_fields
-        own = {name: value for name in names if (value := getattr(self, name)) is not None}
-        return Limits(**{name: getattr(of_server, name) for name in names} | own)
-
-
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches an address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def read_keys(path: str) -> list[KeyConfig]:
-    """The keys in a file.
-
-    Raises:
-        ConfigError: it cannot be read, is of another form, or has no keys or one of them twice.
-    """
-    try:
-        found: Any = yaml.safe_load(Path(path).read_text("utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or type(error).__name__
-        raise ConfigError(f"the key file {path!r} cannot be read: {reason}") from None
-    if isinstance(found, str):  # lines
-        found = found.split()
-    if not isinstance(found, list) or not found:
-        raise ConfigError(f"the key file {path!r} needs a key in each line, or a YAML list")
-    keys = []
-    for place, item in enumerate(found, 1):
-        fields = item if isinstance(item, dict) else {"key": item}
-        key = checked(KeyConfig, fields, f"key {place} of {path!r}")
-        keys.append(key.model_copy(update={"name": key.name or f"key {place}"}))
-    if len({key.key for key in keys}) < len(keys):
-        raise ConfigError(f"the key file {path!r} has a key twice")
-    return keys

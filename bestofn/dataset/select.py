@@ -15,7 +15,7 @@ from bestofn.dataset.run import Accept, BadRow, ErrorPolicy, Work, run, skipped_
 from bestofn.dataset.sources import PromptForm, Source, SourceOptions, count_rows, iter_prompts
 from bestofn.dataset.summary import Summary, counted
 from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
-from bestofn.generators import EngineGenerator
+from bestofn.generators import EngineGenerator, Generator
 from bestofn.identity import identity_of
 from bestofn.models import Engines
 from bestofn.registry import is_own
@@ -29,6 +29,7 @@ from bestofn.rewards.base import (
     reward_identity,
 )
 from bestofn.sampler import BestOfN
+from bestofn.scoring import RewardModel
 from bestofn.selectors import Best, Selector, Vote, WeightedVote, load_selector
 from bestofn.stopping import ExpectedGain
 from bestofn.store import pool
@@ -256,11 +257,22 @@ def loaded(config: AskConfig) -> Iterator[BestOfN]:
             verifier=config.verifier,
             **chooses.options,
         )
-        how: dict[str, Any] = {"stop": stopping(config), "selector": selector_of(config)}
-        how["reject"] = rejection(config)
-        if isinstance(config, SelectConfig):
-            how |= {"window": config.window, "round_size": config.round_size}
-        yield BestOfN(generator, reward, n=config.n, **how)
+        yield best_of(config, generator, reward)
+
+
+def best_of(
+    config: AskConfig, generator: Generator, reward: RewardModel, budget: int | None = None
+) -> BestOfN:
+    """What draws and selects as a configuration says.
+
+    Raises:
+        ConfigError: a setting makes no sense.
+    """
+    how: dict[str, Any] = {"stop": stopping(config), "selector": selector_of(config)}
+    how |= {"reject": rejection(config), "budget": budget}
+    if isinstance(config, SelectConfig):
+        how |= {"window": config.window, "round_size": config.round_size}
+    return BestOfN(generator, reward, n=config.n, **how)
 
 
 def stopping(config: AskConfig) -> ExpectedGain | None:

@@ -51,7 +51,7 @@ class SamplingParams:
             ("confidence", self.confidence in (None, "all") or own_count, "'all' or at least 1"),
         ):
             if not holds:
-                raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)!r}")
+                raise ConfigError(f"{name} must be {rule}, not {getattr(self, name)!r}", name)
 
     def schema_for(self, prompt: Prompt) -> Mapping[str, Any] | None:
         """The JSON schema of what a model has to write: of the answer, or of calls."""

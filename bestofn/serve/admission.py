@@ -1,66 +1,18 @@
-"""Who may ask, and when their turn is: keys with limits, and the queue."""
+"""When the turn of a request is: the queue."""
 
 import asyncio
-import hmac
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from itertools import count
 from math import ceil
 from time import monotonic
 
-from bestofn.config.serving import KeyConfig, Limits
+from bestofn import concurrency
+from bestofn.config.keys import Client
 from bestofn.serve.requests import RequestError
 
 LONGEST_WAIT = 60  # seconds that a client is told to wait at most
 SMOOTHING = 0.1  # the weight of the last request in the mean duration
-
-
-class Client:
-    """One who is let in, with the requests of theirs that are not answered yet."""
-
-    def __init__(self, name: str, limits: Limits) -> None:
-        self.name, self.limits = name, limits
-        self.open = 0
-
-
-class Clients:
-    """Those who are let in, by their keys; without keys everyone is, as one client."""
-
-    def __init__(self, keys: Sequence[KeyConfig], limits: Limits) -> None:
-        self._known = [(_digest(key.key), Client(key.name, key.limits(limits))) for key in keys]
-        self._anyone = None if keys else Client("", limits)
-        self.limits = limits
-
-    @property
-    def need_keys(self) -> bool:
-        return self._anyone is None
-
-    def named_in(self, headers: Sequence[tuple[bytes, bytes]]) -> Client:
-        """The client of a request; all keys are compared, each in constant time.
-
-        Raises:
-            RequestError: it has no key, or none of these.
-        """
-        if self._anyone is not None:
-            return self._anyone
-        given = [value for name, value in headers if name == b"authorization"]
-        scheme, _, key = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
-        if scheme.lower() != b"bearer":
-            raise RequestError(
-                "this server needs a key, as one header 'Authorization: Bearer KEY'",
-                401,
-                code="invalid_api_key",
-            )
-        digest = sha256(key.strip()).digest()
-        found = [client for own, client in self._known if hmac.compare_digest(own, digest)]
-        if not found:
-            raise RequestError("the key is none that is let in", 401, code="invalid_api_key")
-        return found[0]
-
-
-def _digest(key: str) -> bytes:
-    return sha256(key.encode()).digest()
 
 
 class Admission:
@@ -68,53 +20,38 @@ class Admission:
 
     def __init__(self, running: int, waiting: int) -> None:
         self._places = asyncio.Semaphore(running)
-        self._most_running, self._most_waiting = running, waiting
+        self._most_running, self._most = running, running + waiting
         self._numbers = count()
         self._mean = 1.0  # seconds of a request
-        self.running = self.waiting = 0
+        self.entered = self.running = 0
 
-    def enter(self, client: Client) -> "Ticket":
-        """A ticket, which has to be closed.
+    def check(self, client: Client) -> None:
+        """Raises RequestError where a client, or all together, have as many requests as they may.
 
-        Raises:
-            RequestError: too many wait, or too many of this client's are open.
+        How long to wait is estimated from how long others took.
         """
-        if client.open >= client.limits.max_requests:
-            raise self._busy(f"{client.open} requests are open with this key, which is the limit")
-        if self.running + self.waiting >= self._most_running + self._most_waiting:
-            raise self._busy(f"{self.running} requests run and {self.waiting} wait")
-        return Ticket(self, client, next(self._numbers))
-
-    def _busy(self, said: str) -> RequestError:
-        turns = (self.waiting + 1) / self._most_running
-        wait = min(LONGEST_WAIT, max(1, ceil(turns * self._mean)))
-        return RequestError(f"{said}; come again later", 429, code="queue_full", retry_after=wait)
+        if client.open < client.limits.max_requests and self.entered < self._most:
+            return
+        rounds = (self.entered - self.running + 1) / self._most_running
+        wait = max(1, min(LONGEST_WAIT, ceil(rounds * self._mean)))
+        said = f"{self.entered} requests run or wait, {client.open} of them with this key"
+        raise RequestError(f"{said}; come again", 429, code="queue_full", wait=wait)
 
     @asynccontextmanager
-    async def place(self) -> AsyncGenerator[None]:
-        """Waits for a place, and holds it."""
-        self.waiting += 1
+    async def place(self, client: Client) -> AsyncGenerator[None]:
+        """Waits for a place among those that run, and holds it; raises as `check` does."""
+        self.check(client)
+        client.open, self.entered = client.open + 1, self.entered + 1
+        number = next(self._numbers)
         try:
-            await self._places.acquire()
+            async with self._places:
+                self.running += 1
+                started = monotonic()
+                try:
+                    with concurrency.at_place(number):
+                        yield
+                finally:
+                    self.running -= 1
+                    self._mean += SMOOTHING * (monotonic() - started - self._mean)
         finally:
-            self.waiting -= 1
-        self.running += 1
-        started = monotonic()
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self._places.release()
-            self._mean += SMOOTHING * (monotonic() - started - self._mean)
-
-
-class Ticket:
-    """One request, from its arrival to the end of its answer."""
-
-    def __init__(self, admission: Admission, client: Client, number: int) -> None:
-        self._client, self.place, self.number = client, admission.place, number
-        client.open += 1
-
-    def close(self) -> None:
-        """Gives it back; to be called once."""
-        self._client.open -= 1
+            client.open, self.entered = client.open - 1, self.entered - 1

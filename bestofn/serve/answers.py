@@ -1,229 +1,127 @@
 """What is answered: selections and scores in the form of OpenAI's API, whole or in pieces."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
 from math import isnan
 from typing import Any
 
-from bestofn.prompts import answer_message
+from bestofn.prompts import answer_message, as_turns
 from bestofn.sampler import by_rank
-from bestofn.types import Candidate, Pool, Score, Selection, Usage
+from bestofn.store.pool import to_row
+from bestofn.types import Candidate, Pool, Selection, Usage
 
 Fields = dict[str, Any]
 PIECE = 64  # characters of a streamed piece
-DONE = "data: [DONE]\n\n"
+OWN = ("index", "reward", "tie", "fallback", "usage", "candidates")
 
 
 def chosen(selection: Selection, count: int) -> list[Candidate]:
     """The chosen candidate, and after it the best of the others that can be used."""
-    ranked = [c for c in by_rank(selection, selection.reward) if c.whole]
-    first = selection.best
-    return [first, *(candidate for candidate in ranked if candidate is not first)][:count]
+    first, ranked = selection.best, by_rank(selection, selection.reward)
+    return [first, *(c for c in ranked if c.whole and c is not first)][:count]
 
 
-class Answer:
-    """The answer to one request.
+def body(
+    id: str,
+    model: str,
+    selection: Selection,
+    choices: Sequence[tuple[Candidate, list[str] | None]],
+    candidates: bool,
+) -> Fields:
+    """The answer to a request: choices, what they cost, and in `bestofn` how they were chosen.
 
-    Args:
-        id: Of the request.
-        model: As the request calls it.
-        selection: What was chosen.
-        choices: Which candidates are shown, best first.
-        tokens: For each of them the texts of its tokens, where log-probabilities are wanted.
-        whole: Whether all candidates are shown.
+    Usage counts as OpenAI does with `best_of`: the prompt once, and what all candidates wrote. With
+    a choice come the texts of its tokens where their log-probabilities are to be shown. With
+    `candidates` all are shown with their scores.
     """
-
-    def __init__(
-        self,
-        id: str,
-        model: str,
-        selection: Selection,
-        choices: Sequence[Candidate],
-        tokens: Sequence[list[str] | None],
-        whole: bool,
-    ) -> None:
-        self._head = {"id": f"chatcmpl-{id}", "created": int(time.time()), "model": model}
-        self._selection, self._choices, self._whole = selection, choices, whole
-        self._logprobs = [
-            _logprobs(candidate, texts) for candidate, texts in zip(choices, tokens, strict=True)
-        ]
-
-    def body(self) -> Fields:
-        """The answer as a whole."""
-        choices = [
-            {
-                "index": place,
-                "message": _message(candidate),
-                "finish_reason": _reason(candidate),
-                "logprobs": self._logprobs[place],
-            }
-            for place, candidate in enumerate(self._choices)
-        ]
-        return {
-            **self._head,
-            "object": "chat.completion",
-            "choices": choices,
-            "usage": self.usage(),
-            "bestofn": self.extension(),
-        }
-
-    def events(self, include_usage: bool) -> Iterator[str]:
-        """The answer as server-sent events."""
-        for place, candidate in enumerate(self._choices):
-            message, logprobs = _message(candidate), self._logprobs[place]
-            for delta in _deltas(message):
-                yield self._event(place, delta, logprobs=logprobs if "content" in delta else None)
-                if delta.get("content"):
-                    logprobs = None
-            last = place == len(self._choices) - 1
-            more = {"bestofn": self.extension()} if last else {}
-            yield self._event(place, {}, _reason(candidate), **more)
-        if include_usage:
-            yield event(self._chunk([]) | {"usage": self.usage()})
-
-    def _event(
-        self,
-        place: int,
-        delta: Fields,
-        reason: str | None = None,
-        logprobs: Fields | None = None,
-        **more: Any,
-    ) -> str:
-        choice = {"index": place, "delta": delta, "finish_reason": reason, "logprobs": logprobs}
-        return event(self._chunk([choice]) | more)
-
-    def _chunk(self, choices: list[Fields]) -> Fields:
-        return {**self._head, "object": "chat.completion.chunk", "choices": choices}
-
-    def usage(self) -> Fields:
-        """As OpenAI counts with `best_of`: the prompt once, and what all candidates wrote."""
-        candidates = self._selection.candidates
-        prompt = max(candidate.usage.prompt_tokens for candidate in candidates)
-        cached = min(candidate.usage.cached_tokens for candidate in candidates)
-        written = sum(candidate.usage.generated_tokens for candidate in candidates)
-        return {
+    drawn, row = selection.candidates, to_row(selection)
+    prompt = max(candidate.usage.prompt_tokens for candidate in drawn)
+    written = sum(candidate.usage.generated_tokens for candidate in drawn)
+    scored = [(c, c.scores[selection.reward]) for c in drawn]
+    return {
+        "id": f"chatcmpl-{id}",
+        "object": "chat.completion",
+        "created": int(time.time()),
+        "model": model,
+        "choices": [{"index": i, **_choice(*choice)} for i, choice in enumerate(choices)],
+        "usage": {
             "prompt_tokens": prompt,
             "completion_tokens": written,
             "total_tokens": prompt + written,
-            "prompt_tokens_details": {"cached_tokens": cached},
-        }
-
-    def extension(self) -> Fields:
-        """The field `bestofn`: which candidate was chosen, the scores of all, and their cost."""
-        selection = self._selection
-        scores = selection.scores
-        failures = [
-            {"index": c.index, "reason": c.error or score.reason}
-            for c, score in zip(selection.candidates, scores, strict=True)
-            if isnan(score.value)
-        ]
-        fields: Fields = {
-            "n": len(selection.candidates),
-            "index": selection.index,
-            "indices": [candidate.index for candidate in self._choices],
-            "reward": selection.reward,
-            "scores": [_number(score.value) for score in scores],
-            "failures": failures,
-            "tie": selection.tie,
-            "fallback": selection.fallback,
-            "usage": _usage(selection.usage),
-        }
-        if self._whole:
-            fields["candidates"] = [
-                {
-                    "index": candidate.index,
-                    "message": _message(candidate),
-                    "finish_reason": _reason(candidate),
-                    "tokens": candidate.token_count,
-                    "score": score_fields(score),
-                }
-                for candidate, score in zip(selection.candidates, scores, strict=True)
-            ]
-        return fields
+            "prompt_tokens_details": {"cached_tokens": min(c.usage.cached_tokens for c in drawn)},
+        },
+        "bestofn": {
+            **{name: row[name] for name in (OWN if candidates else OWN[:-1])},
+            "n": len(drawn),
+            "indices": [candidate.index for candidate, _ in choices],
+            "scores": [None if isnan(score.value) else score.value for _, score in scored],
+            "failures": [
+                {"index": candidate.index, "reason": candidate.error or score.reason}
+                for candidate, score in scored
+                if isnan(score.value)
+            ],
+        },
+    }
 
 
-def event(fields: Fields) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(fields, ensure_ascii=False)}\n\n"
-
-
-def score_body(reward: str, pools: Sequence[Pool]) -> Fields:
-    """The answer to a request for scores: in the order of prompts and responses."""
-    data = [
-        {
-            "index": place,
-            "scores": [score_fields(candidate.scores[reward]) for candidate in pool.candidates],
-        }
-        for place, pool in enumerate(pools)
-    ]
-    return {"object": "list", "reward": reward, "data": data, "usage": _usage(cost(pools, reward))}
-
-
-def cost(pools: Sequence[Pool], reward: str) -> Usage:
-    """What scoring these took."""
-    return sum((c.scores[reward].usage for pool in pools for c in pool.candidates), Usage())
-
-
-def score_fields(score: Score) -> Fields:
-    """A score; its value is null where it failed."""
-    found: Fields = {"value": _number(score.value), "reason": score.reason}
-    parts = {"inferred": score.inferred, "flags": score.flags, "counts": score.counts}
-    return found | {name: part for name, part in parts.items() if part}
-
-
-def _usage(usage: Usage) -> Fields:
-    rounded = replace(usage, seconds=round(usage.seconds, 4))
-    return {**asdict(rounded), "computed_tokens": usage.computed_tokens}
-
-
-def _number(value: float) -> float | None:
-    return None if isnan(value) else value
-
-
-def _message(candidate: Candidate) -> Fields:
-    turn = answer_message(candidate)
-    message: Fields = {"role": "assistant", "content": turn.content, "refusal": None}
+def _choice(candidate: Candidate, texts: Sequence[str] | None) -> Fields:
+    """A candidate as a choice, with log-probabilities in nats where its tokens' texts are known."""
+    message = as_turns([answer_message(candidate)])[0] | {"refusal": None}
     if candidate.tool_calls:
-        message |= {"content": turn.content or None, "tool_calls": candidate.tool_calls}
+        message["content"] = message["content"] or None
     if candidate.reasoning:
         message["reasoning_content"] = candidate.reasoning
-    return message
+    values, logprobs = candidate.token_logprobs or [], None
+    if texts is not None and len(values) == len(texts):
+        parts = [None if "\ufffd" in text else list(text.encode()) for text in texts]
+        tokens = [
+            {"token": text, "logprob": value, "bytes": part, "top_logprobs": []}
+            for text, value, part in zip(texts, values, parts, strict=True)
+        ]
+        logprobs = {"content": tokens, "refusal": None}
+    reason = "tool_calls" if candidate.tool_calls else candidate.finish_reason
+    return {"message": message, "finish_reason": reason, "logprobs": logprobs}
 
 
-def _reason(candidate: Candidate) -> str:
-    return "tool_calls" if candidate.tool_calls else candidate.finish_reason
-
-
-def _logprobs(candidate: Candidate, texts: list[str] | None) -> Fields | None:
-    """Log-probabilities of the generated tokens, in nats; None where they are not known."""
-    values = candidate.token_logprobs
-    if texts is None or values is None or len(values) != len(texts):
-        return None
-    entries = [
-        {
-            "token": text,
-            "logprob": value,
-            "bytes": None if "\ufffd" in text else list(text.encode()),
-            "top_logprobs": [],
-        }
-        for text, value in zip(texts, values, strict=True)
-    ]
-    return {"content": entries, "refusal": None}
+def chunks(answer: Fields, include_usage: bool) -> Iterator[Fields]:
+    """An answer in pieces, of which the client makes it again."""
+    head = {name: answer[name] for name in ("id", "created", "model")}
+    head["object"] = "chat.completion.chunk"
+    for choice in answer["choices"]:
+        logprobs = choice["logprobs"]
+        for delta in _deltas(choice["message"]):
+            # All log-probabilities come with the first piece of the answer.
+            own = None if "role" in delta else logprobs
+            logprobs = None if own else logprobs
+            part = {"delta": delta, "finish_reason": None, "logprobs": own}
+            yield {**head, "choices": [{"index": choice["index"], **part}]}
+        end = {"delta": {}, "finish_reason": choice["finish_reason"], "logprobs": logprobs}
+        last = {"bestofn": answer["bestofn"]} if choice is answer["choices"][-1] else {}
+        yield {**head, "choices": [{"index": choice["index"], **end}], **last}
+    if include_usage:
+        yield {**head, "choices": [], "usage": answer["usage"]}
 
 
 def _deltas(message: Fields) -> Iterator[Fields]:
-    """A message in pieces, of which the client makes it again."""
     yield {"role": "assistant", "content": ""}
     for part in ("reasoning_content", "content"):
-        text = message.get(part) or ""
-        for start in range(0, len(text), PIECE):
-            yield {part: text[start : start + PIECE]}
+        yield from ({part: piece} for piece in _pieces(message.get(part) or ""))
     for place, call in enumerate(message.get("tool_calls", ())):
-        function, arguments = call["function"], call["function"]["arguments"]
-        begun = {**call, "function": {"name": function["name"], "arguments": ""}}
+        begun = {**call, "function": {"name": call["function"]["name"], "arguments": ""}}
         yield {"tool_calls": [{"index": place, **begun}]}
-        for start in range(0, len(arguments), PIECE):
-            piece = {"arguments": arguments[start : start + PIECE]}
-            yield {"tool_calls": [{"index": place, "function": piece}]}
+        for piece in _pieces(call["function"]["arguments"]):
+            yield {"tool_calls": [{"index": place, "function": {"arguments": piece}}]}
+
+
+def _pieces(text: str) -> Iterator[str]:
+    return (text[start : start + PIECE] for start in range(0, len(text), PIECE))
+
+
+def scores(reward: str, pools: Sequence[Pool], usage: Usage) -> Fields:
+    """The answer to a request for scores, in the order of prompts and responses."""
+    rows = [to_row(pool)["candidates"] for pool in pools]
+    data = [
+        {"index": i, "scores": [c["scores"][reward] for c in row]} for i, row in enumerate(rows)
+    ]
+    spent = {name: getattr(usage, name) for name in Usage.__slots__}
+    return {"object": "list", "reward": reward, "data": data, "usage": spent}

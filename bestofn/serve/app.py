@@ -1,197 +1,146 @@
 """The server's routes: chat completions, scores, models, health and metrics."""
 
 import asyncio
-import difflib
+import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from contextlib import aclosing
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
 
-import bestofn
 from bestofn import concurrency
-from bestofn.config.serving import KeyConfig, ServeConfig
+from bestofn.config.keys import Clients, KeyConfig
+from bestofn.config.serving import ServeConfig
 from bestofn.prompts import user_message
-from bestofn.serve.admission import Admission, Clients, Ticket
-from bestofn.serve.answers import DONE, Answer, chosen, cost, score_body
-from bestofn.serve.border import Border, error_response
+from bestofn.serve import answers
+from bestofn.serve.admission import Admission
+from bestofn.serve.border import Border, error_fields, error_response
 from bestofn.serve.metrics import Metrics
-from bestofn.serve.requests import ChatRequest, RequestError, ScoreRequest
+from bestofn.serve.requests import ChatRequest, RequestError, ScoreRequest, read
 from bestofn.serve.service import Plan, Service
-from bestofn.types import Candidate
+from bestofn.types import Usage
 
 T = TypeVar("T")
+Fields = dict[str, Any]
 
 TICK = 0.5  # seconds between looks at the progress of a stream
 KEEP_ALIVE = 5.0  # seconds for which a stream is silent at most
-EVENTS = {"X-Accel-Buffering": "no"}  # proxies are to pass each event on at once
+STREAMED = {"X-Accel-Buffering": "no"}  # proxies are to pass each event on at once
 log = logging.getLogger("bestofn.serve")
 
 
 class HungUpError(Exception):
-    """The client has hung up."""
+    """The client is gone."""
+
+
+class Server:
+    """Handlers of requests, over the models and with the limits of a configuration."""
+
+    def __init__(self, service: Service, config: ServeConfig) -> None:
+        self.service, self.config, self.metrics = service, config, Metrics()
+        self.admission = Admission(config.max_running, config.max_waiting)
+        admission, watch = self.admission, self.metrics.watch
+        watch("running", "Requests that are worked on.", lambda: admission.running)
+        watch("entered", "Requests that are worked on or wait.", lambda: admission.entered)
+        watch("engine_running", "Of the engine.", lambda: getattr(service.engine, "running", 0))
+
+    async def chat(self, request: Request) -> Response:
+        body, state = await read(request, ChatRequest), request.state
+        plan = self.service.plan(body, state.client.limits)
+        if self.config.log_prompts:
+            state.said += f" {user_message(plan.prompt)!r}"
+        self.admission.check(state.client)
+        drawn: list[int] = []
+        work = self._answer(body, plan, state, drawn)
+        if not body.stream:
+            return JSONResponse(await _until_gone(request, work))
+        usage = (body.stream_options or {}).get("include_usage", False)
+        events = _events(work, drawn, plan.best.n, usage)
+        return StreamingResponse(events, media_type="text/event-stream", headers=STREAMED)
+
+    async def _answer(self, body: ChatRequest, plan: Plan, state: Any, drawn: list[int]) -> Fields:
+        """Waits for its turn and selects; the indices of what is drawn are added to `drawn`."""
+        service, client = self.service, state.client
+        async with self.admission.place(client):
+            count = lambda candidate: drawn.append(candidate.index)  # noqa: E731
+            selection = await service.select(plan, client.limits, count)
+        self.metrics.selection(selection)
+        state.said += f" {selection.usage.generated_tokens}+{selection.usage.scored_tokens} tokens"
+        choices = answers.chosen(selection, plan.choices)
+        texts: list[list[str] | None] = [None] * len(choices)
+        if body.logprobs:
+            texts = [await service.token_texts(plan.prompt, choice) for choice in choices]
+        shown = [*zip(choices, texts, strict=True)]
+        return answers.body(state.id, body.model, selection, shown, body.bestofn.candidates)
+
+    async def score(self, request: Request) -> Response:
+        body = await read(request, ScoreRequest)
+
+        async def work() -> Response:
+            async with self.admission.place(request.state.client):
+                pools = await self.service.score(body)
+            name = self.service.reward(body.reward).name
+            usage = sum((c.scores[name].usage for p in pools for c in p.candidates), Usage())
+            self.metrics.usage(usage)
+            return JSONResponse(answers.scores(name, pools, usage))
+
+        return await _until_gone(request, work())
+
+    async def models(self) -> Fields:
+        own = {"object": "model", "created": int(time.time()), "owned_by": "bestofn"}
+        return {"object": "list", "data": [{"id": name, **own} for name in self.service.models()]}
+
+    async def health(self) -> Fields:
+        return {"status": "ok"}
+
+    async def ready(self) -> Fields:
+        if failure := await self.service.failure():
+            raise RequestError(failure, 503, code="engine_unavailable", wait=5)
+        return {"status": "ready", "model": self.service.name}
+
+    async def metrics_text(self) -> Response:
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
 def create_app(service: Service, config: ServeConfig, keys: Sequence[KeyConfig] = ()) -> Border:
-    """The application, for any ASGI server.
-
-    Args:
-        service: The models.
-        config: Limits and what else holds.
-        keys: Who is let in; without any everyone is.
-    """
-    metrics = Metrics()
-    admission = Admission(config.max_running, config.max_waiting)
-    app = FastAPI(
-        title="bestofn",
-        version=bestofn.__version__,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-    )
-    app.add_exception_handler(RequestValidationError, _on_invalid)
+    """The application, for any ASGI server; without keys everyone is let in."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HungUpError, lambda _, __: Response(status_code=499))
     for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, lambda _, error: error_response(error))
-    metrics.watch("running", "Requests that are worked on.", lambda: admission.running)
-    metrics.watch("waiting", "Requests that wait.", lambda: admission.waiting)
-    if hasattr(service.engine, "running"):
-        said = "Requests that the engine has not finished."
-        metrics.watch("engine_running", said, lambda: getattr(service.engine, "running", 0))
-
-    @app.post("/v1/chat/completions")
-    async def chat(body: ChatRequest, request: Request) -> Response:
-        state = request.state
-        plan = service.plan(body, state.client.limits)
-        if config.log_prompts:
-            state.said += f" {user_message(plan.prompt)!r}"
-        chat = _Chat(service, admission.enter(state.client), plan, body, state, metrics)
-        if body.stream:
-            return _Stream(chat)
-        try:
-            return JSONResponse((await _until_gone(request, chat.answer())).body())
-        finally:
-            chat.ticket.close()
-
-    @app.post("/v1/score")
-    async def score(body: ScoreRequest, request: Request) -> Response:
-        client = request.state.client
-        if body.model is not None:
-            service.require_model(body.model, body.model)
-        ticket = admission.enter(client)
-
-        async def work() -> Response:
-            async with ticket.place():
-                with concurrency.at_place(ticket.number):
-                    pools = await service.score(body)
-            name = service.reward(body.reward).name
-            metrics.usage(cost(pools, name))
-            return JSONResponse(score_body(name, pools))
-
-        try:
-            return await _until_gone(request, work())
-        finally:
-            ticket.close()
-
-    @app.get("/v1/models")
-    async def models() -> Response:
-        own = {"object": "model", "created": int(time.time()), "owned_by": "bestofn"}
-        return JSONResponse(
-            {"object": "list", "data": [{"id": m, **own} for m in service.models()]}
-        )
-
-    @app.get("/health")
-    async def health() -> Response:
-        return JSONResponse({"status": "ok"})
-
-    @app.get("/ready")
-    async def ready() -> Response:
-        if failure := await service.failure():
-            raise RequestError(failure, 503, code="engine_unavailable", retry_after=5)
-        return JSONResponse({"status": "ready", "model": service.name})
-
-    @app.get("/metrics")
-    async def metrics_text() -> Response:
-        return Response(metrics.text(), media_type="text/plain; version=0.0.4")
-
-    return Border(app, Clients(keys, config), config.host, metrics)
+    server = Server(service, config)
+    app.post("/v1/chat/completions")(server.chat)
+    app.post("/v1/score")(server.score)
+    app.get("/v1/models")(server.models)
+    app.get("/health")(server.health)
+    app.get("/ready")(server.ready)
+    app.get("/metrics")(server.metrics_text)
+    return Border(app, Clients(keys, config), config.host, server.metrics)
 
 
-class _Chat:
-    """One request for an answer."""
-
-    def __init__(
-        self,
-        service: Service,
-        ticket: Ticket,
-        plan: Plan,
-        request: ChatRequest,
-        state: Any,
-        metrics: Metrics,
-    ) -> None:
-        self.ticket, self.request, self.drawn = ticket, request, 0
-        self._service, self._plan, self._state, self._metrics = service, plan, state, metrics
-
-    async def answer(self) -> Answer:
-        """Waits for its turn, and selects."""
-        service, plan = self._service, self._plan
-        async with self.ticket.place():
-            with concurrency.at_place(self.ticket.number):
-                selection = await service.select(plan, self._state.client.limits, self._count)
-        self._metrics.selection(selection)
-        usage = selection.usage
-        self._state.said += f" {usage.generated_tokens}+{usage.scored_tokens} tokens"
-        choices = chosen(selection, plan.choices)
-        named: list[list[str] | None] = [None] * len(choices)
-        if self.request.logprobs:
-            named = [await service.token_texts(plan.prompt, choice) for choice in choices]
-        shown = self.request.bestofn.candidates
-        return Answer(self._state.id, self.request.model, selection, choices, named, shown)
-
-    def _count(self, candidate: Candidate) -> None:
-        self.drawn += 1
-
-    async def events(self) -> AsyncGenerator[str]:
-        """Progress as comments, which clients pass over, then the answer."""
-        options = self.request.stream_options
-        task = asyncio.ensure_future(self.answer())
-        n, said, since = self._plan.best.n, 0, time.monotonic()
-        try:
-            yield f": 0 of {n} candidates\n\n"
-            while not (await asyncio.wait({task}, timeout=TICK))[0]:
-                if self.drawn > said or time.monotonic() - since > KEEP_ALIVE:
-                    said, since = self.drawn, time.monotonic()
-                    yield f": {said} of {n} candidates\n\n"
-            for piece in task.result().events(bool(options and options.include_usage)):
-                yield piece
-        except RequestError as error:
-            yield f"data: {bytes(error_response(error).body).decode()}\n\n"
-        except Exception as error:
-            log.exception("%s failed", self._state.id)
-            yield f"data: {bytes(error_response(error).body).decode()}\n\n"
-        finally:
-            await concurrency.cancel([task])
-        yield DONE
-
-
-class _Stream(StreamingResponse):
-    """The events of a request; however it ends, nothing of it is left running."""
-
-    def __init__(self, chat: _Chat) -> None:
-        self._chat, self._events = chat, chat.events()
-        super().__init__(self._events, media_type="text/event-stream", headers=EVENTS)
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        try:
-            async with aclosing(self._events):
-                await super().__call__(scope, receive, send)
-        finally:
-            self._chat.ticket.close()
+async def _events(
+    work: Coroutine[Any, Any, Fields], drawn: Sequence[int], n: int, include_usage: bool
+) -> AsyncGenerator[str]:
+    """Progress as comments, which clients pass over, then the answer as server-sent events."""
+    task, said, since = asyncio.ensure_future(work), 0, time.monotonic()
+    try:
+        yield f": 0 of {n} candidates\n\n"
+        while not (await asyncio.wait({task}, timeout=TICK))[0]:
+            if len(drawn) > said or time.monotonic() - since > KEEP_ALIVE:
+                said, since = len(drawn), time.monotonic()
+                yield f": {said} of {n} candidates\n\n"
+        for chunk in answers.chunks(task.result(), include_usage):
+            yield f"data: {json.dumps(chunk, ensure_ascii=False)}\n\n"
+    except Exception as error:
+        if not isinstance(error, RequestError):
+            log.exception("a stream failed")
+        yield f"data: {json.dumps(error_fields(error), ensure_ascii=False)}\n\n"
+    finally:
+        await concurrency.cancel([task])
+    yield "data: [DONE]\n\n"
 
 
 async def _until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -209,26 +158,3 @@ async def _until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         await concurrency.cancel([task, gone])
-
-
-# --- errors ---------------------------------------------------------------------------------------
-
-
-def _on_invalid(_: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"][1:]]
-    kind, said = first["type"], str(first["msg"]).removeprefix("Value error, ")
-    if kind == "json_invalid":
-        refusal = RequestError(f"the body is not JSON: {first['ctx']['error']}")
-    elif not place:
-        refusal = RequestError("the body is a JSON object, with content-type: application/json")
-    elif kind == "extra_forbidden":
-        known = {**ChatRequest.model_fields, **ScoreRequest.model_fields}
-        near = difflib.get_close_matches(place[-1], known, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        refusal = RequestError(f"unknown field {'.'.join(place)[:80]!r}{hint}")
-    else:
-        refusal = RequestError(f"the field {'.'.join(place)[:80]!r} is wrong: {said}")
-    refusal.param = ".".join(place)[:80] or None
-    return error_response(refusal)

@@ -4,20 +4,16 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
+from starlette.types import Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from bestofn.serve.admission import Client, Clients
+from bestofn.config.keys import Client, Clients, Limits
 from bestofn.serve.metrics import Metrics
 from bestofn.serve.requests import RequestError
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 HEADER_SECONDS = 10.0  # from the first byte of a request to the end of its headers
 BODY_SECONDS = 30.0  # for its body
@@ -28,29 +24,27 @@ TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length:
 log = logging.getLogger("bestofn.serve")
 
 
-def error_response(error: Exception) -> JSONResponse:
+def error_fields(error: Exception) -> dict[str, Any]:
     """An error in the form of OpenAI's API."""
     status = getattr(error, "status_code", 500)
-    said = getattr(error, "detail", None) or "the server failed; its log says why"
     kinds = {401: "authentication_error", 429: "rate_limit_error"}
     fields = {
-        "message": said,
+        "message": getattr(error, "detail", "") or "the server failed; its log says why",
         "type": kinds.get(status, "invalid_request_error" if status < 500 else "server_error"),
         "param": getattr(error, "param", None),
         "code": getattr(error, "code", None),
     }
-    return JSONResponse({"error": fields}, status, headers=getattr(error, "headers", None))
+    return {"error": fields}
+
+
+def error_response(error: Exception) -> JSONResponse:
+    """The same as a whole answer."""
+    status, headers = getattr(error, "status_code", 500), getattr(error, "headers", None)
+    return JSONResponse(error_fields(error), status, headers=headers)
 
 
 class Border:
-    """Middleware: keys, hosts, sizes and times, a line in the log for each request.
-
-    Args:
-        app: What answers those that are let in.
-        clients: Who they are.
-        host: What the server listens on.
-        metrics: Counts requests.
-    """
+    """Middleware: lets clients in, bounds what they send, and writes a line for each request."""
 
     def __init__(self, app: Any, clients: Clients, host: str, metrics: Metrics) -> None:
         self._app, self._clients, self._metrics = app, clients, metrics
@@ -59,12 +53,11 @@ class Border:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        started, status = time.perf_counter(), 499  # where no answer begins the client has gone
-        state: dict[str, Any] = scope.setdefault("state", {})
-        state["id"] = secrets.token_hex(12)
-        state["said"] = ""  # what the handler adds to the line
+        started, status = time.perf_counter(), 499  # where no answer begins the client is gone
+        state: dict[str, Any] = {"id": secrets.token_hex(12), "said": ""}
+        scope["state"] = state  # handlers add to what is said
 
-        async def sending(message: MutableMapping[str, Any]) -> None:
+        async def sending(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -74,121 +67,108 @@ class Border:
 
         try:
             state["client"] = client = self._let_in(scope)
-            await self._app(scope, self._bounded(client, scope, receive), sending)
+            await self._app(scope, _bounded(client.limits, receive), sending)
         except RequestError as error:
             await error_response(error)(scope, receive, sending)
         finally:
             seconds = time.perf_counter() - started
             self._metrics.request(scope["path"], status, seconds)
-            name = state.get("client") and state["client"].name
-            who = f" by {name}" if name else ""
+            who = getattr(state.get("client"), "name", "")
             shown = f"{scope['method'][:16]} {scope['path'][:80]!r} {status} {seconds:.3f} s"
-            log.info("%s %s%s%s", state["id"], shown, who, state["said"])
+            log.info("%s %s %s%s", state["id"], who, shown, state["said"])
 
     def _let_in(self, scope: Scope) -> Client:
-        headers = scope["headers"]
-        if not self._clients.need_keys:
-            # A page in a browser on this machine could reach the server by a name of its own.
-            given = b"".join(value for name, value in headers if name == b"host")
-            try:
-                name = urlsplit(f"//{given.decode('latin-1')}").hostname
-            except ValueError:
-                name = None
-            if name not in self._hosts:
-                raise RequestError("the server has another name; use 127.0.0.1", 403, param="host")
-        elif scope["path"] in OPEN:
-            return Client("", self._clients.limits)
-        return self._clients.named_in(headers)
+        def named(wanted: bytes) -> bytes:
+            return b",".join(value for name, value in scope["headers"] if name == wanted)
 
-    def _bounded(self, client: Client, scope: Scope, receive: Receive) -> Receive:
-        """`receive`, until the body is larger than it may be, or has taken too long."""
-        most, size = client.limits.max_body, 0
-        deadline: float | None = time.monotonic() + BODY_SECONDS
-        lengths = [value for name, value in scope["headers"] if name == b"content-length"]
+        if self._clients.known and scope["path"] not in OPEN:
+            scheme, _, key = named(b"authorization").partition(b" ")
+            client = self._clients.with_key(key.strip()) if scheme.lower() == b"bearer" else None
+            if client is None:
+                said = "this server needs one of its keys, as 'Authorization: Bearer KEY'"
+                raise RequestError(said, 401, code="invalid_api_key")
+            return client
+        # A page in a browser on this machine could reach the server by a name of its own.
+        try:
+            host = urlsplit(f"//{named(b'host').decode('latin-1')}").hostname
+        except ValueError:
+            host = None
+        if not self._clients.known and host not in self._hosts:
+            raise RequestError("the server has another name; use 127.0.0.1", 403, param="host")
+        return self._clients.anyone
 
-        async def receiving() -> MutableMapping[str, Any]:
-            nonlocal size, deadline
-            if lengths and int(lengths[0]) > most:
-                raise RequestError(f"the body has more than {most} bytes", 413)
-            if deadline is None:
-                return await receive()
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    message = await receive()
-            except TimeoutError:
-                raise RequestError(f"no whole body in {BODY_SECONDS:g} s", 408) from None
-            size += len(message.get("body", b""))
-            if size > most:
-                raise RequestError(f"the body has more than {most} bytes", 413)
-            if not message.get("more_body"):
-                deadline = None
-            return message
 
-        return receiving
+def _bounded(limits: Limits, receive: Receive) -> Receive:
+    """`receive`, until the body is larger than it may be, or has taken too long."""
+    size, deadline, ended = 0, time.monotonic() + BODY_SECONDS, False
+
+    async def receiving() -> Message:
+        nonlocal size, ended
+        if ended:
+            return await receive()
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                message = await receive()
+        except TimeoutError:
+            raise RequestError(f"no whole body in {BODY_SECONDS:g} s", 408) from None
+        size += len(message.get("body", b""))
+        ended = not message.get("more_body")
+        if size > limits.max_body:
+            raise RequestError(f"the body has more than {limits.max_body} bytes", 413)
+        return message
+
+    return receiving
 
 
 class Protocol(H11Protocol):
     """uvicorn's protocol, with an end to clients that send or take nothing."""
 
-    _request_due: asyncio.TimerHandle | None = None
-    _taking_due: asyncio.TimerHandle | None = None
+    _due: asyncio.TimerHandle | None = None
+
+    def _expect(self, seconds: float | None) -> None:
+        """Ends the connection after so many seconds, or does not any more."""
+        if self._due is not None:
+            self._due.cancel()
+        self._due = None if seconds is None else self.loop.call_later(seconds, self._end)
+
+    def _end(self) -> None:
+        if not self.transport.get_write_buffer_size():  # what stalls is no answer
+            self.transport.write(TIMEOUT)
+        self.transport.close()
+        self.loop.call_later(1, self.transport.abort)
+
+    @property
+    def _answered(self) -> bool:
+        return self.cycle is None or bool(self.cycle.response_complete)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._expect_request()
+        self._expect(HEADER_SECONDS)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._request_arrived()
+        self._expect(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self._expect_request()
+        if self._answered and self._due is None:
+            self._expect(HEADER_SECONDS)
         super().data_received(data)
 
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
-        if self.cycle is not before:
-            self._request_arrived()
-
-    def _expect_request(self) -> None:
-        if self._request_due is None:
-            self._request_due = self.loop.call_later(HEADER_SECONDS, self._expire)
-
-    def _request_arrived(self) -> None:
-        if self._request_due is not None:
-            self._request_due.cancel()
-            self._request_due = None
-
-    def _expire(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(TIMEOUT)
-            self.transport.close()
-            self._watch_reader()
+        if self.cycle is not before:  # the headers are there
+            self._expect(None)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_reader()
+        self._expect(STALLED_SECONDS)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        if self._taking_due is not None:
-            self._taking_due.cancel()
-            self._taking_due = None
+        self._expect(STALLED_SECONDS if self._answered else None)
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._watch_reader()
-
-    def _watch_reader(self) -> None:
-        """Ends the connection if none of what is written is taken for a while."""
-        if self._taking_due is None and (left := self.transport.get_write_buffer_size()):
-            self._taking_due = self.loop.call_later(STALLED_SECONDS, self._check_reader, left)
-
-    def _check_reader(self, before: int) -> None:
-        self._taking_due = None
-        if self.transport.get_write_buffer_size() >= before:
-            self.transport.abort()
-        else:
-            self._watch_reader()
+        if self.transport.get_write_buffer_size():
+            self._expect(STALLED_SECONDS)

@@ -1,47 +1,36 @@
 """What requests ask of the models: a plan made from each, its selection, and what went wrong."""
 
 import asyncio
-import time
+import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Any
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import NamedTuple
 
 from bestofn import concurrency
-from bestofn.config.parts import RewardConfig, reward_fields
-from bestofn.config.serving import Limits, ServeConfig
-from bestofn.dataset.select import check, check_weights, loaded
-from bestofn.engines.base import Engine, SamplingParams
+from bestofn.config import AskConfig, checked
+from bestofn.config.keys import Limits
+from bestofn.config.serving import ServeConfig
+from bestofn.dataset.select import best_of, check, check_weights, loaded
+from bestofn.engines.base import Engine
 from bestofn.errors import BestOfNError, ConfigError, ContextLengthError, EngineError
-from bestofn.generators import EngineGenerator
+from bestofn.generators import EngineGenerator, Generator
 from bestofn.prompts import as_prompt
 from bestofn.registry import is_own
-from bestofn.rejection import EarlyRejection
-from bestofn.rewards.base import load_reward, needs_engine, reads_confidence
+from bestofn.rewards.base import load_reward
 from bestofn.sampler import BestOfN
 from bestofn.scoring import RewardModel, add_scores
-from bestofn.section import checked
-from bestofn.selectors import Selector, load_selector
-from bestofn.serve.requests import (
-    ChatRequest,
-    Rejection,
-    RequestError,
-    ScoreRequest,
-    as_refusal,
-    check_size,
-    split_model,
-)
-from bestofn.tools import as_tools, check_schema
+from bestofn.serve.requests import ChatRequest, RequestError, ScoreRequest
+from bestofn.tools import as_tools, chosen_tool, held_schema
 from bestofn.types import Candidate, Pool, Prompt, Selection
 
 PATIENCE = 5.0  # seconds that an engine gets to show that it works
-FRESH = 1.0  # seconds for which the last answer of an engine counts
+BEST_OF = re.compile(r"(.+):best-of-(\d{1,6})")
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seed")
 PENALTIES = ("presence_penalty", "frequency_penalty")
-OWN_SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """What a request comes to."""
 
     best: BestOfN
@@ -50,285 +39,184 @@ class Plan:
 
 
 class Service:
-    """The models behind the server.
-
-    Args:
-        config: Of the server.
-        best: Draws and selects by default.
-        rewards: Those that requests may name.
-    """
+    """The models behind the server: what draws and selects, and the rewards that may be named."""
 
     def __init__(
         self, config: ServeConfig, best: BestOfN, rewards: Mapping[str, RewardModel]
     ) -> None:
-        self.config, self.best, self.rewards = config, best, rewards
-        drawn_by = best.generator
-        self.engine = drawn_by.engine if isinstance(drawn_by, EngineGenerator) else None
+        self.config, self.rewards, self._generator = config, rewards, best.generator
+        self.engine: Engine | None = getattr(best.generator, "engine", None)
         served = getattr(self.engine, "model", None)  # as a server calls it
         full = served if isinstance(served, str) else config.engine.rpartition(":")[2]
         self.name = config.model_name or full.rstrip("/").rpartition("/")[2]
-        scorers = [getattr(reward, "engine", None) for reward in rewards.values()]
-        self._engines = [e for e in dict.fromkeys([self.engine, *scorers]) if isinstance(e, Engine)]
-        self._checked, self._failure = -FRESH, ""
+        found = {self.engine, *(getattr(reward, "engine", None) for reward in rewards.values())}
+        self._engines = [engine for engine in found if isinstance(engine, Engine)]
 
     def models(self) -> list[str]:
         """What `model` may be in a request, with some numbers of candidates."""
         powers = [2**power for power in range(1, 7)]
         return [self.name, *(f"{self.name}:best-of-{n}" for n in powers if n <= self.config.max_n)]
 
-    # --- plans ------------------------------------------------------------------------------------
+    def _n(self, request: ChatRequest) -> int:
+        """How many candidates are drawn; the model's name may say it."""
+        named = None if request.model == self.name else BEST_OF.fullmatch(request.model)
+        self.require_model(named[1] if named else request.model)
+        said = request.bestofn.n or (named and int(named[2]))
+        return max(self.config.n, request.n or 1) if said is None else said
 
-    def plan(self, request: ChatRequest, limits: Limits) -> Plan:
-        """What to do for a request.
-
-        Raises:
-            RequestError: it asks for what there is not, for more than it may, or for nonsense.
-        """
-        n = self._n(request, limits)
-        choice = request.chosen_tool()
-        if request.tool_choice not in (None, "none") and not request.tools:
-            raise RequestError("there are no tools to choose from", param="tool_choice")
-        try:
-            check_size(request.tools, "tools")
-            tools = as_tools(request.tools) if choice != "none" else ()
-        except ConfigError as error:
-            raise as_refusal(error, "tools") from None
-        system = self.config.system
-        turns = request.messages
-        if system is not None and turns[0].get("role") not in ("system", "developer"):
-            turns = [{"role": "system", "content": system}, *turns]
-        try:
-            prompt = as_prompt(turns, tools=tools)
-        except ConfigError as error:
-            raise as_refusal(error, "messages") from None
-        reward = self.reward(request.bestofn.reward)
-        try:
-            best = BestOfN(
-                self._generator(request, limits, choice if tools else "auto"),
-                reward,
-                n=n,
-                selector=self._selector(request, reward),
-                reject=_rejection(request) or self.best.reject,
-                budget=request.bestofn.budget_tokens,
-            )
-        except ConfigError as error:
-            raise as_refusal(error) from None
-        return Plan(best, prompt, request.n or 1)
-
-    def _n(self, request: ChatRequest, limits: Limits) -> int:
-        """How many candidates are drawn."""
-        model, named = request.model, None
+    def require_model(self, model: str) -> None:
+        """Raises RequestError where it is the name of another model."""
         if model != self.name:
-            model, named = split_model(model)
-        self.require_model(model, request.model)
-        most = request.n or 1
-        n = request.bestofn.n or named or max(self.config.n, most)
-        if n > limits.max_n:
-            param = "bestofn.n" if request.bestofn.n else "model" if named else "n"
-            raise RequestError(f"{n} candidates are more than {limits.max_n}", param=param)
-        if n < 1 or most > n:
-            raise RequestError(f"the best {most} of {n} candidates cannot be had", param="n")
-        return n
-
-    def require_model(self, model: str, given: str) -> None:
-        """Refuses the name of another model."""
-        if model != self.name:
-            raise RequestError(
-                f"there is no model {given[:80]!r}, but {self.name!r}",
-                404,
-                param="model",
-                code="model_not_found",
-            )
+            what = f"there is no model {model[:80]!r}, but {self.name!r}"
+            raise RequestError(what, 404, param="model", code="model_not_found")
 
     def reward(self, name: str | None) -> RewardModel:
-        """The reward of a request, by default the first."""
-        names = list(self.rewards)
-        if (name or names[0]) not in self.rewards:
-            offered = ", ".join(map(repr, names))
-            raise RequestError(f"no reward {name!r} is offered; use {offered}", param="reward")
-        return self.rewards[name or names[0]]
+        """The reward that a request names, by default the first."""
+        name = name or next(iter(self.rewards))
+        if name not in self.rewards:
+            offered = ", ".join(map(repr, self.rewards))
+            raise RequestError(f"no reward {name!r} is offered, only {offered}", param="reward")
+        return self.rewards[name]
 
-    def _selector(self, request: ChatRequest, reward: RewardModel) -> Selector:
-        spec = request.bestofn.selector or self.config.selector
-        if request.bestofn.selector and is_own("selector", spec):
-            raise RequestError("only built-in ones can be named", param="bestofn.selector")
-        selector = load_selector(spec, self.config.answer or str.strip)
-        check_weights(selector, reward.name)
-        if selector.draws:
-            selector.seed = request.seed or 0
-        return selector
+    def plan(self, request: ChatRequest, limits: Limits) -> Plan:
+        """What to do for a request; RequestError if it asks for too much or for nonsense."""
+        asked, n, choices = request.bestofn, self._n(request), request.n or 1
+        reward, most = self.reward(asked.reward), limits.max_answer_tokens
+        limit = request.max_completion_tokens or request.max_tokens
+        limit = min(self.config.max_tokens, most) if limit is None else limit
+        allowed = {"bestofn.n": (n, limits.max_n), "n": (choices, n), "max_tokens": (limit, most)}
+        for name, (value, largest) in allowed.items():
+            if not 1 <= value <= largest:
+                raise RequestError(f"{name} is {value}, and may be 1 to {largest}", param=name)
+        try:
+            if asked.selector is not None and is_own("selector", asked.selector):
+                raise ConfigError("only a built-in selector can be named", "bestofn.selector")
+            prompt, choice = self._prompt(request)
+            fields = {name: getattr(request, name) for name in SAMPLING} | {
+                "n": n,
+                "selector": asked.selector,
+                "tool_choice": choice,
+                "max_tokens": min(limit, asked.budget_tokens or limit),
+                "json_schema": held_schema(request.response_format),
+                "reject": asked.reject,
+                "reject_keep": asked.reject_keep,
+            }
+            if penalties := {name: v for name in PENALTIES if (v := getattr(request, name))}:
+                fields["sampling_extra"] = self.config.sampling_extra | penalties
+            own = {name: value for name, value in fields.items() if value is not None}
+            of_server = AskConfig.model_fields.keys() & self.config.model_fields_set
+            own = {name: getattr(self.config, name) for name in of_server} | own
+            config = checked(AskConfig, own, "the request")
+            best = best_of(config, self._drawing(request, config), reward, asked.budget_tokens)
+            check_weights(best.selector, reward.name)
+        except ConfigError as error:
+            raise RequestError(str(error), param=error.field) from None
+        return Plan(best, prompt, choices)
 
-    def _generator(self, request: ChatRequest, limits: Limits, tool_choice: str) -> Any:
+    def _prompt(self, request: ChatRequest) -> tuple[Prompt, str]:
+        """The conversation, and which of its tools is to be called."""
+        turns, tools = request.messages, as_tools(request.tools)
+        choice = chosen_tool(request.tool_choice, tools)
+        if request.tool_choice not in (None, "none", "auto") and not tools:
+            raise ConfigError("there are no tools to choose from", "tool_choice")
+        if self.config.system and turns[0].get("role") not in ("system", "developer"):
+            turns = [{"role": "system", "content": self.config.system}, *turns]
+        if choice == "none":
+            tools, choice = (), "auto"
+        try:
+            return as_prompt(turns, tools=tools), choice
+        except ConfigError as error:
+            raise ConfigError(str(error), "messages") from None
+
+    def _drawing(self, request: ChatRequest, config: AskConfig) -> Generator:
         """Draws as the request says, where it says nothing as the server does."""
-        drawn_by = self.best.generator
-        given = {name: getattr(request, name) for name in OWN_SAMPLING}
-        changes: dict[str, Any] = {name: v for name, v in given.items() if v is not None}
-        extra = {name: v for name in PENALTIES if (v := getattr(request, name))}
-        if request.stops:
-            changes["stop"] = request.stops
-        if (schema := request.schema_of_answer()) is not None:
-            check_size(schema, "response_format")
-            check_schema(schema, "the values in response_format")
-            changes["json_schema"] = schema
-        if not isinstance(drawn_by, EngineGenerator):
-            if changes or extra or request.limit or request.seed is not None:
-                raise ConfigError("this generator samples as it likes; leave out how to sample")
-            return drawn_by
-        params: SamplingParams = replace(
-            drawn_by.params,
-            **changes,
-            max_tokens=self._max_tokens(request, limits),
-            tool_choice=tool_choice,
-            parallel_tool_calls=request.parallel_tool_calls is not False,
-            extra={**drawn_by.params.extra, **extra},
-        )
-        seed = drawn_by.seed if request.seed is None else request.seed
-        return EngineGenerator(drawn_by.engine, params, seed, bool(request.logprobs))
-
-    def _max_tokens(self, request: ChatRequest, limits: Limits) -> int:
-        asked = request.limit
-        if asked is not None and asked > limits.max_answer_tokens:
-            raise RequestError(
-                f"{asked} tokens are more than {limits.max_answer_tokens}", param="max_tokens"
-            )
-        limit = asked or min(self.config.max_tokens, limits.max_answer_tokens)
-        return min(limit, request.bestofn.budget_tokens or limit)
-
-    # --- work -------------------------------------------------------------------------------------
+        drawn_by, parallel = self._generator, request.parallel_tool_calls is not False
+        if isinstance(drawn_by, EngineGenerator):
+            params = replace(config.sampling(), parallel_tool_calls=parallel)
+            return EngineGenerator(drawn_by.engine, params, config.seed, bool(request.logprobs))
+        if given := [name for name in SAMPLING if getattr(request, name) is not None]:
+            raise ConfigError(f"{given[0]} does nothing with a generator that is no model")
+        return drawn_by
 
     async def select(
         self, plan: Plan, limits: Limits, on_candidate: Callable[[Candidate], None]
     ) -> Selection:
-        """The selection for a plan.
-
-        Raises:
-            RequestError: the prompt is too long, no candidate can be used, or the engine is dead.
-        """
+        """The selection for a plan; RequestError if there is none."""
         try:
             await self._check_length(plan.prompt, limits)
             selection = await plan.best.aselect(plan.prompt, on_candidate=on_candidate)
-        except ConfigError as error:
-            raise as_refusal(error) from None
         except BestOfNError as error:
-            raise await self._failed(str(error)) from None
-        if selection.error is not None:
-            formed = all(candidate.token_count for candidate in selection.candidates)
-            raise await self._failed(selection.error, formed=formed)
-        return selection
+            raise await self._failed(error) from None
+        if selection.error is None:
+            return selection
+        if all(candidate.token_count for candidate in selection.candidates):
+            # There are answers, of which none has the form that was asked for.
+            raise RequestError(selection.error, 422, code="no_usable_candidate")
+        raise await self._failed(EngineError(selection.error))
 
     async def _check_length(self, prompt: Prompt, limits: Limits) -> None:
-        if self.engine is None:
-            return
-        counting = self.engine.count_tokens(prompt)
-        tokens = await concurrency.on_background_loop(counting)
-        most, context = limits.max_prompt_tokens, self.engine.context
-        if tokens is not None and most is not None and tokens > most:
-            raise _too_long(f"the prompt has {tokens} tokens, more than {most}")
-        if tokens is not None and context is not None and tokens >= context:
-            raise _too_long(str(ContextLengthError(tokens + 1, context, tokens)))
+        if self.engine is not None:
+            tokens = await concurrency.on_background_loop(self.engine.count_tokens(prompt)) or 0
+            context = self.engine.context or tokens + 1
+            if tokens > (most := min(limits.max_prompt_tokens or context, context - 1)):
+                raise ContextLengthError(tokens, most, tokens)
 
-    async def _failed(self, said: str, *, formed: bool = False) -> RequestError:
-        """The answer to a request that came to nothing.
-
-        `formed` says that there were answers, but none in the form that was asked for.
-        """
-        said = said[:500]
+    async def _failed(self, error: BestOfNError) -> RequestError:
+        """The answer to a request that came to nothing."""
+        said = str(error)
         if ContextLengthError.SAYS in said:
-            return _too_long(said)
-        if formed:
-            return RequestError(said, 422, code="no_usable_candidate")
+            return RequestError(said, param="messages", code="context_length_exceeded")
+        if isinstance(error, ConfigError):
+            return RequestError(said, param=error.field)
         if failure := await self.failure():
-            return RequestError(failure, 503, code="engine_unavailable", retry_after=5)
+            return RequestError(failure, 503, code="engine_unavailable", wait=5)
         return RequestError(said, 502, code="no_candidate")
 
     async def failure(self) -> str:
         """Why the engines cannot work, empty if they can."""
-        if time.monotonic() - self._checked > FRESH:
-            try:
-                async with asyncio.timeout(PATIENCE):
-                    for engine in self._engines:
-                        await concurrency.on_background_loop(engine.check())
-                self._failure = ""
-            except EngineError as error:
-                self._failure = str(error)
-            except TimeoutError:
-                self._failure = f"the engine did not answer within {PATIENCE:g} s"
-            self._checked = time.monotonic()
-        return self._failure
+        try:
+            async with asyncio.timeout(PATIENCE):
+                for engine in self._engines:
+                    await concurrency.on_background_loop(engine.check())
+        except (EngineError, TimeoutError) as error:
+            return str(error) or f"the engine did not answer within {PATIENCE:g} s"
+        return ""
 
     async def score(self, request: ScoreRequest) -> list[Pool]:
-        """Pools of given responses with their scores.
-
-        Raises:
-            RequestError: prompts and responses do not fit together, or the engine is dead.
-        """
-        reward = self.reward(request.reward)
+        """Pools of given responses with their scores; RequestError if there are none."""
+        self.require_model(request.model or self.name)
+        reward, pools = self.reward(request.reward), []
         if len(request.prompts) != len(request.responses):
-            counts = f"{len(request.prompts)} prompts, {len(request.responses)} lists of responses"
-            raise RequestError(counts, param="responses")
-        pools = []
-        for place, (prompt, given) in enumerate(
-            zip(request.prompts, request.responses, strict=True)
-        ):
-            texts = [given] if isinstance(given, str) else given
-            try:
-                candidates = [Candidate(index, text) for index, text in enumerate(texts)]
-                pools.append(Pool(as_prompt(prompt), candidates))
-            except ConfigError as error:
-                raise as_refusal(error, f"prompts.{place}") from None
-        scoring = [add_scores(pool.prompt, pool.candidates, reward) for pool in pools]
+            raise RequestError("there has to be a list of responses for each prompt")
         try:
+            for prompt, texts in zip(request.prompts, request.responses, strict=True):
+                pools.append(Pool(as_prompt(prompt), [Candidate(*c) for c in enumerate(texts)]))
+            scoring = (add_scores(pool.prompt, pool.candidates, reward) for pool in pools)
             await concurrency.on_background_loop(concurrency.gather(*scoring))
         except BestOfNError as error:
-            raise await self._failed(str(error)) from None
-        scores = [c.scores[reward.name] for pool in pools for c in pool.candidates]
-        if scores and all(score.reason for score in scores) and (failure := await self.failure()):
-            raise RequestError(failure, 503, code="engine_unavailable", retry_after=5)
+            raise await self._failed(error) from None
+        reasons = [c.scores[reward.name].reason for pool in pools for c in pool.candidates]
+        if reasons and all(reasons) and await self.failure():
+            raise await self._failed(EngineError(str(reasons[0])))
         return pools
 
     async def token_texts(self, prompt: Prompt, candidate: Candidate) -> list[str] | None:
         """The text of each of a candidate's tokens, None where the engine does not name them."""
-        if self.engine is None or not candidate.token_ids:
-            return None
-        try:
-            naming = self.engine.token_texts(prompt, candidate.token_ids)
-            return await concurrency.on_background_loop(naming)
-        except EngineError:
-            return None
-
-
-def _rejection(request: ChatRequest) -> EarlyRejection | None:
-    asked = request.bestofn.reject
-    if isinstance(asked, Rejection):
-        return EarlyRejection(tuple(asked.at), asked.keep)
-    return EarlyRejection(tuple(asked)) if asked else None
-
-
-def _too_long(said: str) -> RequestError:
-    return RequestError(said, param="messages", code="context_length_exceeded")
+        if self.engine is not None and candidate.token_ids:
+            with suppress(EngineError):
+                naming = self.engine.token_texts(prompt, candidate.token_ids)
+                return await concurrency.on_background_loop(naming)
+        return None
 
 
 @contextmanager
 def serving(config: ServeConfig) -> Iterator[Service]:
-    """The service of a configuration, with its models in memory.
-
-    Raises:
-        ConfigError: a setting makes no sense.
-        EngineError: a model cannot be loaded.
-    """
+    """The service of a configuration, with its models in memory; errors are those of `loaded`."""
     check(config)
-    further = [checked(RewardConfig, reward_fields(spec), "--also") for spec in config.also]
-    for reward in further:
-        if config.confidence is None and reads_confidence(reward.reward):
-            raise ConfigError(f"the reward {reward.reward!r} needs --confidence, such as 20")
     with loaded(config) as best:
-        own = config.scorer(config)
         rewards = {config.chooses.label: best.reward}
         engine = getattr(best.reward, "engine", None) or getattr(best.generator, "engine", None)
-        for reward in further:
-            if needs_engine(reward.reward) and (own is None or engine is None):
-                raise ConfigError(f"the reward {reward.reward!r} needs a model that scores")
-            rewards[reward.label] = load_reward(
-                reward.reward, engine=engine, verifier=config.verifier, **reward.options
-            )
+        for other in config.also:
+            own = {"engine": engine, "verifier": config.verifier, **other.options}
+            rewards[other.label] = load_reward(other.reward, **own)
         yield Service(config, best, rewards)
