@@ -20,42 +20,23 @@ def serve(**given: Any) -> None:
     """
     config = section(ServeConfig, given)
     try:
-        import uvicorn
-
-        from bestofn.serve.app import create_app
-        from bestofn.serve.border import Protocol
+        from bestofn.serve.app import make_server
         from bestofn.serve.service import serving
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}: pip install 'bestofn[serve]'") from None
     keys = read_keys(config.api_key_file) if config.api_key_file else []
     listener = _listener(config)
-    port = listener.getsockname()[1]
+    host = f"[{config.host}]" if ":" in config.host else config.host
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("bestofn.serve").setLevel(logging.INFO)
     with listener, serving(config) as service:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(service, config, keys),
-                http=Protocol,
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=config.max_connections,
-                timeout_graceful_shutdown=config.drain_seconds,
-            )
-        )
-        host = f"[{config.host}]" if ":" in config.host else config.host
-        rewards = ", ".join(service.rewards)
+        what = f"serving {service.name} at http://{host}:{listener.getsockname()[1]}/v1: the best"
         notes.print(
-            f"serving {service.name} at http://{host}:{port}/v1: the best of {config.n} "
-            f"by {rewards}",
+            f"{what} of {config.n} by {', '.join(service.rewards)}",
             soft_wrap=True,
             highlight=False,
         )
-        server.run(sockets=[listener])
+        make_server(service, config, keys).run(sockets=[listener])
 
 
 def _listener(config: ServeConfig) -> socket.socket:

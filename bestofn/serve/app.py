@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from typing import Any, TypeVar
 
+import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
@@ -17,7 +18,7 @@ from bestofn.config.serving import ServeConfig
 from bestofn.prompts import user_message
 from bestofn.serve import answers
 from bestofn.serve.admission import Admission
-from bestofn.serve.border import Border, error_fields, error_response
+from bestofn.serve.border import Border, Protocol, error_fields, error_response
 from bestofn.serve.metrics import Metrics
 from bestofn.serve.requests import ChatRequest, RequestError, ScoreRequest, read
 from bestofn.serve.service import Plan, Service
@@ -36,8 +37,8 @@ class HungUpError(Exception):
     """The client is gone."""
 
 
-class Server:
-    """Handlers of requests, over the models and with the limits of a configuration."""
+class Routes:
+    """What answers requests, over the models and with the limits of a configuration."""
 
     def __init__(self, service: Service, config: ServeConfig) -> None:
         self.service, self.config, self.metrics = service, config, Metrics()
@@ -105,20 +106,34 @@ class Server:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def create_app(service: Service, config: ServeConfig, keys: Sequence[KeyConfig] = ()) -> Border:
-    """The application, for any ASGI server; without keys everyone is let in."""
+def make_server(
+    service: Service, config: ServeConfig, keys: Sequence[KeyConfig] = ()
+) -> uvicorn.Server:
+    """What serves, yet to be run; without keys everyone is let in."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     app.add_exception_handler(HungUpError, lambda _, __: Response(status_code=499))
     for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, lambda _, error: error_response(error))
-    server = Server(service, config)
-    app.post("/v1/chat/completions")(server.chat)
-    app.post("/v1/score")(server.score)
-    app.get("/v1/models")(server.models)
-    app.get("/health")(server.health)
-    app.get("/ready")(server.ready)
-    app.get("/metrics")(server.metrics_text)
-    return Border(app, Clients(keys, config), config.host, server.metrics)
+    routes = Routes(service, config)
+    app.post("/v1/chat/completions")(routes.chat)
+    app.post("/v1/score")(routes.score)
+    app.get("/v1/models")(routes.models)
+    app.get("/health")(routes.health)
+    app.get("/ready")(routes.ready)
+    app.get("/metrics")(routes.metrics_text)
+    how = uvicorn.Config(
+        Border(app, Clients(keys, config), config.host, routes.metrics),
+        http=Protocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=config.max_connections,
+        timeout_graceful_shutdown=config.drain_seconds,
+    )
+    return uvicorn.Server(how)
 
 
 async def _events(
