@@ -37,13 +37,14 @@ def as_tools(value: Any) -> Tools:
     """Declared functions, each `{"type": "function", "function": {"name", ...}}`.
 
     Args:
-        value: A list of these or of the inner objects, or the same as JSON text; None is none.
+        value: A list of these or of the inner objects, or the same as JSON text; None and an empty
+            text are none.
 
     Raises:
         ConfigError: it is of another form, or the parameters of a function are no JSON schema.
     """
     try:
-        listed = json.loads(value) if isinstance(value, str) else plain(value)
+        listed = json.loads(value or "[]") if isinstance(value, str) else plain(value)
     except (ValueError, RecursionError):
         listed = value
     if not isinstance(listed, list | None):

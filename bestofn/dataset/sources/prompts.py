@@ -14,7 +14,7 @@ from typing import Any, TypedDict, Unpack
 from bestofn.dataset.sources.files import Entry, Row, fault
 from bestofn.dataset.sources.rows import Source, open_source, read_rows, without_faults
 from bestofn.errors import BestOfNError, ConfigError
-from bestofn.prompts import Tools, as_prompt, clean, conversation, plain
+from bestofn.prompts import Tools, as_prompt, clean, conversation, plain, spoken
 from bestofn.tools import as_tools
 from bestofn.types import Message, Prompt
 
@@ -204,7 +204,7 @@ class PromptForm:
             )
         if DROPPED in columns:
             raise ConfigError(f"the row has a column {DROPPED!r} of its own; rename it")
-        columns[DROPPED] = clean(messages[-1].content)
+        columns[DROPPED] = clean(spoken(messages[-1]))
         return messages[:-1]
 
     def _id(self, values: Mapping[str, Any]) -> str:
