@@ -16,8 +16,9 @@ from bestofn.errors import ConfigError, EngineError, OtherProcessError
 from bestofn.identity import identity_of
 from bestofn.prompts import as_given, candidate_seed, clean, plain
 from bestofn.registry import find, is_own, make
+from bestofn.schemas import check_json
 from bestofn.store.pool import as_candidate
-from bestofn.tools import as_calls, called, check_json, read_calls, with_calls
+from bestofn.tools import as_calls, called, read_calls, with_calls
 from bestofn.types import Candidate, Prompt, Usage
 
 GenerateFunction = Callable[
@@ -91,7 +92,7 @@ class EngineGenerator:
         params, content, written = self.params, candidate.text, completion.tool_calls or []
         wrong, cut = None, candidate.finish_reason == "length"
         if prompt.tools and not written:
-            content, written = read_calls(content)
+            content, written = read_calls(content, prompt.tools)
         try:
             if written:
                 key = f"{prompt.id}\x1f{candidate.index}"

@@ -128,7 +128,8 @@ def as_message(message: object) -> Message:
     """A message from a mapping with `role` and `content`, or with ShareGPT's `from` and `value`.
 
     Content may be a list of text parts, which are joined by line breaks, or null in a turn that
-    calls tools. Of the other fields those about tools are kept. All else raises ConfigError.
+    calls tools or has a `refusal`. Of the other fields those about tools are kept. All else raises
+    ConfigError.
     """
     role: Any = None
     content, extra = None, dict[str, Any]()
@@ -142,6 +143,8 @@ def as_message(message: object) -> Message:
         for name in (*CALLS, "tool_call_id", *(["name"] if role == "tool" else [])):
             if value := plain(message.get(name)):  # a table has each field in every turn
                 extra[name] = _parsed(value) if name in CALLS else value
+    refused = isinstance(message, Mapping) and role == "assistant" and message.get("refusal")
+    content = refused if content is None and refused else content
     text = "" if content is None and extra.keys() & CALLS else _joined(content)
     if text is None:
         raise ConfigError(f"a chat message needs a `role` and a text `content`, not {message!r}")

@@ -167,8 +167,8 @@ class BestOfN:
         scoring = Scoring(prompt, self.reward)
         candidates: list[Candidate] = []
         try:
-            while size := self._next_round(candidates):
-                start = len(candidates)
+            start = 0
+            while size := self._next_round(start, candidates):
                 async with contextlib.aclosing(self._draw(prompt, size, start)) as draws:
                     async for candidate in draws:
                         on_candidate(candidate)
@@ -177,6 +177,7 @@ class BestOfN:
                         else:
                             scoring.add(candidate)
                 candidates = sorted([*candidates, *await scoring.finish()], key=attrgetter("index"))
+                start += size
         finally:
             await scoring.cancel()
         chosen = partial(choose, prompt, candidates, self.reward.name, selector=self.selector)
@@ -196,9 +197,9 @@ class BestOfN:
             self.generator, prompt, n, start=start, reward=self.reward, rejection=self.reject
         )
 
-    def _next_round(self, candidates: list[Candidate]) -> int:
+    def _next_round(self, asked: int, candidates: list[Candidate]) -> int:
         """How many more to draw now."""
-        size = min(self.round_size, self.n - len(candidates))
+        size = min(self.round_size, self.n - asked)
         if self.budget is not None:
             spent = sum(candidate.usage.generated_tokens for candidate in candidates)
             size = min(size, (self.budget - spent) // self._longest)

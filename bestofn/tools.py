@@ -1,16 +1,14 @@
-"""Answers that have a form: calls of tools that a prompt declares, and JSON by a schema."""
+"""Tools: what a prompt declares, and the calls in what a model wrote."""
 
 import json
 import re
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
-import jsonschema_rs
-
 from bestofn.errors import ConfigError
 from bestofn.prompts import Tools, clean, plain, spoken
+from bestofn.schemas import check_schema, refuse, violation
 from bestofn.types import Candidate, Message
 
 Call = dict[str, Any]
@@ -18,14 +16,17 @@ Call = dict[str, Any]
 NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 TAKEN = ("auto", "none", "required")
 ID = 9  # characters of an id, letters and digits: the templates of Mistral's models take no other
-# What models write around calls: Hermes and Qwen; Mistral; Llama. A tag in backticks is a mention.
-TAGGED = re.compile(r"(?<!`)<tool_call>(.*?)(?:</tool_call>|\Z)", re.DOTALL)
-LISTED = re.compile(r"\[TOOL_CALLS\]\s*(?=[\[{])(.*)\Z", re.DOTALL)
-NAMED = re.compile(
-    r"\[TOOL_CALLS\]\s*([\w.-]+)\s*(?:\[ARGS\])?\s*(\{.*?\})\s*(?=\[TOOL_CALLS\]|\Z)", re.DOTALL
+# What models write in front of calls: Hermes and Qwen; Qwen3-Coder and Llama; Mistral; Llama. In
+# backticks it is a mention.
+OPENING = re.compile(
+    r"(?<!`)<tool_call>\s*(?:<function=(?P<inner>[\w.-]{1,64})>\s*)?"
+    r"|(?<!`)<function=(?P<function>[\w.-]{1,64})>\s*"
+    r"|\[TOOL_CALLS\]\s*(?:(?P<name>[\w.-]{1,64})(?:\[CALL_ID\]\w{0,64})?(?:\[ARGS\])?\s*)?"
+    r"|<\|python_tag\|>\s*"
 )
-FUNCTION = re.compile(r"(?<!`)<function=([\w.-]+)>\s*(\{.*?\})\s*</function>", re.DOTALL)
-FENCED = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
+PARAMETER = re.compile(r"<parameter=([\w.-]{1,64})>")
+BEHIND = re.compile(r"\s*(?:</function>\s*)?(?:</tool_call>|</s>)?[\s;]*")
+DECODER = json.JSONDecoder(parse_constant=refuse)
 WRITING = (
     "You can call functions. To call some, answer with a line for each and nothing else:\n"
     '<tool_call>{"name": "NAME", "arguments": {...}}</tool_call>\n'
@@ -33,30 +34,31 @@ WRITING = (
 )
 
 
-def as_tools(value: Any) -> Tools:
+def as_tools(value: Any, *, bounded: bool = False) -> Tools:
     """Declared functions, each `{"type": "function", "function": {"name", ...}}`.
 
     Args:
         value: A list of these or of the inner objects, or the same as JSON text; None and an empty
             text are none.
+        bounded: Refuse schemas that take long to check, for values of strangers.
 
     Raises:
         ConfigError: it is of another form, or the parameters of a function are no JSON schema.
     """
     try:
-        listed = json.loads(value or "[]") if isinstance(value, str) else plain(value)
+        listed = plain(json.loads(value or "[]") if isinstance(value, str) else value)
     except (ValueError, RecursionError):
         listed = value
     if not isinstance(listed, list | None):
         raise ConfigError("tools are a list of declared functions")
-    tools = tuple(_declared(place, tool) for place, tool in enumerate(listed or ()))
+    tools = tuple(_declared(place, tool, bounded) for place, tool in enumerate(listed or ()))
     names = [name_of(tool) for tool in tools]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"two tools are called {twice[0]!r}")
     return tools
 
 
-def _declared(place: int, tool: Any) -> dict[str, Any]:
+def _declared(place: int, tool: Any, bounded: bool) -> dict[str, Any]:
     function = tool.get("function", tool) if isinstance(tool, Mapping) else None
     if not isinstance(function, Mapping) or tool.get("type", "function") != "function":
         raise ConfigError(f"tool {place} (counted from 0) is no function with a name")
@@ -67,7 +69,8 @@ def _declared(place: int, tool: Any) -> dict[str, Any]:
             "'.', other than 'auto', 'none' and 'required'"
         )
     if function.get("parameters") is not None:
-        check_schema(function["parameters"], f"the parameters of the tool {name!r}")
+        what = f"the parameters of the tool {name!r}"
+        check_schema(function["parameters"], what, "tools", bounded=bounded)
     return {"type": "function", "function": dict(function)}
 
 
@@ -98,7 +101,7 @@ def chosen_tool(choice: Any, tools: Tools) -> str:
 
 
 def held_schema(form: Any) -> Any:
-    """The JSON schema that a `response_format` of OpenAI's API asks for, None for none.
+    """The JSON schema that a stranger's `response_format` of OpenAI's API asks for, None for none.
 
     Raises:
         ConfigError: it is of another form.
@@ -115,68 +118,151 @@ def held_schema(form: Any) -> Any:
             "json_schema that has a schema",
             "response_format",
         )
-    check_schema(named["schema"], "the values in response_format", "response_format")
+    what = "the values in response_format"
+    check_schema(named["schema"], what, "response_format", bounded=True)
     return named["schema"]
 
 
-def calls_schema(tools: Tools, choice: str) -> dict[str, Any]:
+def calls_schema(tools: Tools, choice: str, parallel: bool = True) -> dict[str, Any]:
     """The JSON schema of a list of calls: of any tool, or of the one that `choice` names."""
-    wanted = [tool["function"] for tool in tools if choice in ("required", name_of(tool))]
-    kinds = [
-        {
-            "type": "object",
-            "properties": {
-                "name": {"type": "string", "enum": [function["name"]]},
-                "arguments": function.get("parameters") or {"type": "object"},
-            },
-            "required": ["name", "arguments"],
-            "additionalProperties": False,
+    kinds, definitions = [], {}
+    for place, tool in enumerate(tools):
+        if choice not in ("required", name_of(tool)):
+            continue
+        parameters = tool["function"].get("parameters") or {"type": "object"}
+        if _has_references(parameters):  # whose places are elsewhere in the whole
+            own = f"tool{place}"
+            definitions[own] = _moved(parameters, f"#/$defs/{own}")
+            parameters = {"$ref": f"#/$defs/{own}"}
+        kinds.append(
+            {
+                "type": "object",
+                "properties": {
+                    "name": {"type": "string", "enum": [name_of(tool)]},
+                    "arguments": parameters,
+                },
+                "required": ["name", "arguments"],
+                "additionalProperties": False,
+            }
+        )
+    one = {"maxItems": 1} if choice != "required" or not parallel else {}
+    defined = {"$defs": definitions} if definitions else {}
+    return {"type": "array", "minItems": 1, **one, "items": {"anyOf": kinds}, **defined}
+
+
+def _has_references(schema: Any) -> bool:
+    return '"$ref"' in json.dumps(schema)
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """A schema with its references as they are where the schema is at a place of another one."""
+    if isinstance(schema, Mapping):
+        return {
+            key: f"{place}{value[1:]}"
+            if key == "$ref" and isinstance(value, str) and value.startswith("#")
+            else _moved(value, place)
+            for key, value in schema.items()
         }
-        for function in wanted
-    ]
-    several = {} if choice == "required" else {"maxItems": 1}
-    return {"type": "array", "minItems": 1, **several, "items": {"anyOf": kinds}}
+    return [_moved(item, place) for item in schema] if isinstance(schema, list) else schema
 
 
 # --- what a model wrote ---------------------------------------------------------------------------
 
 
-def read_calls(text: str) -> tuple[str, list[Any]]:
-    """The rest of a model's text, and the calls in it, which may be of any form.
+def read_calls(text: str, tools: Tools) -> tuple[str, list[Any]]:
+    """The rest of a model's text, and the calls in it; what is begun and no call is a text.
 
-    Known are `<tool_call>{...}</tool_call>`, `[TOOL_CALLS]`, `<function=NAME>{...}</function>`, and
-    a text that is nothing but one call or a list of them.
+    Known are `<tool_call>{...}</tool_call>`, `[TOOL_CALLS]`, `<function=NAME>` with JSON or with a
+    `<parameter=NAME>` for each argument, `<|python_tag|>`, and an answer that is nothing but one
+    or several calls of declared tools as JSON.
     """
-    for pattern in (TAGGED, FUNCTION, NAMED, LISTED):
-        if found := pattern.findall(text):
-            written = [
-                {"name": part[0], "arguments": _loaded(part[1])}
-                if isinstance(part, tuple)
-                else _loaded(part)
-                for part in found
-            ]
-            return pattern.sub("", text).strip(), [c for part in written for c in _listed(part)]
-    fenced = FENCED.fullmatch(text.strip())
-    alone = _listed(_loaded(fenced[1] if fenced else text))
-    if alone and all(map(_is_call, alone)):
+    alone = _bare_calls(text, {name_of(tool) for tool in tools})
+    if alone:
         return "", alone
-    return text, []
+    rest, written, place = [], list[Any](), 0
+    for opening in OPENING.finditer(text):
+        if opening.start() < place:
+            continue
+        name = opening["inner"] or opening["function"] or opening["name"]
+        call, end = _call_at(text, opening.end(), name, tools)
+        if call is None:
+            continue
+        rest.append(text[place : opening.start()])
+        written += call
+        behind = BEHIND.match(text, end)
+        place = behind.end() if behind else end
+        if isinstance(call[-1], str):
+            break
+    if not written:
+        return text, []
+    return "".join([*rest, text[place:]]).strip(), written
+
+
+def _call_at(text: str, start: int, name: str | None, tools: Tools) -> tuple[list[Any] | None, int]:
+    """The calls behind an opening, a text if they are broken, None if there are none; their end."""
+    if name is not None and text.startswith("<parameter=", start):
+        return _with_parameters(text, start, name, tools)
+    if not text.startswith(("{", "["), start):
+        declared = any(name_of(tool) == name for tool in tools)
+        return ([{"name": name, "arguments": {}}] if declared else None), start
+    try:
+        value, end = DECODER.raw_decode(text, start)
+    except (ValueError, RecursionError):
+        return [text[start:]], len(text)
+    if name is not None:
+        return [{"name": name, "arguments": value}], end
+    found = _listed(value)
+    return (found if all(isinstance(call, dict) for call in found) else None), end
+
+
+def _with_parameters(text: str, start: int, name: str, tools: Tools) -> tuple[list[Any], int]:
+    """A call with an element for each argument, which is JSON where the tool takes no text."""
+    declared = next((t["function"].get("parameters") for t in tools if name_of(t) == name), None)
+    kinds = (declared or {}).get("properties") or {}
+    arguments: dict[str, Any] = {}
+    while parameter := PARAMETER.match(text, start):
+        end = text.find("</parameter>", parameter.end())
+        if end < 0:
+            return [text[start:]], len(text)
+        value, key = text[parameter.end() : end].strip("\n"), parameter[1]
+        takes_text = isinstance(kinds.get(key), Mapping) and kinds[key].get("type") == "string"
+        arguments[key] = value if takes_text else _loaded(value)
+        start = end + len("</parameter>")
+        start += len(text[start:]) - len(text[start:].lstrip())
+    return [{"name": name, "arguments": arguments}], start
+
+
+def _bare_calls(text: str, names: set[Any]) -> list[Any]:
+    """The calls of declared tools that a text is made of, none if it is made of anything else."""
+    text = text.strip()
+    if text.startswith("```") and text.endswith("```") and len(text) > 6:
+        text = text[3:-3].removeprefix("json").strip()
+    found, place = list[Any](), 0
+    while place < len(text):
+        try:
+            value, place = DECODER.raw_decode(text, place)
+        except (ValueError, RecursionError):
+            return []
+        found += _listed(value)
+        while place < len(text) and (text[place].isspace() or text[place] == ";"):
+            place += 1
+    for call in found:
+        if not isinstance(call, dict) or call.get("name") not in names:
+            return []
+        if not call.keys() & {"arguments", "parameters"}:
+            return []
+    return found
 
 
 def _loaded(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError):
         return text
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
-
-
-def _is_call(value: Any) -> bool:
-    known = isinstance(value, Mapping) and isinstance(value.get("name"), str)
-    return known and bool(value.keys() & {"arguments", "parameters"})
 
 
 def as_calls(written: Sequence[Any], tools: Tools, key: str) -> list[Call]:
@@ -205,18 +291,19 @@ def as_calls(written: Sequence[Any], tools: Tools, key: str) -> list[Call]:
         if not isinstance(arguments, Mapping):
             raise ConfigError(f"the arguments of its call of {name!r} are no JSON object")
         schema = functions[name].get("parameters")
-        if schema is not None and (wrong := _violation(schema, arguments)):
+        if schema is not None and (wrong := violation(schema, arguments)):
             raise ConfigError(f"the arguments of its call of {name!r} are wrong: {wrong}")
         text = (
             given if isinstance(given, str) and given else json.dumps(arguments, ensure_ascii=False)
         )
+        text = clean(text)
         own = blake2b(f"{key}\x1f{place}\x1f{text}".encode(), digest_size=8).hexdigest()[:ID]
         known = call.get("id")
         calls.append(
             {
                 "id": clean(known) if isinstance(known, str) and known else own,
                 "type": "function",
-                "function": {"name": name, "arguments": clean(text)},
+                "function": {"name": name, "arguments": text},
             }
         )
     return calls
@@ -230,52 +317,3 @@ def with_calls(content: str, calls: Sequence[Call]) -> str:
 def called(candidate: Candidate) -> list[str]:
     """The tools that a candidate calls."""
     return [call["function"]["name"] for call in candidate.tool_calls or ()]
-
-
-# --- JSON by a schema -----------------------------------------------------------------------------
-
-
-def check_schema(schema: Any, what: str, field: str | None = None) -> None:
-    """Refuses what is no JSON schema, or refers to another document."""
-    if not isinstance(schema, Mapping):
-        raise ConfigError(f"{what} are no JSON schema, which is an object", field)
-    try:
-        _validator(json.dumps(plain(schema), sort_keys=True))
-    except (ValueError, jsonschema_rs.ValidationError) as error:
-        raise ConfigError(f"{what} are no JSON schema: {_sentence(error)}", field) from None
-
-
-def check_json(text: str, schema: Mapping[str, Any]) -> str | None:
-    """What is wrong with a text that is to be JSON by a schema, None if nothing is."""
-    try:
-        value = json.loads(text, parse_constant=_refused)
-    except (ValueError, RecursionError) as error:
-        return f"it is not JSON: {getattr(error, 'msg', error)}"
-    wrong = _violation(schema, value)
-    return wrong and f"it does not fit the schema: {wrong}"
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def _violation(schema: Mapping[str, Any], value: Any) -> str | None:
-    try:
-        _validator(json.dumps(plain(schema), sort_keys=True)).validate(value)
-    except (ValueError, jsonschema_rs.ValidationError) as error:
-        return _sentence(error)
-    return None
-
-
-@lru_cache(maxsize=32)
-def _validator(schema: str) -> Any:
-    # A pattern that backtracks without end fails, and no other document is fetched.
-    patterns = jsonschema_rs.FancyRegexOptions(backtrack_limit=100_000)
-    return jsonschema_rs.validator_for(json.loads(schema), pattern_options=patterns, offline=True)
-
-
-def _sentence(error: Exception) -> str:
-    said = getattr(error, "message", None) or str(error)
-    place = "".join(f"[{part!r}]" for part in getattr(error, "instance_path", ()))
-    first = said.splitlines()[0][:200].rstrip(".")
-    return f"{first} (at {place})" if place else first

@@ -80,6 +80,7 @@ class FaultyServer:
         self.headers: list[Mapping[str, str]] = []
         self.running = self.most_running = self.aborted = 0
         self.tampered: Callable[[list[Any]], Any] = lambda entries: entries
+        self._port = 0
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 
@@ -93,6 +94,14 @@ class FaultyServer:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def kill(self) -> None:
+        """Breaks all connections and takes no others, until it is started again."""
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result()
+
+    def start(self) -> None:
+        """Starts it where it was."""
+        asyncio.run_coroutine_threadsafe(self._start(), self._loop).result()
 
     @property
     def spec(self) -> str:
@@ -111,9 +120,10 @@ class FaultyServer:
         # A handler is cancelled when the client hangs up.
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        site = web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_address=True)
         await site.start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+        self._port = self._runner.addresses[0][1]
+        self.url = f"http://127.0.0.1:{self._port}/v1"
 
     async def _ask_to_retry_soon(self, request: web.Request, response: Any) -> None:
         self.headers.append(request.headers)

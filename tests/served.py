@@ -12,11 +12,12 @@ from urllib.request import Request, urlopen
 from fakes import Recorded, ScriptedEngine, wait_until
 
 from bestofn import BestOfN
+from bestofn.cli.serve import make_server
 from bestofn.config.keys import KeyConfig
 from bestofn.config.serving import ServeConfig
 from bestofn.engines.base import Engine
 from bestofn.scoring import RewardModel
-from bestofn.serve.app import make_server
+from bestofn.serve.app import create_app
 from bestofn.serve.service import Service
 
 ASKED = [{"role": "user", "content": "Name 3 fruits."}]
@@ -81,7 +82,7 @@ def served(
     sampling = config.sampling() if isinstance(engine, Engine) else None
     best = BestOfN(engine, rewards[0], n=n, sampling=sampling)
     service = Service(config, best, {reward.name: reward for reward in rewards})
-    server = make_server(service, config, keys)
+    server = make_server(create_app(service, config, keys), config)
     listener = socket.create_server((config.host, 0))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()

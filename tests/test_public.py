@@ -12,6 +12,7 @@ PACKAGE = Path(bestofn.__file__).parent
 FLOORS = [
     {"types", "errors", "thinking", "identity", "redaction", "tiny"},
     {"prompts", "concurrency", "registry", "progress", "section"},
+    {"schemas"},
     {"tools"},
     {"store", "estimators", "engines", "verifiers", "dataset.sources"},
     {"stopping", "scoring"},

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from math import isnan, nan
 from typing import Any
 
@@ -466,3 +466,29 @@ def test_a_spec_is_a_generator_and_tokens_are_not_kept() -> None:
     best = BestOfN("tiny", Longest(), n=1).select("Name 4 fruits.").best
     assert best.text
     assert best.token_ids is None
+
+
+def test_a_generator_that_gives_fewer_ends() -> None:
+    class Fewer:
+        async def draw(
+            self, prompt: Prompt, n: int, *, start: int = 0
+        ) -> AsyncGenerator[Candidate]:
+            if start == 0:
+                yield Candidate(0, "one")
+
+    selection = BestOfN(Fewer(), Recorded(), n=6, stop=ExpectedGain(0.0), round_size=2).select("x")
+    assert [candidate.text for candidate in selection.candidates] == ["one"]
+
+
+def test_a_budget_holds() -> None:
+    """Of three tokens each, where five are allowed."""
+    engine = ScriptedEngine("an answer")
+    for budget, n in ((5, 1), (9, 2), (12, 3), (100, 8)):
+        sampling = SamplingParams(max_tokens=5)
+        selection = BestOfN(engine, Recorded(), n=8, sampling=sampling, budget=budget).select("x")
+        assert len(selection.candidates) == n
+        assert selection.usage.generated_tokens <= budget
+    with pytest.raises(ConfigError, match="at least max_tokens"):
+        BestOfN(engine, Recorded(), n=8, sampling=SamplingParams(max_tokens=5), budget=4)
+    with pytest.raises(ConfigError, match="needs an engine"):
+        BestOfN(lambda prompt, n: ["a"] * n, Recorded(), n=8, budget=4)

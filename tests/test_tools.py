@@ -10,6 +10,7 @@ import pytest
 from fakes import Recorded, ScriptedEngine
 
 from bestofn import BestOfN, SamplingParams
+from bestofn.config import DrawConfig
 from bestofn.dataset import select_dataset
 from bestofn.dataset.export import Format, export
 from bestofn.dataset.sources import read_prompts
@@ -18,9 +19,10 @@ from bestofn.engines.hf import TransformersEngine
 from bestofn.errors import ConfigError
 from bestofn.prompts import answer_message, answer_text, as_prompt, as_turns, content_key
 from bestofn.rewards.baselines import First, Longest
+from bestofn.schemas import check_json, check_schema
 from bestofn.selectors import Vote
 from bestofn.store import pool
-from bestofn.tools import as_calls, as_tools, calls_schema, check_json, check_schema, read_calls
+from bestofn.tools import as_calls, as_tools, calls_schema, read_calls
 from bestofn.types import Candidate, Prompt, Selection
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -90,11 +92,26 @@ def test_other_declarations_are_refused(value: Any, said: str) -> None:
         ('<function=weather>{"city": "Bonn"}</function>', "", 1),
         ('{"name": "weather", "parameters": {"city": "Bonn"}}', "", 1),
         ('```json\n[{"name": "weather", "arguments": {"city": "Bonn"}}]\n```', "", 1),
+        (
+            '{"name": "weather", "arguments": {"city": "Bonn"}}; '
+            '{"name": "clock", "arguments": {}}',
+            "",
+            2,
+        ),
+        ('[TOOL_CALLS]weather[CALL_ID]abcdefghi[ARGS]{"city": "Bonn"}', "", 1),
+        ('<|python_tag|>{"name": "weather", "parameters": {"city": "Bonn"}}', "", 1),
+        ('[TOOL_CALLS][{"name": "weather", "arguments": {"city": "Bonn"}}]</s>', "", 1),
+        (
+            "<tool_call>\n<function=weather>\n<parameter=city>\nBonn\n</parameter>\n"
+            "</function>\n</tool_call>",
+            "",
+            1,
+        ),
         ('{"name": "weather", "arguments": "{\\"city\\": \\"Bonn\\"}"}', "", 1),
     ],
 )
 def test_calls_in_the_forms_of_several_models(text: str, rest: str, count: int) -> None:
-    found, written = read_calls(text)
+    found, written = read_calls(text, TOOLS)
     assert found == rest
     calls = as_calls(written, TOOLS, "key")
     assert len(calls) == count
@@ -108,6 +125,9 @@ def test_calls_in_the_forms_of_several_models(text: str, rest: str, count: int) 
     "text",
     [
         "It is warm.",
+        '{"name": "Bob", "parameters": {"age": 3}}',
+        "Write <tool_call> and then JSON.",
+        "I wrote [TOOL_CALLS] [1, 2]",
         "Models write `<tool_call>` in front of a call.",
         '{"name": "Ann", "age": 3}',
         "[1, 2]",
@@ -115,7 +135,7 @@ def test_calls_in_the_forms_of_several_models(text: str, rest: str, count: int) 
     ],
 )
 def test_other_answers_call_nothing(text: str) -> None:
-    assert read_calls(text) == (text, [])
+    assert read_calls(text, TOOLS) == (text, [])
     candidate = drawn([text or "x"]).best
     assert (candidate.text, candidate.tool_calls, candidate.error) == (text or "x", None, None)
 
@@ -164,7 +184,10 @@ def test_equal_calls_are_one() -> None:
     texts = iter(
         [
             hermes("clock"),
-            *(f'<tool_call>{{"name": "weather", "arguments": {text}}}</tool_call>' for text in same),
+            *(
+                f'<tool_call>{{"name": "weather", "arguments": {text}}}</tool_call>'
+                for text in same
+            ),
         ]
     )
     reward = Recorded()
@@ -174,7 +197,9 @@ def test_equal_calls_are_one() -> None:
     assert [candidate.text for candidate in selection.candidates[1:]] == [shown] * 2
     assert sorted(text for (text,) in reward.asked) == ["Tool call: clock({})", shown]
     assert selection.index == 1
-    given = [call["function"]["arguments"] for c in selection.candidates for call in c.tool_calls or ()]
+    given = [
+        call["function"]["arguments"] for c in selection.candidates for call in c.tool_calls or ()
+    ]
     assert list(json.loads(given[1])) == ["city", "a"]  # as the model wrote them
 
 
@@ -217,6 +242,70 @@ def test_json_that_does_not_fit_fails() -> None:
     assert "no number of JSON" in errors[3]
 
 
+def test_a_schema_keeps_its_order(tmp_path: Path) -> None:
+    """Guided decoding writes the members in it."""
+    schema = {"type": "object", "properties": {"why": {}, "answer": {}}}
+    path = tmp_path / "schema.json"
+    path.write_text(json.dumps(schema))
+    for given in (str(path), schema, json.dumps(schema)):
+        config = DrawConfig(engine="tiny", json_schema=given)  # type: ignore[arg-type]
+        held = config.sampling().json_schema
+        assert held == schema
+        assert list(held["properties"]) == ["why", "answer"]
+    for wrong, said in ((str(tmp_path / "none"), "cannot be read"), ("{", "not JSON")):
+        with pytest.raises(ValueError, match=said):
+            DrawConfig(engine="tiny", json_schema=wrong)
+
+
+def test_references_of_tools_are_found_in_the_schema_of_calls() -> None:
+    inner = {"type": "object", "properties": {"x": {"$ref": "#/$defs/whole"}}}
+    nested = inner | {"$defs": {"whole": {"type": "integer"}}}
+    schema = calls_schema(as_tools([{"name": "f", "parameters": nested}, CLOCK]), "required")
+    assert check_json('[{"name": "f", "arguments": {"x": 3}}]', schema) is None
+    assert check_json('[{"name": "f", "arguments": {"x": "3"}}]', schema) is not None
+    once = calls_schema(TOOLS, "required", parallel=False)
+    call = '{"name": "clock", "arguments": {}}'
+    assert check_json(f"[{call}]", once) is None
+    assert check_json(f"[{call}, {call}]", once) is not None
+
+
+@pytest.mark.parametrize(
+    ("schema", "said"),
+    [
+        ({"anyOf": [{"$ref": "#"}, {"$ref": "#"}]}, "too often"),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"$id": "x", "$ref": "#/$defs/a"}}}, "no "),
+        ({"properties": {"a": {"unevaluatedProperties": False}}}, "no unevaluated"),
+        ({"properties": {"a": {"$ref": "other.json"}}}, "no other document"),
+        ({"enum": list(range(20_000))}, "parts at most"),
+    ],
+)
+def test_schemas_of_strangers_are_bounded(schema: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_schema(schema, "x", bounded=True)
+
+
+def test_usual_schemas_of_strangers_are_taken() -> None:
+    tree = {"type": "object", "properties": {"left": {"$ref": "#"}, "n": {"type": "integer"}}}
+    check_schema(tree | {"$id": "https://example.com/tree"}, "x", bounded=True)
+    check_schema(CITY, "x", bounded=True)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```" + "\n" * 20_000 + "x",
+        "[TOOL_CALLS]" + " " * 50_000 + "x",
+        "<function=a>{" * 5_000,
+        "<tool_call>" * 5_000,
+        "<tool_call>[1," * 5_000,
+        '<tool_call>{"name": "' + "[" * 50_000,
+    ],
+)
+def test_long_nonsense_is_read_in_one_go(text: str) -> None:
+    """What takes quadratic time here would not end in a test's life."""
+    read_calls(text, TOOLS)
+
+
 def test_schemas_that_are_attacks_end() -> None:
     check_schema({"$ref": "#"}, "x")
     assert check_json('{"a": 1}', {"$ref": "#"}) is None
@@ -228,6 +317,13 @@ def test_schemas_that_are_attacks_end() -> None:
     with pytest.raises(ConfigError):
         check_schema(deep, "x")
     assert check_json("[" * 100_000, {}) is not None
+
+
+def test_half_a_surrogate_pair_in_a_call() -> None:
+    text = '<tool_call>{"name": "weather", "arguments": "{\\"city\\": \\"\\ud800\\"}"}</tool_call>'
+    selection = drawn([text, hermes("weather", city="Bonn")])
+    assert json.dumps(pool.to_row(selection), ensure_ascii=False).encode()
+    assert "\ufffd" in selection.candidates[0].text
 
 
 def test_the_schema_of_calls() -> None:

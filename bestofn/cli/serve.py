@@ -2,12 +2,17 @@
 
 import logging
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bestofn.cli.app import app, notes, options, section
 from bestofn.config.keys import read_keys
 from bestofn.config.serving import ServeConfig
 from bestofn.errors import ConfigError
+
+if TYPE_CHECKING:
+    import uvicorn
+
+    from bestofn.serve.border import Border
 
 
 @app.command()
@@ -20,7 +25,7 @@ def serve(**given: Any) -> None:
     """
     config = section(ServeConfig, given)
     try:
-        from bestofn.serve.app import make_server
+        from bestofn.serve.app import create_app
         from bestofn.serve.service import serving
     except ImportError as error:
         raise ConfigError(f"serving needs {error.name}: pip install 'bestofn[serve]'") from None
@@ -30,13 +35,36 @@ def serve(**given: Any) -> None:
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s")
     logging.getLogger("bestofn.serve").setLevel(logging.INFO)
     with listener, serving(config) as service:
+        listener.listen()  # those who read the line below may connect at once
         what = f"serving {service.name} at http://{host}:{listener.getsockname()[1]}/v1: the best"
         notes.print(
             f"{what} of {config.n} by {', '.join(service.rewards)}",
             soft_wrap=True,
             highlight=False,
         )
-        make_server(service, config, keys).run(sockets=[listener])
+        make_server(create_app(service, config, keys), config).run(sockets=[listener])
+
+
+def make_server(app: "Border", config: ServeConfig) -> "uvicorn.Server":
+    """What serves an application, yet to be run."""
+    import uvicorn
+
+    from bestofn.serve.border import Protocol
+
+    return uvicorn.Server(
+        uvicorn.Config(
+            app,
+            http=Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=config.max_connections,
+            timeout_graceful_shutdown=config.drain_seconds,
+        )
+    )
 
 
 def _listener(config: ServeConfig) -> socket.socket:

@@ -18,9 +18,10 @@ from bestofn.config.parts import (
     reward_fields,
 )
 from bestofn.engines.base import SamplingParams
+from bestofn.prompts import plain
 from bestofn.rewards.base import share
+from bestofn.schemas import check_schema
 from bestofn.section import OPTIONS, Flag, Section, checked
-from bestofn.tools import check_schema
 
 InFlight = Annotated[
     int | None,
@@ -55,7 +56,7 @@ def _schema(value: Any) -> Any:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
     check_schema(schema, "the values")
-    return json.dumps(schema, sort_keys=True)
+    return json.dumps(plain(schema))  # in the order in which it is to be written
 
 
 Sizes = Annotated[list[int], AfterValidator(_ascending)]
@@ -86,6 +87,8 @@ class DrawConfig(EngineConfig):
     that can, hold them to it; an answer that does not fit is a candidate that failed."""
     tool_choice: str = "auto"
     """Of prompts with tools: 'auto', 'required', or the name of the tool that has to be called."""
+    parallel_tool_calls: bool = True
+    """Whether an answer may call several tools."""
     confidence: Annotated[str, BeforeValidator(_as_text)] | None = None
     """Keep how certain the model was of each token, read from so many of the likeliest, such as 20,
     or 'all'; rewards such as self-certainty need it."""

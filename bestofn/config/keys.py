@@ -55,12 +55,11 @@ def read_keys(path: str) -> list[KeyConfig]:
         ConfigError: it cannot be read, is of another form, or has no keys or one of them twice.
     """
     try:
-        found: Any = yaml.safe_load(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8").strip()
+        found: Any = yaml.safe_load(text) if text[:1] in ("-", "[", "{") else text.split()
     except (OSError, ValueError, yaml.YAMLError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise ConfigError(f"the key file {path!r} cannot be read: {reason}") from None
-    if isinstance(found, str):  # lines
-        found = found.split()
     if not isinstance(found, list) or not found:
         raise ConfigError(f"the key file {path!r} needs a key in each line, or a YAML list")
     keys = []

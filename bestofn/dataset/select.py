@@ -270,6 +270,7 @@ def best_of(
     """
     how: dict[str, Any] = {"stop": stopping(config), "selector": selector_of(config)}
     how |= {"reject": rejection(config), "budget": budget}
+    check_weights(how["selector"], reward.name)
     if isinstance(config, SelectConfig):
         how |= {"window": config.window, "round_size": config.round_size}
     return BestOfN(generator, reward, n=config.n, **how)

@@ -48,6 +48,11 @@ class SamplingParams:
             ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
             ("max_tokens", self.max_tokens >= 1, "at least 1"),
             ("stop", stop, "a tuple of non-empty strings"),
+            (
+                "tool_choice",
+                self.tool_choice not in ("", "none"),
+                "a tool's name; 'none' is no tools",
+            ),
             ("confidence", self.confidence in (None, "all") or own_count, "'all' or at least 1"),
         ):
             if not holds:
@@ -56,7 +61,7 @@ class SamplingParams:
     def schema_for(self, prompt: Prompt) -> Mapping[str, Any] | None:
         """The JSON schema of what a model has to write: of the answer, or of calls."""
         if prompt.tools and self.tool_choice != "auto":
-            return calls_schema(prompt.tools, self.tool_choice)
+            return calls_schema(prompt.tools, self.tool_choice, self.parallel_tool_calls)
         return self.json_schema
 
 

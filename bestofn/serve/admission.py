@@ -42,13 +42,12 @@ class Admission:
         """Waits for a place among those that run, and holds it; raises as `check` does."""
         self.check(client)
         client.open, self.entered = client.open + 1, self.entered + 1
-        number = next(self._numbers)
         try:
             async with self._places:
                 self.running += 1
                 started = monotonic()
                 try:
-                    with concurrency.at_place(number):
+                    with concurrency.at_place(next(self._numbers)):
                         yield
                 finally:
                     self.running -= 1

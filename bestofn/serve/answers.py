@@ -17,8 +17,9 @@ OWN = ("index", "reward", "tie", "fallback", "usage", "candidates")
 
 def chosen(selection: Selection, count: int) -> list[Candidate]:
     """The chosen candidate, and after it the best of the others that can be used."""
-    first, ranked = selection.best, by_rank(selection, selection.reward)
-    return [first, *(c for c in ranked if c.whole and c is not first)][:count]
+    ranked = [c for c in by_rank(selection, selection.reward) if c.whole]
+    first = selection.best if selection.best.whole else ranked[0]
+    return [first, *(candidate for candidate in ranked if candidate is not first)][:count]
 
 
 def body(
@@ -85,8 +86,8 @@ def _choice(candidate: Candidate, texts: Sequence[str] | None) -> Fields:
 
 def chunks(answer: Fields, include_usage: bool) -> Iterator[Fields]:
     """An answer in pieces, of which the client makes it again."""
-    head = {name: answer[name] for name in ("id", "created", "model")}
-    head["object"] = "chat.completion.chunk"
+    head = {**answer, "object": "chat.completion.chunk"}
+    head = {name: head[name] for name in ("id", "object", "created", "model")}
     for choice in answer["choices"]:
         logprobs = choice["logprobs"]
         for delta in _deltas(choice["message"]):

@@ -5,12 +5,12 @@ import json
 import logging
 import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
-import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from bestofn import concurrency
 from bestofn.config.keys import Clients, KeyConfig
@@ -18,23 +18,18 @@ from bestofn.config.serving import ServeConfig
 from bestofn.prompts import user_message
 from bestofn.serve import answers
 from bestofn.serve.admission import Admission
-from bestofn.serve.border import Border, Protocol, error_fields, error_response
+from bestofn.serve.border import Border, error_fields, error_response
 from bestofn.serve.metrics import Metrics
 from bestofn.serve.requests import ChatRequest, RequestError, ScoreRequest, read
 from bestofn.serve.service import Plan, Service
 from bestofn.types import Usage
 
-T = TypeVar("T")
 Fields = dict[str, Any]
-
 TICK = 0.5  # seconds between looks at the progress of a stream
+STARTED = int(time.time())
 KEEP_ALIVE = 5.0  # seconds for which a stream is silent at most
 STREAMED = {"X-Accel-Buffering": "no"}  # proxies are to pass each event on at once
 log = logging.getLogger("bestofn.serve")
-
-
-class HungUpError(Exception):
-    """The client is gone."""
 
 
 class Routes:
@@ -43,14 +38,14 @@ class Routes:
     def __init__(self, service: Service, config: ServeConfig) -> None:
         self.service, self.config, self.metrics = service, config, Metrics()
         self.admission = Admission(config.max_running, config.max_waiting)
-        admission, watch = self.admission, self.metrics.watch
+        admission, engine, watch = self.admission, service.engine, self.metrics.watch
         watch("running", "Requests that are worked on.", lambda: admission.running)
         watch("entered", "Requests that are worked on or wait.", lambda: admission.entered)
-        watch("engine_running", "Of the engine.", lambda: getattr(service.engine, "running", 0))
+        watch("engine_running", "Requests to the engine.", lambda: getattr(engine, "running", 0))
 
     async def chat(self, request: Request) -> Response:
         body, state = await read(request, ChatRequest), request.state
-        plan = self.service.plan(body, state.client.limits)
+        plan = await self.service.plan(body, state.client.limits)
         if self.config.log_prompts:
             state.said += f" {user_message(plan.prompt)!r}"
         self.admission.check(state.client)
@@ -64,76 +59,68 @@ class Routes:
 
     async def _answer(self, body: ChatRequest, plan: Plan, state: Any, drawn: list[int]) -> Fields:
         """Waits for its turn and selects; the indices of what is drawn are added to `drawn`."""
-        service, client = self.service, state.client
-        async with self.admission.place(client):
+        service = self.service
+        async with self.admission.place(state.client):
             count = lambda candidate: drawn.append(candidate.index)  # noqa: E731
-            selection = await service.select(plan, client.limits, count)
+            selection = await service.select(plan, count)
         self.metrics.selection(selection)
         state.said += f" {selection.usage.generated_tokens}+{selection.usage.scored_tokens} tokens"
-        choices = answers.chosen(selection, plan.choices)
-        texts: list[list[str] | None] = [None] * len(choices)
-        if body.logprobs:
-            texts = [await service.token_texts(plan.prompt, choice) for choice in choices]
-        shown = [*zip(choices, texts, strict=True)]
+        if selection.error is not None:
+            raise await service.unusable(selection)
+        shown = [
+            (choice, await service.token_texts(plan.prompt, choice) if body.logprobs else None)
+            for choice in answers.chosen(selection, plan.choices)
+        ]
         return answers.body(state.id, body.model, selection, shown, body.bestofn.candidates)
 
     async def score(self, request: Request) -> Response:
         body = await read(request, ScoreRequest)
 
-        async def work() -> Response:
+        async def work() -> Fields:
             async with self.admission.place(request.state.client):
-                pools = await self.service.score(body)
+                pools = await self.service.score(body, request.state.client.limits)
             name = self.service.reward(body.reward).name
             usage = sum((c.scores[name].usage for p in pools for c in p.candidates), Usage())
             self.metrics.usage(usage)
-            return JSONResponse(answers.scores(name, pools, usage))
+            return answers.scores(name, pools, usage)
 
-        return await _until_gone(request, work())
+        return JSONResponse(await _until_gone(request, work()))
 
     async def models(self) -> Fields:
-        own = {"object": "model", "created": int(time.time()), "owned_by": "bestofn"}
-        return {"object": "list", "data": [{"id": name, **own} for name in self.service.models()]}
+        return {"object": "list", "data": [await self.model(m) for m in self.service.models()]}
+
+    async def model(self, name: str) -> Fields:
+        self.service.named_n(name)
+        return {"id": name, "object": "model", "created": STARTED, "owned_by": "bestofn"}
 
     async def health(self) -> Fields:
         return {"status": "ok"}
 
     async def ready(self) -> Fields:
-        if failure := await self.service.failure():
-            raise RequestError(failure, 503, code="engine_unavailable", wait=5)
+        if failure := await self.service.failure():  # which those without a key are not told
+            log.warning("not ready: %s", failure)
+            raise RequestError("the engine does not work", 503, code="engine_unavailable", wait=5)
         return {"status": "ready", "model": self.service.name}
 
     async def metrics_text(self) -> Response:
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
 
-def make_server(
-    service: Service, config: ServeConfig, keys: Sequence[KeyConfig] = ()
-) -> uvicorn.Server:
-    """What serves, yet to be run; without keys everyone is let in."""
+def create_app(service: Service, config: ServeConfig, keys: Sequence[KeyConfig] = ()) -> Border:
+    """The application, for any ASGI server; without keys everyone is let in."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
-    app.add_exception_handler(HungUpError, lambda _, __: Response(status_code=499))
+    app.add_exception_handler(ClientDisconnect, lambda _, __: Response(status_code=499))
     for kind in (HTTPException, Exception):
         app.add_exception_handler(kind, lambda _, error: error_response(error))
     routes = Routes(service, config)
     app.post("/v1/chat/completions")(routes.chat)
     app.post("/v1/score")(routes.score)
     app.get("/v1/models")(routes.models)
+    app.get("/v1/models/{name:path}")(routes.model)
     app.get("/health")(routes.health)
     app.get("/ready")(routes.ready)
     app.get("/metrics")(routes.metrics_text)
-    how = uvicorn.Config(
-        Border(app, Clients(keys, config), config.host, routes.metrics),
-        http=Protocol,
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=config.max_connections,
-        timeout_graceful_shutdown=config.drain_seconds,
-    )
-    return uvicorn.Server(how)
+    return Border(app, Clients(keys, config), config.host, routes.metrics)
 
 
 async def _events(
@@ -158,7 +145,7 @@ async def _events(
     yield "data: [DONE]\n\n"
 
 
-async def _until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+async def _until_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
     """The result, unless the client hangs up before it is there; then nothing is left running."""
 
     async def hung_up() -> None:
@@ -169,7 +156,7 @@ async def _until_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise HungUpError
+            raise ClientDisconnect
         return task.result()
     finally:
         await concurrency.cancel([task, gone])

@@ -28,7 +28,7 @@ def error_fields(error: Exception) -> dict[str, Any]:
     """An error in the form of OpenAI's API."""
     status = getattr(error, "status_code", 500)
     kinds = {401: "authentication_error", 429: "rate_limit_error"}
-    fields = {
+    fields: dict[str, Any] = {
         "message": getattr(error, "detail", "") or "the server failed; its log says why",
         "type": kinds.get(status, "invalid_request_error" if status < 500 else "server_error"),
         "param": getattr(error, "param", None),
@@ -123,52 +123,54 @@ def _bounded(limits: Limits, receive: Receive) -> Receive:
 class Protocol(H11Protocol):
     """uvicorn's protocol, with an end to clients that send or take nothing."""
 
-    _due: asyncio.TimerHandle | None = None
-
-    def _expect(self, seconds: float | None) -> None:
-        """Ends the connection after so many seconds, or does not any more."""
-        if self._due is not None:
-            self._due.cancel()
-        self._due = None if seconds is None else self.loop.call_later(seconds, self._end)
-
-    def _end(self) -> None:
-        if not self.transport.get_write_buffer_size():  # what stalls is no answer
-            self.transport.write(TIMEOUT)
-        self.transport.close()
-        self.loop.call_later(1, self.transport.abort)
-
-    @property
-    def _answered(self) -> bool:
-        return self.cycle is None or bool(self.cycle.response_complete)
+    _request_due: asyncio.TimerHandle | None = None
+    _taking_due: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._expect(HEADER_SECONDS)
+        self._expect_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._expect(None)
+        for timer in filter(None, (self._request_due, self._taking_due)):
+            timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if self._answered and self._due is None:
-            self._expect(HEADER_SECONDS)
+        if self._request_due is None and (self.cycle is None or self.cycle.response_complete):
+            self._expect_request()
         super().data_received(data)
 
     def handle_events(self) -> None:
         before = self.cycle
         super().handle_events()
-        if self.cycle is not before:  # the headers are there
-            self._expect(None)
+        if self.cycle is not before and self._request_due is not None:  # the headers are there
+            self._request_due.cancel()
+            self._request_due = None
+
+    def _expect_request(self) -> None:
+        self._request_due = self.loop.call_later(HEADER_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        if not self.transport.get_write_buffer_size():
+            self.transport.write(TIMEOUT)
+        self.transport.close()
+        self._watch_reader()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._expect(STALLED_SECONDS)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        self._expect(STALLED_SECONDS if self._answered else None)
+        self._watch_reader()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self.transport.get_write_buffer_size():
-            self._expect(STALLED_SECONDS)
+        self._watch_reader()
+
+    def _watch_reader(self) -> None:
+        if self._taking_due is None and (left := self.transport.get_write_buffer_size()):
+            self._taking_due = self.loop.call_later(STALLED_SECONDS, self._check_reader, left)
+
+    def _check_reader(self, before: int) -> None:
+        """Ends the connection if nothing of what was written has been taken since."""
+        self._taking_due = None
+        if self.transport.get_write_buffer_size() >= before:
+            self.transport.abort()
+        self._watch_reader()

@@ -26,10 +26,8 @@ class Metrics:
             name: Counter(f"bestofn_{name}", said, labels, registry=own)
             for name, (said, *labels) in COUNTED.items()
         }
-        said = "From a request to the end of its answer."
-        self._seconds = Histogram(
-            "bestofn_request_seconds", said, ["path"], buckets=SECONDS, registry=own
-        )
+        name, said = "bestofn_request_seconds", "From a request to the end of its answer."
+        self._seconds = Histogram(name, said, ["path"], buckets=SECONDS, registry=own)
 
     def watch(self, name: str, said: str, value: Callable[[], float]) -> None:
         """Shows a number that changes by itself."""

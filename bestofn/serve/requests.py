@@ -9,6 +9,8 @@ from pydantic_core import from_json
 from bestofn.errors import ConfigError
 from bestofn.section import S, Section, checked
 
+IDLE = ("user", "metadata", "safety_identifier", "prompt_cache_key", "service_tier", "store")
+"""Fields that change nothing."""
 LONGEST = 500  # characters of a sentence, which may repeat what was sent
 
 
@@ -23,14 +25,14 @@ class RequestError(HTTPException):
 
 
 def _listed(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    """A list of a text; nothing of one without any."""
+    return list(filter(None, [value])) if isinstance(value, str) else value
 
 
 Text = Annotated[str, Field(min_length=1)]
 Count = Annotated[int, Field(ge=1)]
 Texts = Annotated[list[Text], Field(max_length=16)]
 Turns = Annotated[list[dict[str, Any]], Field(min_length=1)]
-Int64 = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class Body(Section):
@@ -66,18 +68,16 @@ class ChatRequest(Body):
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     stop: Annotated[Texts | None, BeforeValidator(_listed)] = None
-    seed: Int64 | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Count | None = None  # the best so many, by rank
     response_format: dict[str, Any] | None = None
-    tools: Turns | None = None
+    tools: Annotated[list[dict[str, Any]], Field(max_length=128)] | None = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
     stream: bool | None = None
-    stream_options: dict[Literal["include_usage"], bool] | None = None
+    stream_options: dict[str, Any] | None = None
     logprobs: bool | None = None
     top_logprobs: Literal[0] | None = None  # those of other tokens are not kept
-    user: str | None = None  # these two change nothing
-    metadata: dict[str, Any] | None = None
     bestofn: Settings = Settings()
 
 
@@ -86,20 +86,22 @@ class ScoreRequest(Body):
 
     model: Text | None = None
     reward: Text | None = None
-    prompts: Annotated[list[Any], Field(min_length=1)]  # texts or lists of messages
-    responses: list[Annotated[list[str], BeforeValidator(_listed)]]
+    prompts: Annotated[list[Any], Field(min_length=1, max_length=256)]  # texts or messages
+    responses: list[str | list[str]]  # for each prompt
 
 
 async def read(request: Request, kind: type[S]) -> S:
     """The body of a request; RequestError if it is not JSON of this kind, or not sent as JSON."""
     # A page in a browser cannot send this type to another server unasked.
-    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+    kind_sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind_sent != "application/json":
         raise RequestError("send JSON, with the header 'content-type: application/json'", 415)
     try:
         fields = from_json(await request.body(), allow_inf_nan=False)
         if not isinstance(fields, dict):
             raise ConfigError("the request is a JSON object")
-        return checked(kind, fields, "the request")
+        given = {n: v for n, v in fields.items() if v is not None and n not in IDLE}
+        return checked(kind, given, "the request")
     except ConfigError as error:
         raise RequestError(str(error), param=error.field) from None
     except ValueError as error:

@@ -4,17 +4,16 @@ import asyncio
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 from typing import NamedTuple
 
 from bestofn import concurrency
 from bestofn.config import AskConfig, checked
 from bestofn.config.keys import Limits
 from bestofn.config.serving import ServeConfig
-from bestofn.dataset.select import best_of, check, check_weights, loaded
+from bestofn.dataset.select import best_of, check, loaded
 from bestofn.engines.base import Engine
 from bestofn.errors import BestOfNError, ConfigError, ContextLengthError, EngineError
-from bestofn.generators import EngineGenerator, Generator
+from bestofn.generators import EngineGenerator
 from bestofn.prompts import as_prompt
 from bestofn.registry import is_own
 from bestofn.rewards.base import load_reward
@@ -25,6 +24,8 @@ from bestofn.tools import as_tools, chosen_tool, held_schema
 from bestofn.types import Candidate, Pool, Prompt, Selection
 
 PATIENCE = 5.0  # seconds that an engine gets to show that it works
+Rewards = Mapping[str, RewardModel]
+URL = re.compile(r"\w+://\S+")
 BEST_OF = re.compile(r"(.+):best-of-(\d{1,6})")
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seed")
 PENALTIES = ("presence_penalty", "frequency_penalty")
@@ -41,34 +42,28 @@ class Plan(NamedTuple):
 class Service:
     """The models behind the server: what draws and selects, and the rewards that may be named."""
 
-    def __init__(
-        self, config: ServeConfig, best: BestOfN, rewards: Mapping[str, RewardModel]
-    ) -> None:
-        self.config, self.rewards, self._generator = config, rewards, best.generator
-        self.engine: Engine | None = getattr(best.generator, "engine", None)
+    def __init__(self, config: ServeConfig, best: BestOfN, rewards: Rewards) -> None:
+        if not isinstance(best.generator, EngineGenerator):
+            raise ConfigError("only an engine can be served, such as 'vllm:MODEL'")
+        self.config, self.rewards, self.engine = config, rewards, best.generator.engine
         served = getattr(self.engine, "model", None)  # as a server calls it
         full = served if isinstance(served, str) else config.engine.rpartition(":")[2]
         self.name = config.model_name or full.rstrip("/").rpartition("/")[2]
-        found = {self.engine, *(getattr(reward, "engine", None) for reward in rewards.values())}
-        self._engines = [engine for engine in found if isinstance(engine, Engine)]
+        found = [self.engine, *(getattr(reward, "engine", None) for reward in rewards.values())]
+        self._engines = {engine for engine in found if isinstance(engine, Engine)}
 
     def models(self) -> list[str]:
         """What `model` may be in a request, with some numbers of candidates."""
         powers = [2**power for power in range(1, 7)]
         return [self.name, *(f"{self.name}:best-of-{n}" for n in powers if n <= self.config.max_n)]
 
-    def _n(self, request: ChatRequest) -> int:
-        """How many candidates are drawn; the model's name may say it."""
-        named = None if request.model == self.name else BEST_OF.fullmatch(request.model)
-        self.require_model(named[1] if named else request.model)
-        said = request.bestofn.n or (named and int(named[2]))
-        return max(self.config.n, request.n or 1) if said is None else said
-
-    def require_model(self, model: str) -> None:
-        """Raises RequestError where it is the name of another model."""
-        if model != self.name:
+    def named_n(self, model: str) -> int | None:
+        """How many candidates a model's name says; RequestError where it is that of another."""
+        named = None if model == self.name else BEST_OF.fullmatch(model)
+        if (named[1] if named else model) != self.name:
             what = f"there is no model {model[:80]!r}, but {self.name!r}"
             raise RequestError(what, 404, param="model", code="model_not_found")
+        return int(named[2]) if named else None
 
     def reward(self, name: str | None) -> RewardModel:
         """The reward that a request names, by default the first."""
@@ -78,9 +73,11 @@ class Service:
             raise RequestError(f"no reward {name!r} is offered, only {offered}", param="reward")
         return self.rewards[name]
 
-    def plan(self, request: ChatRequest, limits: Limits) -> Plan:
+    async def plan(self, request: ChatRequest, limits: Limits) -> Plan:
         """What to do for a request; RequestError if it asks for too much or for nonsense."""
-        asked, n, choices = request.bestofn, self._n(request), request.n or 1
+        asked, choices, n = request.bestofn, request.n or 1, self.named_n(request.model)
+        n = asked.n if asked.n is not None else n
+        n = min(max(self.config.n, choices), limits.max_n) if n is None else n
         reward, most = self.reward(asked.reward), limits.max_answer_tokens
         limit = request.max_completion_tokens or request.max_tokens
         limit = min(self.config.max_tokens, most) if limit is None else limit
@@ -103,74 +100,65 @@ class Service:
             }
             if penalties := {name: v for name in PENALTIES if (v := getattr(request, name))}:
                 fields["sampling_extra"] = self.config.sampling_extra | penalties
-            own = {name: value for name, value in fields.items() if value is not None}
-            of_server = AskConfig.model_fields.keys() & self.config.model_fields_set
-            own = {name: getattr(self.config, name) for name in of_server} | own
+            own = {name: getattr(self.config, name) for name in self.config.model_fields_set}
+            own |= {name: value for name, value in fields.items() if value is not None}
+            own = {name: own[name] for name in own.keys() & AskConfig.model_fields.keys()}
             config = checked(AskConfig, own, "the request")
-            best = best_of(config, self._drawing(request, config), reward, asked.budget_tokens)
-            check_weights(best.selector, reward.name)
-        except ConfigError as error:
-            raise RequestError(str(error), param=error.field) from None
+            sampling, keep = config.sampling(), bool(request.logprobs)
+            drawn_by = EngineGenerator(self.engine, sampling, config.seed, keep)
+            best = best_of(config, drawn_by, reward, asked.budget_tokens)
+            await self._check_length(prompt, limits)
+        except BestOfNError as error:
+            raise await self._failed(error, 400) from None
         return Plan(best, prompt, choices)
 
     def _prompt(self, request: ChatRequest) -> tuple[Prompt, str]:
         """The conversation, and which of its tools is to be called."""
-        turns, tools = request.messages, as_tools(request.tools)
-        choice = chosen_tool(request.tool_choice, tools)
+        turns, tools = request.messages, request.tools
+        declared = as_tools(tools, bounded=True)
+        choice = chosen_tool(request.tool_choice, declared)
         if request.tool_choice not in (None, "none", "auto") and not tools:
             raise ConfigError("there are no tools to choose from", "tool_choice")
         if self.config.system and turns[0].get("role") not in ("system", "developer"):
             turns = [{"role": "system", "content": self.config.system}, *turns]
-        if choice == "none":
-            tools, choice = (), "auto"
         try:
-            return as_prompt(turns, tools=tools), choice
+            if choice == "none":
+                return as_prompt(turns), "auto"
+            return as_prompt(turns, tools=declared), choice
         except ConfigError as error:
             raise ConfigError(str(error), "messages") from None
 
-    def _drawing(self, request: ChatRequest, config: AskConfig) -> Generator:
-        """Draws as the request says, where it says nothing as the server does."""
-        drawn_by, parallel = self._generator, request.parallel_tool_calls is not False
-        if isinstance(drawn_by, EngineGenerator):
-            params = replace(config.sampling(), parallel_tool_calls=parallel)
-            return EngineGenerator(drawn_by.engine, params, config.seed, bool(request.logprobs))
-        if given := [name for name in SAMPLING if getattr(request, name) is not None]:
-            raise ConfigError(f"{given[0]} does nothing with a generator that is no model")
-        return drawn_by
+    async def _check_length(self, prompt: Prompt, limits: Limits) -> None:
+        tokens = await concurrency.on_background_loop(self.engine.count_tokens(prompt)) or 0
+        context = self.engine.context or tokens + 1
+        if tokens > (most := min(limits.max_prompt_tokens or context, context - 1)):
+            raise ContextLengthError(tokens, most, tokens)
 
-    async def select(
-        self, plan: Plan, limits: Limits, on_candidate: Callable[[Candidate], None]
-    ) -> Selection:
-        """The selection for a plan; RequestError if there is none."""
+    async def select(self, plan: Plan, on_candidate: Callable[[Candidate], None]) -> Selection:
+        """The selection for a plan; if it has an error, `unusable` says which."""
         try:
-            await self._check_length(plan.prompt, limits)
-            selection = await plan.best.aselect(plan.prompt, on_candidate=on_candidate)
+            return await plan.best.aselect(plan.prompt, on_candidate=on_candidate)
         except BestOfNError as error:
             raise await self._failed(error) from None
-        if selection.error is None:
-            return selection
+
+    async def unusable(self, selection: Selection) -> RequestError:
+        """Why there is no response in a selection: none at all, or none in the form asked for."""
         if all(candidate.token_count for candidate in selection.candidates):
-            # There are answers, of which none has the form that was asked for.
-            raise RequestError(selection.error, 422, code="no_usable_candidate")
-        raise await self._failed(EngineError(selection.error))
+            return RequestError(str(selection.error), 422, code="no_usable_candidate")
+        return await self._failed(EngineError(str(selection.error)))
 
-    async def _check_length(self, prompt: Prompt, limits: Limits) -> None:
-        if self.engine is not None:
-            tokens = await concurrency.on_background_loop(self.engine.count_tokens(prompt)) or 0
-            context = self.engine.context or tokens + 1
-            if tokens > (most := min(limits.max_prompt_tokens or context, context - 1)):
-                raise ContextLengthError(tokens, most, tokens)
-
-    async def _failed(self, error: BestOfNError) -> RequestError:
+    async def _failed(self, error: BestOfNError, status: int = 502) -> RequestError:
         """The answer to a request that came to nothing."""
-        said = str(error)
+        said = URL.sub("(its server)", str(error))
         if ContextLengthError.SAYS in said:
             return RequestError(said, param="messages", code="context_length_exceeded")
         if isinstance(error, ConfigError):
             return RequestError(said, param=error.field)
         if failure := await self.failure():
-            return RequestError(failure, 503, code="engine_unavailable", wait=5)
-        return RequestError(said, 502, code="no_candidate")
+            return RequestError(
+                URL.sub("(its server)", failure), 503, code="engine_unavailable", wait=5
+            )
+        return RequestError(said, status, code="no_candidate")
 
     async def failure(self) -> str:
         """Why the engines cannot work, empty if they can."""
@@ -179,18 +167,21 @@ class Service:
                 for engine in self._engines:
                     await concurrency.on_background_loop(engine.check())
         except (EngineError, TimeoutError) as error:
-            return str(error) or f"the engine did not answer within {PATIENCE:g} s"
+            return URL.sub("(its server)", str(error)) or "the engine does not answer"
         return ""
 
-    async def score(self, request: ScoreRequest) -> list[Pool]:
+    async def score(self, request: ScoreRequest, limits: Limits) -> list[Pool]:
         """Pools of given responses with their scores; RequestError if there are none."""
-        self.require_model(request.model or self.name)
+        self.named_n(request.model or self.name)
+        given = [[own] if isinstance(own, str) else own for own in request.responses]
+        if len(request.prompts) != len(given) or max(map(len, given)) > limits.max_n:
+            said = f"there are 1 to {limits.max_n} responses to each prompt"
+            raise RequestError(said, param="responses")
         reward, pools = self.reward(request.reward), []
-        if len(request.prompts) != len(request.responses):
-            raise RequestError("there has to be a list of responses for each prompt")
         try:
-            for prompt, texts in zip(request.prompts, request.responses, strict=True):
-                pools.append(Pool(as_prompt(prompt), [Candidate(*c) for c in enumerate(texts)]))
+            for prompt, texts in zip(map(as_prompt, request.prompts), given, strict=True):
+                await self._check_length(prompt, limits)
+                pools.append(Pool(prompt, [Candidate(*pair) for pair in enumerate(texts)]))
             scoring = (add_scores(pool.prompt, pool.candidates, reward) for pool in pools)
             await concurrency.on_background_loop(concurrency.gather(*scoring))
         except BestOfNError as error:
@@ -202,10 +193,9 @@ class Service:
 
     async def token_texts(self, prompt: Prompt, candidate: Candidate) -> list[str] | None:
         """The text of each of a candidate's tokens, None where the engine does not name them."""
-        if self.engine is not None and candidate.token_ids:
-            with suppress(EngineError):
-                naming = self.engine.token_texts(prompt, candidate.token_ids)
-                return await concurrency.on_background_loop(naming)
+        with suppress(EngineError):
+            if ids := candidate.token_ids:
+                return await concurrency.on_background_loop(self.engine.token_texts(prompt, ids))
         return None
 
 
@@ -215,8 +205,9 @@ def serving(config: ServeConfig) -> Iterator[Service]:
     check(config)
     with loaded(config) as best:
         rewards = {config.chooses.label: best.reward}
-        engine = getattr(best.reward, "engine", None) or getattr(best.generator, "engine", None)
+        service = Service(config, best, rewards)
+        engine = getattr(best.reward, "engine", None) or service.engine
         for other in config.also:
             own = {"engine": engine, "verifier": config.verifier, **other.options}
             rewards[other.label] = load_reward(other.reward, **own)
-        yield Service(config, best, rewards)
+        yield service

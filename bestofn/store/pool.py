@@ -21,6 +21,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from bestofn.errors import ConfigError
 from bestofn.prompts import answer_text, as_given, as_prompt, as_turns, clean, plain, written
 from bestofn.store.journal import SCORES, beside, read_beside, write_beside, writing
+from bestofn.tools import as_tools
 from bestofn.types import Candidate, Pool, Score, Selection, Usage
 
 T = TypeVar("T")
@@ -121,7 +122,7 @@ class _Row(BaseModel):
     id: str
     prompt: Any
     columns: dict[str, Any] = {}
-    tools: list[dict[str, Any]] = []
+    tools: Any = None
     candidates: list[_Candidate]
     seconds: dict[str, float] = {}
     error: str | None = None
@@ -168,7 +169,7 @@ def from_row(row: Mapping[str, Any]) -> Pool:
     row = _made_by_hand(row) if "responses" in row and "candidates" not in row else row
     found = _validated(_SELECTED if CHOICE & row.keys() else _ROW, row)
     candidates, columns = found.candidates, plain(found.columns)
-    prompt = as_prompt(written(found.prompt), found.id, columns, tuple(found.tools))
+    prompt = as_prompt(written(found.prompt), found.id, columns, as_tools(found.tools))
     places = [candidate.index for candidate in candidates]
     if places != list(range(len(places))):
         raise ConfigError(f"the row's candidates must be numbered from 0, not {places}")

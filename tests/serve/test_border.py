@@ -29,9 +29,9 @@ def server() -> Iterator[Served]:
 def raw(server: Served, data: bytes, *, wait: float = 10.0) -> bytes:
     """What the server answers to bytes, until it closes the connection or is silent."""
     with socket.create_connection(server.address, timeout=wait) as connection:
+        received = b""
         try:
             connection.sendall(data)
-            received = b""
             while piece := connection.recv(65536):
                 received += piece
         except (TimeoutError, ConnectionError):
@@ -113,6 +113,34 @@ ATTACKS: dict[str, tuple[bytes, int]] = {
                     "type": "json_schema",
                     "json_schema": {"name": "x", "schema": {"$ref": "http://127.0.0.1:1/x"}},
                 }
+            )
+        ),
+        400,
+    ),
+    "a schema that doubles": (
+        request(
+            with_fields(
+                response_format={
+                    "type": "json_schema",
+                    "json_schema": {
+                        "name": "x",
+                        "schema": {
+                            "$ref": "#/$defs/a0",
+                            "$defs": {
+                                f"a{i}": {"allOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2}
+                                for i in range(30)
+                            },
+                        },
+                    },
+                }
+            )
+        ),
+        400,
+    ),
+    "many tools": (
+        request(
+            with_fields(
+                tools=[{"type": "function", "function": {"name": f"f{i}"}} for i in range(1500)]
             )
         ),
         400,
@@ -258,3 +286,38 @@ def test_logs_have_no_prompt(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"), served(log_prompts=True) as server:
         server.chat(messages=asked)
     assert f"{secret!r}" in caplog.text
+
+
+def test_a_second_request_does_not_help_a_reader_that_takes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(border, "STALLED_SECONDS", 0.3)
+    with served(ScriptedEngine("word " * 2_000_000)) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(server.address)
+        again = request(GOOD, "authorization:").replace(b"connection: close\r\n", b"")
+        connection.sendall(again + again)
+        wait_until(lambda: _is_closed(connection))
+
+
+def test_a_slow_reader_that_takes_something_gets_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(border, "STALLED_SECONDS", 0.4)
+    with served(ScriptedEngine("word " * 2_000_000)) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        connection.connect(server.address)
+        connection.sendall(request(GOOD, "authorization:"))
+        received = 0
+        while piece := connection.recv(1 << 20):
+            received += len(piece)
+            time.sleep(0.02)
+        assert received > 10_000_000
+
+
+def test_a_client_that_leaves_while_it_sends_is_no_fault(
+    server: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(request(GOOD)[:-20])
+    count = 'bestofn_requests_total{path="/v1/chat/completions",status="499"}'
+    wait_until(lambda: server.metric(count, authorization=f"Bearer {KEY}") >= 1)
+    assert "Traceback" not in caplog.text

@@ -9,6 +9,7 @@ from served import served
 
 from bestofn import BestOfN, FLIPLikelihood, SamplingParams
 from bestofn.engines.hf import TransformersEngine
+from bestofn.errors import ConfigError, EngineError
 from bestofn.rewards.baselines import Longest
 from bestofn.types import Prompt
 
@@ -42,7 +43,9 @@ def test_the_same_as_in_process(tiny: TransformersEngine) -> None:
     choice = body["choices"][0]
     assert choice["message"]["content"] == expected.text
     assert body["bestofn"]["index"] == expected.index
-    assert body["bestofn"]["scores"] == pytest.approx([s.value for s in expected.scores])
+    assert body["bestofn"]["scores"] == pytest.approx(
+        [score.value for score in expected.scores], abs=1e-4
+    )
     entries = choice["logprobs"]["content"]
     assert "".join(entry["token"] for entry in entries) == expected.text
     assert sum(entry["logprob"] for entry in entries) == pytest.approx(
@@ -70,8 +73,6 @@ def test_n_gives_the_best_by_rank() -> None:
 
 def test_a_candidate_that_failed_is_no_choice() -> None:
     def answer(prompt: Prompt, params: SamplingParams, seed: int | None) -> str | Exception:
-        from bestofn.errors import EngineError
-
         return next(answers, EngineError("out of memory"))
 
     answers = iter(["answer 1", "answer 2"])
@@ -150,6 +151,36 @@ def test_what_a_request_says_is_how_candidates_are_drawn() -> None:
     prompt, params, seed = seen[4]
     assert [turn.role for turn in prompt.messages] == ["developer", "user", "assistant", "tool"]
     assert (params.max_tokens, params.stop, seed) == (8, ("a", "b"), None)
+
+
+def test_what_clients_send_without_meaning_anything() -> None:
+    idle: dict[str, Any] = {
+        "user": "ann",
+        "store": False,
+        "metadata": {"a": "b"},
+        "service_tier": "auto",
+        "tools": [],
+        "stop": "",
+        "logit_bias": None,
+        "functions": None,
+        "bestofn": None,
+        "stream_options": {"include_usage": None},
+    }
+    history = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": None, "refusal": "No.", "annotations": []},
+        {"role": "user", "content": "Please."},
+    ]
+    with served() as server:
+        kind = {"content-type": "Application/JSON; charset=utf-8"}
+        assert server.chat(kind, **idle, messages=history).status == 200
+        assert server.get("/v1/models/model:best-of-4").body["id"] == "model:best-of-4"
+        assert server.get("/v1/models/other").status == 404
+
+
+def test_the_servers_n_gives_way_to_its_limit() -> None:
+    with served(n=8, max_n=2) as server:
+        assert server.chat().body["bestofn"]["n"] == 2
 
 
 def test_rewards_and_selectors_by_name() -> None:
@@ -281,8 +312,9 @@ def test_metrics_count() -> None:
         assert server.metric(count) == 1
 
 
-def test_a_generator_of_ones_own_is_served() -> None:
-    with served(lambda prompt, n: ["a", "bb"][:n], Longest(), n=2) as server:
-        assert server.chat().body["choices"][0]["message"]["content"] == "bb"
-        status, body, _ = server.chat(temperature=0.5)
-    assert (status, "temperature" in body["error"]["message"]) == (400, True)
+def test_a_generator_that_is_no_engine_is_refused() -> None:
+    with (
+        pytest.raises(ConfigError, match="only an engine can be served"),
+        served(lambda prompt, n: ["a"] * n, Longest()),
+    ):
+        pass

@@ -50,7 +50,7 @@ def check_openai(server: Served, asked: Any) -> None:
     given: Any = {"model": "model:best-of-3", "messages": asked, "seed": 5, "max_tokens": 24}
     connection: Any = {"base_url": f"{server.url}/v1", "api_key": "none", "max_retries": 0}
     client = openai.OpenAI(**connection)
-    assert [model.id for model in client.models.list()][0] == "model"
+    assert "model" in [model.id for model in client.models.list()]
     whole = client.chat.completions.create(**given)
     text = whole.choices[0].message.content
     assert text

@@ -219,7 +219,7 @@ class PromptForm:
 
     def _tools(self, values: Mapping[str, Any], column: str) -> Tools:
         try:
-            return as_tools(_cell(values, column))
+            return as_tools(_without_null(plain(_cell(values, column))))
         except ConfigError as error:
             raise ConfigError(f"column {column!r}: {error}") from None
 
@@ -250,6 +250,13 @@ def _field(values: Mapping[str, Any], match: re.Match[str]) -> str:
             f"column {name!r} is {_kind(value)}; the template needs a text or a number"
         )
     return str(value)
+
+
+def _without_null(value: Any) -> Any:
+    """A value without members that are null: a table has each one in every row."""
+    if isinstance(value, Mapping):
+        return {name: _without_null(item) for name, item in value.items() if item is not None}
+    return [_without_null(item) for item in value] if isinstance(value, list) else value
 
 
 def _kind(value: Any) -> str:

@@ -174,6 +174,11 @@ class TransformersEngine(WatchedEngine):
         view._chat = self._chat.with_kwargs(chat_template_kwargs or {})
         return view
 
+    @property
+    def running(self) -> int:
+        """Requests that are not finished, over all views."""
+        return self._scheduler.unfinished
+
     def identity(self) -> dict[str, Any]:
         """What results depend on; see `bestofn.identity`."""
         return replace(

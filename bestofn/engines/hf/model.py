@@ -103,6 +103,11 @@ class Worker(threading.Thread, Generic[R]):
         self._pid = os.getpid()
 
     @property
+    def unfinished(self) -> int:
+        """Requests that are not done."""
+        return sum(not request.future.done() for request in [*self._open, *self._inbox])
+
+    @property
     def waiting(self) -> list[R]:
         """Requests that are not being computed, by their place in the run, then by arrival."""
         return [r for r in self._open if not (r.taken or r.future.done())]

@@ -410,6 +410,11 @@ class OpenAIEngine(WatchedEngine):
         view._tokens = view._own_tokens()
         return view
 
+    @property
+    def running(self) -> int:
+        """Requests that are not finished, over all views."""
+        return self._server.running
+
     def identity(self) -> dict[str, Any]:
         """What results depend on; see `bestofn.identity`."""
         view = {"chat_template_kwargs": self._template_kwargs, "guided": self._guided}

@@ -50,9 +50,13 @@ class Slots:
     """Room for requests under way at once; the next one is that of the earliest prompt."""
 
     def __init__(self, free: int) -> None:
-        self._free = free
+        self._all = self._free = free
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = count()
+
+    @property
+    def taken(self) -> int:
+        return self._all - self._free
 
     async def __aenter__(self) -> None:
         if self._free:
@@ -123,6 +127,12 @@ class Server:
 
         self._connection = concurrency.PerProcess(connect)
         self._connection()
+
+    @property
+    def running(self) -> int:
+        """Requests that are not answered, streams included."""
+        slots, streams, _ = self._connection()
+        return slots.taken + streams.taken
 
     async def models(self, url: str) -> list[Mapping[str, Any]]:
         """The models that are listed below a URL; some servers have a bare list.

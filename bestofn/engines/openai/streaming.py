@@ -1,5 +1,6 @@
 """Answers that a server streams, looked at on the way."""
 
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import Any
@@ -82,11 +83,13 @@ class Streamed:
 
     def _add_call(self, piece: Mapping[str, Any]) -> None:
         """Takes a piece of a call in; its name and arguments may come bit by bit."""
-        call = self._calls.setdefault(piece.get("index") or 0, {"function": {}})
+        place = len(self._calls) if piece.get("index") is None else piece["index"]
+        call = self._calls.setdefault(place, {"function": {}})
         self._message["tool_calls"] = list(self._calls.values())
         call["id"] = piece.get("id") or call.get("id")
         for part, text in (piece.get("function") or {}).items():
-            call["function"][part] = call["function"].get(part, "") + (text or "")
+            more = text if isinstance(text, str) else json.dumps(text) if text else ""
+            call["function"][part] = call["function"].get(part, "") + more
 
     @property
     def count(self) -> int:

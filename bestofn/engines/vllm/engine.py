@@ -363,7 +363,7 @@ class VLLMEngine(WatchedEngine):
 
     @property
     def running(self) -> int:
-        """Requests that vLLM has not finished, over all views."""
+        """Requests that are not finished, over all views."""
         llm = self._process.llm
         return 0 if llm is None else llm.output_processor.get_num_unfinished_requests()
 
