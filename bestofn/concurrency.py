@@ -7,7 +7,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
-from contextlib import contextmanager
 from contextvars import ContextVar
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
@@ -135,16 +134,6 @@ def place_in_run() -> int:
     return _place.get()
 
 
-@contextmanager
-def at_place(place: int) -> Iterator[None]:
-    """Work that is begun inside is for the item of that number."""
-    token = _place.set(place)
-    try:
-        yield
-    finally:
-        _place.reset(token)
-
-
 class Window:
     """How many items are in flight: `fixed`, or as many as fill the batch of a fast engine.
 
@@ -203,8 +192,9 @@ class _Flight(Generic[A, T]):
             except Exception as error:
                 self._items, self._failure = None, error
             else:
-                with at_place(place):
-                    call = _Call(self._window.timed(self._work(item)))
+                token = _place.set(place)
+                call = _Call(self._window.timed(self._work(item)))
+                _place.reset(token)
                 self.running.append(call)
                 if not self._ordered:
                     call.add_done_callback(self._done.put)

@@ -3,11 +3,9 @@
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from itertools import count
 from math import ceil
 from time import monotonic
 
-from bestofn import concurrency
 from bestofn.config.keys import Client
 from bestofn.serve.requests import RequestError
 
@@ -21,7 +19,6 @@ class Admission:
     def __init__(self, running: int, waiting: int) -> None:
         self._places = asyncio.Semaphore(running)
         self._most_running, self._most = running, running + waiting
-        self._numbers = count()
         self._mean = 1.0  # seconds of a request
         self.entered = self.running = 0
 
@@ -47,8 +44,7 @@ class Admission:
                 self.running += 1
                 started = monotonic()
                 try:
-                    with concurrency.at_place(next(self._numbers)):
-                        yield
+                    yield
                 finally:
                     self.running -= 1
                     self._mean += SMOOTHING * (monotonic() - started - self._mean)
