@@ -110,7 +110,7 @@ class EngineGenerator:
         except ConfigError as error:
             wrong = str(error)
         if wrong is not None:
-            limit = f", cut at max_tokens={params.max_tokens}" if cut else ""
+            limit = f", cut after {candidate.token_count} tokens" if cut else ""
             candidate.finish_reason, candidate.error = "error", f"the response{limit}: {wrong}"
             candidate.tool_calls = None
         return candidate

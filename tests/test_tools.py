@@ -164,7 +164,7 @@ def test_when_all_fail_the_error_says_why() -> None:
     selection = drawn([hermes("wether")] * 2)
     assert str(selection.error).startswith("all 2 candidates failed: the response: it calls")
     cut = drawn(['<tool_call>{"name": "wea'], finish_reason="length", max_tokens=7)
-    assert "the response, cut at max_tokens=7: " in str(cut.error)
+    assert "the response, cut after 3 tokens: " in str(cut.error)
 
 
 def test_choice_and_number_of_calls() -> None:

@@ -27,7 +27,10 @@ PATIENCE = 5.0  # seconds that an engine gets to show that it works
 Rewards = Mapping[str, RewardModel]
 URL = re.compile(r"\w+://\S+")
 BEST_OF = re.compile(r"(.+):best-of-(\d{1,6})")
-SAMPLING = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seed")
+SAMPLING = (
+    *("temperature", "top_p", "top_k", "min_p", "repetition_penalty", "stop", "seed"),
+    "parallel_tool_calls",
+)
 PENALTIES = ("presence_penalty", "frequency_penalty")
 
 

@@ -117,6 +117,8 @@ def test_what_a_request_says_is_how_candidates_are_drawn() -> None:
         server.chat(
             max_tokens=8,
             stop=["a", "b"],
+            parallel_tool_calls=False,
+            response_format={"type": "json_object"},
             messages=[
                 {"role": "developer", "content": "Be kind."},
                 {"role": "user", "content": "Weather?"},
@@ -151,6 +153,9 @@ def test_what_a_request_says_is_how_candidates_are_drawn() -> None:
     prompt, params, seed = seen[4]
     assert [turn.role for turn in prompt.messages] == ["developer", "user", "assistant", "tool"]
     assert (params.max_tokens, params.stop, seed) == (8, ("a", "b"), None)
+    assert params.parallel_tool_calls is False
+    assert params.json_schema == {"type": "object"}
+    assert seen[0][1].parallel_tool_calls is True
 
 
 def test_what_clients_send_without_meaning_anything() -> None:
