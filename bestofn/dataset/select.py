@@ -14,6 +14,7 @@ from bestofn.config import AskConfig, SelectConfig
 from bestofn.dataset.run import Accept, BadRow, ErrorPolicy, Work, run, skipped_of, timed
 from bestofn.dataset.sources import PromptForm, Source, SourceOptions, count_rows, iter_prompts
 from bestofn.dataset.summary import Summary, counted
+from bestofn.engines.base import SamplingParams
 from bestofn.errors import BestOfNError, ConfigError, OtherProcessError
 from bestofn.generators import EngineGenerator, Generator
 from bestofn.identity import identity_of
@@ -41,6 +42,8 @@ NEGATIVE = ("flip-likelihood", "mutual", "mean-logprob", "shortest")
 """Rewards whose values are below 0."""
 READING = asdict(PromptForm())
 """How a source is read by default."""
+DRAWING = asdict(SamplingParams())
+"""How an engine draws by default."""
 same_selection = comparing(
     SelectConfig,
     described=(
@@ -357,4 +360,5 @@ def _settings(source: object, best: BestOfN, options: SourceOptions) -> dict[str
 
 def _differences(begun: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
     """What differs between the settings of `select_dataset`; those not recorded are defaults."""
-    return same_spelled(READING | dict(begun), READING | dict(wanted))
+    usual = READING | DRAWING
+    return same_spelled(usual | dict(begun), usual | dict(wanted))

@@ -110,6 +110,16 @@ def test_a_rerun_draws_nothing_again(output: Path) -> None:
     assert len({row["id"] for row in rows_of(output)}) == 10
 
 
+def test_what_was_begun_before_there_was_a_setting_is_resumed(output: Path) -> None:
+    select(PROMPTS[:6], output)
+    manifest = output.with_name(f"{output.name}.run") / "manifest.json"
+    begun = json.loads(manifest.read_text())
+    for name in ("tool_choice", "parallel_tool_calls", "tools_column"):
+        del begun[name]
+    manifest.write_text(json.dumps(begun))
+    assert select(PROMPTS, output).earlier == 6
+
+
 @pytest.mark.parametrize(
     ("best", "options", "change"),
     [
