@@ -43,10 +43,9 @@ FROM source AS cuda-packages
 COPY pyproject.toml README.md LICENSE ./
 COPY bestofn bestofn
 ARG EXTRAS=serve,openai,vllm
-# The release that constraints.txt pins for the CPU; the one for CUDA wants its own apache-tvm-ffi.
+# The release that constraints.txt pins for the CPU.
 ARG VLLM=0.32.0
-RUN grep --invert-match '^apache-tvm-ffi==' constraints.txt > cuda.txt \
-    && pip install --constraint cuda.txt ".[$EXTRAS]" "vllm==$VLLM"
+RUN pip install --constraint constraints.txt ".[$EXTRAS]" "vllm==$VLLM"
 
 FROM base AS cuda
 # Triton compiles code when a model is loaded.

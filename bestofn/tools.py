@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from typing import Any
 
@@ -79,9 +80,13 @@ def name_of(tool: Mapping[str, Any]) -> str:
     return str(tool["function"]["name"])
 
 
-def declaration(tools: Tools) -> str:
-    """What tells a model of tools where its chat template does not."""
-    return WRITING + "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+def declared_in_system(messages: tuple[Message, ...], tools: Tools) -> tuple[Message, ...]:
+    """A conversation that tells of tools at the end of the system's text."""
+    listed = "\n".join(json.dumps(tool["function"], ensure_ascii=False) for tool in tools)
+    first, text = messages[0], WRITING + listed
+    if first.role not in ("system", "developer"):
+        return (Message("system", text), *messages)
+    return (replace(first, content=f"{first.content}\n\n{text}".strip()), *messages[1:])
 
 
 def chosen_tool(choice: Any, tools: Tools) -> str:

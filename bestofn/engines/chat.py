@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import Tools, as_turns, clean, split_opening, spoken, transcript
 from bestofn.thinking import ends_in_opening, split_thinking
-from bestofn.tools import declaration
+from bestofn.tools import declared_in_system
 from bestofn.types import Message, Prompt, Role
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ class ChatFormat:
             EngineError: the template refuses the conversation, or drops a part of it.
         """
         if tools and not self._writes_tools:
-            messages, tools = _with_declaration(messages, tools), ()
+            messages, tools = declared_in_system(messages, tools), ()
         if not self.has_template:
             return f"{transcript(messages)}\n\nAssistant:"
         ways = self._ways(tuple((turn.role, bool(_calls(turn))) for turn in messages), prompt)
@@ -357,14 +357,6 @@ def _without_system(messages: Messages) -> Messages:
             message, waiting = replace(message, content=content), []
         turns.append(message)
     return (*turns, *(Message("user", text) for text in waiting))
-
-
-def _with_declaration(messages: Messages, tools: Tools) -> Messages:
-    """The tools as a text at the end of the system's."""
-    text, first = declaration(tools), messages[0]
-    if first.role not in ("system", "developer"):
-        return (Message("system", text), *messages)
-    return (replace(first, content=f"{first.content}\n\n{text}".strip()), *messages[1:])
 
 
 def _without_tools(messages: Messages) -> Messages:

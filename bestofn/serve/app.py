@@ -61,8 +61,7 @@ class Routes:
         """Waits for its turn and selects; the indices of what is drawn are added to `drawn`."""
         service = self.service
         async with self.admission.place(state.client):
-            count = lambda candidate: drawn.append(candidate.index)  # noqa: E731
-            selection = await service.select(plan, count)
+            selection = await service.select(plan, lambda c: drawn.append(c.index))
         self.metrics.selection(selection)
         state.said += f" {selection.usage.generated_tokens}+{selection.usage.scored_tokens} tokens"
         if selection.error is not None:

@@ -1,10 +1,12 @@
 """What servers answer, of which some leave parts out."""
 
 import re
+import warnings
 from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
+from bestofn.thinking import ANY, TAG, split_thinking
 from bestofn.types import Usage
 
 # What servers, OpenAI's and vLLM's alike, put where they have no finite log-probability.
@@ -52,3 +54,27 @@ def stated_lengths(said: str) -> tuple[list[int], list[int]]:
         for pattern in (LENGTH, CONTEXT_LIMIT)
     )
     return lengths, limits
+
+
+# Other servers than vLLM's do not show their chat template.
+UNSEEN_REASONING = (
+    "an answer closes a thinking tag that it does not open, and counts as text from its beginning; "
+    "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
+)
+CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
+
+
+def text_of(message: Mapping[str, Any]) -> str:
+    """The content of an answer; of parts, some of which hold reasoning, that of the texts."""
+    content = message.get("content") or ""
+    if isinstance(content, list):
+        return "".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
+    return str(content)
+
+
+def split_unseen(content: str) -> tuple[str | None, str]:
+    """Reasoning and answer from a server that does not show how its model is asked."""
+    alone = CLOSING_LINE.search(content)
+    if alone and not TAG.search(content, 0, alone.start()):
+        warnings.warn(UNSEEN_REASONING, stacklevel=2)
+    return split_thinking(content)

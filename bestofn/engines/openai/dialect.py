@@ -36,6 +36,7 @@ MISSED = {
     "temperature": "answers are sampled at a temperature of the server's choice",
     "seed": "results are not reproducible",
 }
+TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 NEEDED = frozenset({"model", "messages", "max_tokens"})
 LIMIT, NEW_LIMIT = "max_tokens", "max_completion_tokens"
 ALL_TOKENS = ("top_k", NEUTRAL["top_k"])
@@ -305,3 +306,14 @@ def opening_fields(prompt: Prompt) -> dict[str, bool]:
 def turns(messages: tuple[Message, ...]) -> list[dict[str, Any]]:
     """The messages as a request has them."""
     return [turn | {"content": clean(turn["content"])} for turn in as_turns(messages)]
+
+
+def tool_fields(prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
+    """Of a request whose answer may call tools."""
+    if not prompt.tools:
+        return {}
+    choice: Any = params.tool_choice
+    if choice not in ("auto", "required"):
+        choice = {"type": "function", "function": {"name": choice}}
+    single = {} if params.parallel_tool_calls else {"parallel_tool_calls": False}
+    return {"tools": list(prompt.tools), "tool_choice": choice, **single}

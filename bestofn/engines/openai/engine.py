@@ -2,9 +2,7 @@
 
 import copy
 import os
-import re
 import time
-import warnings
 from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -21,7 +19,9 @@ from bestofn.engines.openai.answers import (
     NO_LOGPROB,
     REASONING,
     is_known,
+    split_unseen,
     stated_lengths,
+    text_of,
     token_logprobs,
     usage_of,
 )
@@ -31,6 +31,7 @@ from bestofn.engines.openai.dialect import (
     NEW_LIMIT,
     NO_LIST,
     SAMPLING,
+    TOOL_FIELDS,
     CannotScoreError,
     Fields,
     Tokens,
@@ -38,12 +39,13 @@ from bestofn.engines.openai.dialect import (
     list_models,
     name_some,
     opening_fields,
+    tool_fields,
     turns,
 )
 from bestofn.engines.openai.server import RefusedError, Server
 from bestofn.errors import ConfigError, ContextLengthError, EngineError
 from bestofn.prompts import clean
-from bestofn.thinking import ANY, TAG, split_thinking
+from bestofn.thinking import split_thinking
 from bestofn.types import Prompt, Usage
 
 P = ParamSpec("P")
@@ -55,13 +57,6 @@ CHANGES = 12
 CUT = frozenset({"length", "max_tokens", "MAX_TOKENS"})
 CONTINUING = frozenset({"vllm", "sglang"})  # servers that go on with an answer that has begun
 BROKEN_OFF = frozenset({"abort", "error", "content_filter"})
-# Other servers than vLLM's do not show their chat template.
-UNSEEN_REASONING = (
-    "an answer closes a thinking tag that it does not open, and counts as text from its beginning; "
-    "if the model thinks, start the server with a reasoning parser, or switch the reasoning off"
-)
-CLOSING_LINE = re.compile(rf"^[ \t]*</{ANY}>[ \t]*$", re.IGNORECASE | re.MULTILINE)
-TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 TOP = 20  # the most `top_logprobs` that the API takes
 
 
@@ -216,7 +211,7 @@ class OpenAIEngine(WatchedEngine):
             "stop": [clean(text) for text in params.stop] or None,
             "seed": None if seed is None else seed % (1 << 63),
             "response_format": (schema and {"type": "json_schema", "json_schema": named}) or None,
-            **_tool_fields(prompt, params),
+            **tool_fields(prompt, params),
         }
         sent = {name: value for name, value in fields.items() if value is not None}
         return sent | dict(params.extra)
@@ -264,19 +259,14 @@ class OpenAIEngine(WatchedEngine):
 
     async def _split(self, message: Mapping[str, Any]) -> tuple[str | None, str]:
         """Reasoning, None if there is none, and answer."""
-        content = message.get("content") or ""
-        if isinstance(content, list):  # of parts, some of which hold reasoning
-            content = "".join(str(p.get("text") or "") for p in content if p.get("type") == "text")
+        content = text_of(message)
         apart = message.get(REASONING[0]) or message.get(REASONING[1])
         if isinstance(apart, str):
             return apart.strip(), content.strip()
         if self._vllm or self._chat is not None:
             opened = bool(content) and await self._tokens.opens_thinking()
             return split_thinking(content, opened=opened)
-        alone = CLOSING_LINE.search(content)
-        if alone and not TAG.search(content, 0, alone.start()):
-            warnings.warn(UNSEEN_REASONING, stacklevel=2)
-        return split_thinking(content)
+        return split_unseen(content)
 
     @on_server
     async def loglikelihood(
@@ -422,14 +412,3 @@ class OpenAIEngine(WatchedEngine):
 
     def close(self) -> None:
         self._server.close()
-
-
-def _tool_fields(prompt: Prompt, params: SamplingParams) -> dict[str, Any]:
-    """Of a request whose answer may call tools."""
-    if not prompt.tools:
-        return {}
-    choice: Any = params.tool_choice
-    if choice not in ("auto", "required"):
-        choice = {"type": "function", "function": {"name": choice}}
-    single = {} if params.parallel_tool_calls else {"parallel_tool_calls": False}
-    return {"tools": list(prompt.tools), "tool_choice": choice, **single}
