@@ -40,14 +40,14 @@ def real(smollm2: str) -> Iterator[Served]:
 
     require_vllm()
     engine = load_engine(f"vllm:{smollm2}", max_model_len=1024, kv_cache_memory_bytes=1 << 29)
-    with served(engine, FLIPLikelihood(engine), max_tokens=32) as found:
+    with served(engine, FLIPLikelihood(engine), n=2, max_tokens=16) as found:
         yield found
     engine.close()
 
 
 def check_openai(server: Served, asked: Any) -> None:
     """The synchronous and the asynchronous client, whole and as a stream."""
-    given: Any = {"model": "model:best-of-3", "messages": asked, "seed": 5, "max_tokens": 24}
+    given: Any = {"model": "model:best-of-3", "messages": asked, "seed": 5, "max_tokens": 16}
     connection: Any = {"base_url": f"{server.url}/v1", "api_key": "none", "max_retries": 0}
     client = openai.OpenAI(**connection)
     assert "model" in [model.id for model in client.models.list()]
@@ -90,7 +90,7 @@ def check_curl(server: Served, asked: Any) -> None:
     body = json.dumps({"model": "model", "messages": asked, "stream": True})
     command = [curl, "-sSN", f"{server.url}/v1/chat/completions", "--json", body]
     stream = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert stream.startswith(": 0 of 4 candidates\n\n")
+    assert stream.startswith(": 0 of ")
     assert stream.endswith("data: [DONE]\n\n")
 
 
