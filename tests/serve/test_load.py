@@ -75,6 +75,7 @@ async def storm(url: str, clients: int, requests: int, upstream: FaultyServer) -
     work = [(number, kinds[number % 10]) for number in range(requests)]
     rng.shuffle(work)
     left = iter(enumerate(work))
+    killing = asyncio.Lock()
     kills = [requests // 4, requests // 2, 3 * requests // 4]
 
     async def one(session: aiohttp.ClientSession, number: int, kind: str) -> str:
@@ -116,10 +117,11 @@ async def storm(url: str, clients: int, requests: int, upstream: FaultyServer) -
     async def client(session: aiohttp.ClientSession) -> None:
         for place, (number, kind) in left:
             if place in kills:
-                await asyncio.to_thread(upstream.kill)
-                await asyncio.sleep(0.3)
-                await asyncio.to_thread(upstream.start)
-                counts["kills"] += 1
+                async with killing:
+                    await asyncio.to_thread(upstream.kill)
+                    await asyncio.sleep(0.3)
+                    await asyncio.to_thread(upstream.start)
+                    counts["kills"] += 1
             for _ in range(30):
                 outcome = await one(session, number, kind)
                 if outcome != "again":
