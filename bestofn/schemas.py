@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
+from urllib.parse import unquote
 
 import jsonschema_rs
 
@@ -36,12 +37,14 @@ def _check_bounds(schema: Mapping[str, Any], field: str | None) -> None:
     """
     text = json.dumps({name: part for name, part in schema.items() if name != "$id"})
     whole = _parts(schema)
-    if any(f'"{keyword}"' in text for keyword in ENDLESS) or not all(p[:1] in "#" for p in whole):
+    targets = {pointer: _at(schema, pointer) for pointer in whole if pointer}
+    # What is not found may be in another document, or in a part that has a name of its own.
+    if any(f'"{keyword}"' in text for keyword in ENDLESS) or None in targets.values():
         unusable = ", ".join(ENDLESS)
         raise ConfigError(f"a JSON schema has no {unusable} and no other document here", field)
     if whole.total() > SIZE or len(whole) > REFERENCES:
         raise ConfigError(f"a JSON schema has {SIZE} parts at most here", field)
-    parts = {pointer: _parts(_at(schema, pointer)) for pointer in whole if pointer}
+    parts = {pointer: _parts(target) for pointer, target in targets.items()}
     sizes = dict.fromkeys(parts, 1)
     for _ in range(DEPTH):
         sizes = {
@@ -67,7 +70,9 @@ def _parts(schema: Any) -> Counter[str]:
 
 def _at(schema: Any, pointer: str) -> Any:
     """The part of a schema that a pointer such as "#/$defs/x" is for, None if there is none."""
-    for part in pointer.removeprefix("#").split("/")[1:]:
+    if not pointer.startswith("#"):
+        return None
+    for part in unquote(pointer[1:]).split("/")[1:]:
         name = part.replace("~1", "/").replace("~0", "~")
         if isinstance(schema, Mapping):
             schema = schema.get(name)
@@ -89,10 +94,12 @@ def check_json(text: str, schema: Mapping[str, Any]) -> str | None:
 
 
 def refuse(constant: str) -> None:
+    """Refuses NaN and infinities, which Python's parser takes for numbers."""
     raise ValueError(f"{constant} is no number of JSON")
 
 
 def violation(schema: Mapping[str, Any], value: Any) -> str | None:
+    """What in a value does not fit a schema, None if it fits."""
     try:
         _validator(json.dumps(plain(schema), sort_keys=True)).validate(value)
     except (ValueError, jsonschema_rs.ValidationError) as error:

@@ -276,6 +276,17 @@ def test_references_of_tools_are_found_in_the_schema_of_calls() -> None:
         ({"$ref": "#/$defs/a", "$defs": {"a": {"$id": "x", "$ref": "#/$defs/a"}}}, "no "),
         ({"properties": {"a": {"unevaluatedProperties": False}}}, "no unevaluated"),
         ({"properties": {"a": {"$ref": "other.json"}}}, "no other document"),
+        ({"properties": {"a": {"$ref": "#/nowhere"}}}, "no other document"),
+        (
+            {
+                "$ref": "#/%24defs/a0",
+                "$defs": {
+                    f"a{i}": {"allOf": [{"$ref": f"#/%24defs/a{i + 1}"}] * 2} for i in range(30)
+                }
+                | {"a30": {}},
+            },
+            "too often",
+        ),
         ({"enum": list(range(20_000))}, "parts at most"),
     ],
 )
