@@ -23,11 +23,11 @@ def check_schema(
     if isinstance(schema, Mapping) and bounded:
         _check_bounds(schema, field)
     if not isinstance(schema, Mapping):
-        raise ConfigError(f"{what} are no JSON schema, which is an object", field)
+        raise ConfigError(f"{what}: this is no JSON schema, which is an object", field)
     try:
         _validator(json.dumps(plain(schema), sort_keys=True))
     except (ValueError, jsonschema_rs.ValidationError) as error:
-        raise ConfigError(f"{what} are no JSON schema: {_sentence(error)}", field) from None
+        raise ConfigError(f"{what}: this is no JSON schema: {_sentence(error)}", field) from None
 
 
 def _check_bounds(schema: Mapping[str, Any], field: str | None) -> None:
@@ -69,7 +69,7 @@ def _parts(schema: Any) -> Counter[str]:
 
 
 def _at(schema: Any, pointer: str) -> Any:
-    """The part of a schema that a pointer such as "#/$defs/x" is for, None if there is none."""
+    """The part of a schema that a pointer such as "#/$defs/x" names, else None."""
     if not pointer.startswith("#"):
         return None
     for part in unquote(pointer[1:]).split("/")[1:]:

@@ -40,7 +40,7 @@ def as_tools(value: Any, *, bounded: bool = False) -> Tools:
 
     Args:
         value: A list of these or of the inner objects, or the same as JSON text; None and an empty
-            text are none.
+            text mean no tools.
         bounded: Refuse schemas that take long to check, for values of strangers.
 
     Raises:
@@ -123,8 +123,7 @@ def held_schema(form: Any) -> Any:
             "json_schema that has a schema",
             "response_format",
         )
-    what = "the values in response_format"
-    check_schema(named["schema"], what, "response_format", bounded=True)
+    check_schema(named["schema"], "response_format", "response_format", bounded=True)
     return named["schema"]
 
 

@@ -55,7 +55,7 @@ def _schema(value: Any) -> Any:
         schema = json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON: {error}") from None
-    check_schema(schema, "the values")
+    check_schema(schema, "the schema")
     return json.dumps(plain(schema))  # in the order in which it is to be written
 
 

@@ -31,7 +31,7 @@ class ServeConfig(AskConfig, Limits):
     max_connections: int = Field(default=2048, ge=1)
     """Connections at once; more get status 503."""
     drain_seconds: int = Field(default=60, ge=0)
-    """How long requests under way may take when the server is told to end."""
+    """How long requests under way may take after SIGTERM."""
     log_prompts: bool = False
     """Write the text of prompts into the log, which is else without any."""
 

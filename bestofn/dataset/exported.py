@@ -212,8 +212,7 @@ def _sft(pool: Pool, reward: str | None, _: float) -> Made:
     if selection.fallback:
         return "fallback"
     turns = [*as_turns(pool.prompt.messages), _answer(selection.best)]
-    tools = {"tools": list(pool.prompt.tools)} if pool.prompt.tools else {}
-    return [{"id": pool.prompt.id, "messages": turns, **tools}]
+    return [{"id": pool.prompt.id, "messages": turns, **_tools(pool)}]
 
 
 _MAKERS: dict[str, Callable[[Pool, str | None, float], Made]] = {
@@ -260,9 +259,12 @@ def _calls(candidate: Candidate) -> Record:
     return {"tool_calls": candidate.tool_calls} if candidate.tool_calls else {}
 
 
+def _tools(pool: Pool) -> Record:
+    return {"tools": list(pool.prompt.tools)} if pool.prompt.tools else {}
+
+
 def _asked(pool: Pool) -> Record:
-    tools = {"tools": list(pool.prompt.tools)} if pool.prompt.tools else {}
-    return {"id": pool.prompt.id, "prompt": as_turns(pool.prompt.messages), **tools}
+    return {"id": pool.prompt.id, "prompt": as_turns(pool.prompt.messages), **_tools(pool)}
 
 
 def _answer(candidate: Candidate) -> dict[str, Any]:

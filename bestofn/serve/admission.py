@@ -9,7 +9,7 @@ from time import monotonic
 from bestofn.config.keys import Client
 from bestofn.serve.requests import RequestError
 
-LONGEST_WAIT = 60  # seconds that a client is told to wait at most
+LONGEST_WAIT = 60  # the largest Retry-After, in seconds
 SMOOTHING = 0.1  # the weight of the last request in the mean duration
 
 

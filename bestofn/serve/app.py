@@ -45,6 +45,7 @@ class Routes:
 
     async def chat(self, request: Request) -> Response:
         body, state = await read(request, ChatRequest), request.state
+        self.admission.check(state.client)  # before work is done for a plan, and after it
         plan = await self.service.plan(body, state.client.limits)
         if self.config.log_prompts:
             state.said += f" {user_message(plan.prompt)!r}"

@@ -158,9 +158,7 @@ class Service:
         if isinstance(error, ConfigError):
             return RequestError(said, param=error.field)
         if failure := await self.failure():
-            return RequestError(
-                URL.sub("(its server)", failure), 503, code="engine_unavailable", wait=5
-            )
+            return RequestError(failure, 503, code="engine_unavailable", wait=5)
         return RequestError(said, status, code="no_candidate")
 
     async def failure(self) -> str:
@@ -178,7 +176,7 @@ class Service:
         self.named_n(request.model or self.name)
         given = [[own] if isinstance(own, str) else own for own in request.responses]
         if len(request.prompts) != len(given) or max(map(len, given)) > limits.max_n:
-            said = f"there are 1 to {limits.max_n} responses to each prompt"
+            said = f"each prompt has a list of responses, {limits.max_n} at most"
             raise RequestError(said, param="responses")
         reward, pools = self.reward(request.reward), []
         try:

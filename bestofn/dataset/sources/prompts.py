@@ -106,7 +106,7 @@ class PromptForm:
         system_column: Holds a system prompt; null and blank text are none. By default "system" for
             a prompt out of "conversations" or "conversation", as ShareGPT has it.
         tools_column: Holds the functions that the answer may call, in the form of OpenAI's API or
-            as JSON text; null is none.
+            as JSON text; null means no tools.
         template: A text such as "Solve: {problem}" over columns, in place of `prompt_column`;
             "{{" and "}}" are braces.
         system: A system prompt for prompts that have none.
